@@ -1,0 +1,444 @@
+"""The command line: text in, one library call, text out. The only place that prints."""
+
+import json
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from ctmr.errors import CtmrError, UsageError
+
+if TYPE_CHECKING:
+    from ctmr.config import Config
+
+RESEARCH_USE = "research use only: a translated image can add or remove disease"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Translate brain scans between CT and MRI, learnt from scans that do not pair."
+    " Research use only.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on the last line.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeat.")
+]
+Preset = Annotated[str | None, typer.Option(help="paper, default or small. [default: default]")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings over the preset.")
+]
+
+
+@app.command(epilog="Example: ctmr demo --out runs/demo --minutes 6")
+def demo(
+    out: Annotated[Path, typer.Option(help="New run folder.")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 6.0,
+    seed: Annotated[int, typer.Option(help="Of heads and training.")] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the whole system without data: synthetic heads, training, errors against the truth, report."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.demo import run_demo
+
+        with _progress() as progress:
+            found = run_demo(out, minutes=minutes, seed=seed, say=_say, progress=progress)
+        _print_evaluation(found.summary)
+        _say(f"report: {out / 'report.html'}")
+        outcome.update(found.summary, run=str(out), report=str(out / "report.html"))
+
+
+@app.command(epilog="Example: ctmr synth heads --subjects 24 --size 128")
+def synth(
+    out: Annotated[Path, typer.Argument(help="New data folder.")],
+    subjects: Annotated[int, typer.Option(help="Training subjects of each modality.")] = 24,
+    image_format: Annotated[Literal["png"], typer.Option("--format", help="Of the scans.")] = "png",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same heads.")] = 0,
+    lesions: Annotated[float, typer.Option(help="Share of subjects with lesions.")] = 0.0,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 256,
+    sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR weighting.")] = "t1",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write synthetic heads as a data folder: unpaired training images, paired test images."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.synth import write_heads
+
+        with _progress() as progress:
+            counts = write_heads(
+                out,
+                subjects=subjects,
+                seed=seed,
+                lesions=lesions,
+                size=size,
+                sequence=sequence,
+                progress=progress("heads"),
+            )
+        for folder, count in counts.items():
+            _say(f"{out / folder}: {count} images")
+        outcome.update(out=str(out), images=counts)
+
+
+@app.command(epilog="Example: ctmr prepare DATA STORE --preset small")
+def prepare(
+    data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
+    store: Annotated[Path, typer.Argument(help="New folder for the prepared slices.")],
+    preset: Preset = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Prepare a data folder once; ctmr train takes the store in place of DATA."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.config import load_config
+        from ctmr.prepare import prepare as prepare_data
+
+        resolved = load_config(preset or "default", config, settings or [])
+        with _progress() as progress:
+            made = prepare_data(data, resolved.data, store, progress("preparing"))
+        _say(repr(made))
+        outcome.update(store=str(made.path), fingerprint=made.fingerprint)
+
+
+@app.command(epilog="Example: ctmr train DATA --out runs/first --preset small --epochs 20")
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(help="Data folder: trainA trainB testA testB, or a store.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Length of the schedule in epochs.")] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop at this step; the schedule stays.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Start from a model's four networks.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show every setting and stop.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train both translators; Ctrl-C stops with a checkpoint, --resume goes on exactly."""
+    with _outcome(as_json, debug) as outcome:
+        resolved = _train_config(out, resume, preset, config, settings or [], (steps, epochs))
+        if print_config:
+            from ctmr.config import config_yaml
+
+            print(config_yaml(resolved), end="")
+            outcome.update(resolved.model_dump())
+            return
+        if data is None or out is None:
+            missing = "DATA" if data is None else "--out"
+            raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
+        from ctmr.training import train as train_model
+
+        with _progress() as progress:
+            observer = _train_bar(progress)
+            summary = train_model(
+                resolved,
+                data,
+                out,
+                resume=resume,
+                init=init,
+                stop_after=stop_after,
+                observer=observer,
+            )
+        said = {**vars(summary)}
+        _say(", ".join(f"{key} {value}" for key, value in said.items()))
+        _say(f"report: {out / 'report.html'}")
+        _say(RESEARCH_USE)
+        outcome.update(said)
+
+
+@app.command(epilog="Example: ctmr translate scans/ translated/ --model runs/first --to mr")
+def translate(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="An image or a folder of images.")
+    ],
+    output: Annotated[Path, typer.Argument(help="The same for the translation.")],
+    model: Annotated[Path, typer.Option(help="Run or model folder.")],
+    to: Annotated[Literal["mr", "ct"], typer.Option(help="Modality wanted.")],
+    quality: Annotated[
+        Literal["fast", "full", "none"],
+        typer.Option(help="How many images are translated back to judge them."),
+    ] = "fast",
+    on_error: Annotated[
+        Literal["stop", "skip"], typer.Option(help="What to do about unreadable inputs.")
+    ] = "stop",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Translate images: same names, same sizes, a JSON beside each that says how far to trust it."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.batch import translate_files
+        from ctmr.translate import load_model
+
+        translator = load_model(model)
+        with _progress() as progress:
+            summary = translate_files(
+                translator,
+                source,
+                output,
+                to,
+                quality=quality,
+                on_error=on_error,
+                progress=progress("translating"),
+            )
+        _say(f"{summary.written} images written to {output} in {summary.seconds:.1f} s")
+        if summary.warned:
+            _say(f"{len(summary.warned)} with a quality warning: {_some(summary.warned)}")
+        _say(RESEARCH_USE)
+        outcome.update(vars(summary), output=str(output))
+        if summary.skipped:
+            from ctmr.errors import DataError
+
+            raise DataError(
+                f"{len(summary.skipped)} inputs were skipped: {_some(summary.skipped)}",
+                file=source,
+                fix="restore these files and translate them again",
+            )
+
+
+@app.command(epilog="Example: ctmr evaluate runs/first heads/test --fit heads/truth")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    pairs: Annotated[Path, typer.Argument(help="Folder with ct/ mr/ and optionally mask/.")],
+    out: Annotated[Path | None, typer.Option(help="[default: MODEL/evaluation]")] = None,
+    direction: Literal["both", "ct-to-mr", "mr-to-ct"] = "both",
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIRS", help="Training pairs to fit naive answers on, for comparison."
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare translations with the truth: MAE, PSNR and SSIM in the head mask."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.evaluation import evaluate as evaluate_model
+
+        place = out or model / "evaluation"
+        with _progress() as progress:
+            found = evaluate_model(
+                model,
+                pairs,
+                out=place,
+                direction=direction,
+                fit=fit,
+                progress=progress("evaluating"),
+            )
+        _print_evaluation(found.summary)
+        _say(f"written to {place}")
+        outcome.update(found.summary)
+
+
+@app.command(epilog="Example: ctmr report runs/first")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write report.html of a run: curves, grids over time, settings and figures on one page."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.report import write_report
+
+        page = write_report(run)
+        _say(f"report: {page}")
+        outcome.update(report=str(page))
+
+
+@app.command(epilog="Example: ctmr fetch kaggle ct-mri")
+def fetch(
+    dataset: Annotated[Literal["kaggle"], typer.Argument(help="The paper's data set.")],
+    out: Annotated[Path, typer.Argument(help="New data folder.")] = Path("kaggle-ct-mri"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Download the paper's data set from Kaggle into a data folder."""
+    with _outcome(as_json, debug) as outcome:
+        from ctmr.fetch import fetch_kaggle
+
+        _say(f"data folder: {fetch_kaggle(out)}")
+        outcome.update(dataset=dataset, out=str(out))
+
+
+def main() -> None:
+    """Entry point of `ctmr`."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
+    )
+    app()
+
+
+Bar = Callable[[int, int], None]
+
+
+@contextmanager
+def _outcome(as_json: bool, debug: bool) -> Iterator[dict[str, Any]]:
+    """Run a command: its errors become one line and an exit code, its result one JSON object if asked for."""
+    outcome: dict[str, Any] = {}
+    try:
+        yield outcome
+    except CtmrError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error[{error.code}]: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({**outcome, "error": error.as_json()}))
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt:
+        print("error[E130]: interrupted at once. Fix: run it again.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except MemoryError as error:
+        _fail_for_memory(error)
+    except Exception as error:
+        if debug or isinstance(error, typer.Exit | typer.Abort):
+            raise
+        _fail_unexpectedly(error)
+    if as_json:
+        print(json.dumps(outcome))
+
+
+def _fail_for_memory(error: MemoryError) -> NoReturn:
+    print(
+        "error[E700]: out of memory. Fix: use a smaller data.size or train.batch_size.",
+        file=sys.stderr,
+    )
+    raise typer.Exit(7) from error
+
+
+def _fail_unexpectedly(error: Exception) -> NoReturn:
+    """A bug: keep the traceback in a file and say where."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="ctmr-crash-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as crash:
+        traceback.print_exc(file=crash)
+    print(
+        f"error[E100]: unexpected {type(error).__name__}: {error}."
+        f" Fix: report it with {crash.name}.",
+        file=sys.stderr,
+    )
+    raise typer.Exit(1) from error
+
+
+def _train_config(
+    out: Path | None,
+    resume: bool,
+    preset: str | None,
+    file: Path | None,
+    settings: list[str],
+    length: tuple[int | None, int | None],
+) -> "Config":
+    """The configuration asked for; a resumed run starts from its own."""
+    from ctmr.config import load_config, overlaid, with_steps
+    from ctmr.run_folder import RunFolder
+
+    if resume and out is not None and preset is None and file is None:
+        resolved = overlaid(RunFolder(out).read_config(), settings)
+    else:
+        resolved = load_config(preset or "default", file, settings)
+    return with_steps(resolved, *length)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Bar]]:
+    """Progress bars on stderr, if it is a terminal: call with a label, then with done and total."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+
+        def start(label: str) -> Bar:
+            task = progress.add_task(label, total=None, note="")
+
+            def show(done: int, total: int, note: str = "") -> None:
+                progress.update(task, completed=done, total=total, note=note)
+
+            return show
+
+        yield start
+
+
+def _train_bar(
+    progress: Callable[[str], Callable[..., None]],
+) -> Callable[[Mapping[str, float], int], None]:
+    """An observer of training that shows losses and speed."""
+    show = progress("training")
+
+    def observe(row: Mapping[str, float], total: int) -> None:
+        show(
+            int(row["step"]),
+            total,
+            f"G {row['loss_g']:.3f}  D_ct {row['loss_d_ct']:.3f}  D_mr {row['loss_d_mr']:.3f}"
+            f"  {row['seconds_per_step']:.2f} s/step",
+        )
+
+    return observe
+
+
+def _say(text: str) -> None:
+    print(text)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _print_evaluation(summary: Mapping[str, Any]) -> None:
+    """The table of an evaluation: a row for each direction and method."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for direction, figures in summary["directions"].items():
+        names = [
+            n for n in ("mae", "mae_soft", "mae_bone", "mae_air", "psnr", "ssim") if n in figures
+        ]
+        table = Table(title=f"{direction}, {summary['patients']} patients, unit {figures['unit']}")
+        for column in ("method", *names):
+            table.add_column(column, justify="left" if column == "method" else "right")
+        for method, its in {"model": figures, **figures["naive"]}.items():
+            table.add_row(method, *(_summary_text(its.get(name), name) for name in names))
+        Console(width=max(100, Console().width)).print(table)
+        for method, its in figures["difference"].items():
+            low, high = its["ci95"]
+            _say(f"{method}: its MAE less the model's {its['mean']:.1f} [{low:.1f}, {high:.1f}]")
+    _say(f"{summary['notice']}")
+
+
+def _summary_text(its: Mapping[str, Any] | None, name: str) -> str:
+    if its is None:
+        return "-"
+    digits = 3 if name == "ssim" else 1
+    return f"{its['mean']:.{digits}f} [{its['ci95'][0]:.{digits}f}, {its['ci95'][1]:.{digits}f}]"

@@ -1,0 +1,370 @@
+"""The settings of a run: every field, its range, its presets and where each value comes from."""
+
+import difflib
+import math
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ctmr.errors import UsageError
+from ctmr.intensity import CtWindow
+
+MAX_CONFIG_BYTES = 1_000_000
+DOCS = "docs/training.md lists every setting"
+
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys, NaN and silent conversions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(Section):
+    """What the networks see of the scans."""
+
+    size: int = Field(ge=32, le=2048)
+    """Side in pixels of a training crop; the short side of an image is first brought to 1.12 times this."""
+    channels: Literal[1, 3]
+    """Channels of an image: 1 (grey) or 3 (RGB)."""
+    ct_window: CtWindow
+    """Map from HU to [-1, 1], where the CT states HU."""
+    flip: bool
+    """Whether to mirror training images at random."""
+    patient_pattern: str | None = None
+    """Regular expression whose first group, searched in a file's path, names the patient."""
+
+
+class NetworkConfig(Section):
+    """The generators and the discriminators."""
+
+    generator: Literal["resnet", "resnet34", "resnet50"]
+    """`resnet`: basic blocks at a quarter of the resolution; `resnet34`, `resnet50`: encoders to 1/32."""
+    blocks: int = Field(ge=1, le=64)
+    """Residual blocks of `resnet` (9 in Zhu et al. 2017); the others have [3, 4, 6, 3]."""
+    filters: int = Field(ge=4, le=256)
+    """Filters of the generator's first layer."""
+    upsample: Literal["deconvolution", "nearest"]
+    """How the decoder doubles the resolution."""
+    skips: bool
+    """Whether the decoder of `resnet34` and `resnet50` sees the encoder's features."""
+    discriminator_filters: int = Field(ge=4, le=256)
+    """Filters of the discriminator's first layer."""
+
+
+class LossConfig(Section):
+    """Weights beside L_GAN in equation (4)."""
+
+    cycle: Weight
+    """Weight of L_cyc (2)."""
+    identity: Weight
+    """Weight of L_identity (3); 0 saves its two forward passes."""
+    cycle_noise: float = Field(ge=0, le=1)
+    """Standard deviation of the noise on a translated image before it goes back."""
+
+
+class TrainConfig(Section):
+    """The schedule, the optimiser and what is written on the way."""
+
+    steps: Steps | None = None
+    """Length of the whole schedule in steps; else `epochs` decides."""
+    epochs: int = Field(ge=1, le=100_000)
+    """Length of the schedule in epochs, an epoch being as long as the larger folder."""
+    batch_size: int = Field(ge=1, le=1024)
+    """Images of each modality in one step."""
+    learning_rate: float = Field(gt=0, le=1)
+    """Adam's rate: constant for the first half of the schedule, then linear to zero."""
+    history: int = Field(ge=0, le=10_000)
+    """Earlier fakes kept for each discriminator; 0 shows it the newest only."""
+    ema: float = Field(ge=0, lt=1)
+    """Decay per step of the generators' moving average used to translate; 0 uses the weights themselves."""
+    precision: Literal["auto", "float32", "bfloat16"]
+    """`auto`: bfloat16 where the hardware multiplies it fast, else float32."""
+    checkpoint_every: Steps
+    """Steps between checkpoints."""
+    sample_every: Steps
+    """Steps between sample grids (and always at 0, 5000, 10000 and 15000)."""
+    log_every: Steps
+    """Steps between lines of `log.jsonl`."""
+    workers: int = Field(ge=0, le=64)
+    """Processes that prepare batches; 0 does it in the training process. The result does not depend on it."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard event files too."""
+
+
+class Config(Section):
+    """Every setting of a run."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    """All randomness is a pure function of this, the epoch and the position in it."""
+    data: DataConfig
+    network: NetworkConfig
+    loss: LossConfig
+    train: TrainConfig
+
+
+# Settings that a resumed run may change: they do not touch the weights.
+RESUMABLE = frozenset(
+    "train." + key
+    for key in ("checkpoint_every", "sample_every", "log_every", "workers", "tensorboard")
+)
+
+PRESETS: dict[str, Config] = {
+    # Li 2023 to the letter; a value the paper does not give says whose it is (docs/paper.md).
+    "paper": Config(
+        seed=0,
+        data=DataConfig(
+            size=256,  # not in the paper: Zhu et al. 2017
+            channels=3,  # the paper's MR are RGB
+            ct_window="wide",
+            flip=True,
+        ),
+        network=NetworkConfig(
+            generator="resnet34",
+            blocks=16,  # of the other reading of "ResNet34": 2 x 16 convolutions at 1/4 resolution
+            filters=64,
+            upsample="deconvolution",
+            skips=False,
+            discriminator_filters=64,  # 70x70 PatchGAN: Isola et al. 2017
+        ),
+        loss=LossConfig(cycle=4.0, identity=8.0, cycle_noise=0.0),
+        train=TrainConfig(
+            epochs=200,
+            batch_size=1,
+            learning_rate=0.0002,
+            history=50,  # not in the paper: Shrivastava et al. 2017, as in Zhu et al. 2017
+            ema=0.0,
+            precision="float32",
+            checkpoint_every=1000,
+            sample_every=5000,
+            log_every=10,
+            workers=0,  # a sample costs less than a millisecond
+        ),
+    ),
+}
+PRESETS["default"] = PRESETS["paper"].model_copy(
+    update={
+        "data": DataConfig(size=256, channels=1, ct_window="piecewise", flip=True),
+        "network": NetworkConfig(
+            generator="resnet",
+            blocks=9,
+            filters=24,
+            upsample="nearest",
+            skips=False,
+            discriminator_filters=64,
+        ),
+        "loss": LossConfig(cycle=10.0, identity=0.5, cycle_noise=0.0),
+        "train": PRESETS["paper"].train.model_copy(
+            update={"ema": 0.999, "precision": "auto", "sample_every": 1000}
+        ),
+    }
+)
+PRESETS["small"] = PRESETS["default"].model_copy(
+    update={
+        "data": DataConfig(size=128, channels=1, ct_window="piecewise", flip=True),
+        "network": PRESETS["default"].network.model_copy(
+            update={"blocks": 6, "discriminator_filters": 32}
+        ),
+        "train": PRESETS["default"].train.model_copy(
+            update={"ema": 0.995, "checkpoint_every": 500, "sample_every": 500}
+        ),
+    }
+)
+
+
+def load_config(
+    preset: str = "default", file: Path | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """A preset, overlaid by a YAML file, overlaid by `key=value` settings.
+
+    Raises:
+        UsageError: For an unknown preset or key, or a value of the wrong type or range.
+    """
+    if preset not in PRESETS:
+        raise UsageError(
+            f"unknown preset {preset!r}: expected {', '.join(PRESETS)}",
+            fix=_nearest(preset, PRESETS),
+        )
+    settings = PRESETS[preset].model_dump()
+    if file is not None:
+        _overlay(settings, read_yaml(file), source=str(file))
+    _override(settings, overrides)
+    return parse_config(settings, source="--set" if file is None else str(file))
+
+
+def overlaid(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration overlaid by `key=value` settings.
+
+    Raises:
+        UsageError: For an unknown key, or a value of the wrong type or range.
+    """
+    settings = config.model_dump()
+    _override(settings, overrides)
+    return parse_config(settings, source="--set")
+
+
+def parse_config(settings: dict[str, Any], *, source: str) -> Config:
+    """The configuration in a nested dictionary.
+
+    Raises:
+        UsageError: If a key is unknown or missing, or a value has the wrong type or range.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{key} = {first.get('input')!r}: {first['msg'][0].lower()}{first['msg'][1:]}",
+            file=source,
+            fix=f"change {key}; {DOCS}",
+        ) from error
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping read strictly: no tags, aliases or duplicate keys, at most 1 MB.
+
+    Raises:
+        UsageError: If the file cannot be read or is not such a mapping.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_CONFIG_BYTES + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read it ({error})", file=file, fix="check the path") from error
+    if len(content) > MAX_CONFIG_BYTES:
+        raise UsageError(
+            f"larger than the {MAX_CONFIG_BYTES} bytes allowed", file=file, fix="shorten it"
+        )
+    settings = _parse_yaml(text, source=str(file))
+    if not isinstance(settings, dict):
+        raise UsageError(
+            f"expected a mapping of settings, found {type(settings).__name__}",
+            file=file,
+            fix="start from the output of ctmr train --print-config",
+        )
+    return settings
+
+
+def config_yaml(config: Config) -> str:
+    """The configuration as YAML that `read_yaml` takes back unchanged."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def with_steps(config: Config, steps: int | None, epochs: int | None) -> Config:
+    """The configuration with another length of schedule; None leaves it."""
+    update: dict[str, int | None] = {}
+    if steps is not None:
+        update = {"steps": steps}
+    if epochs is not None:
+        update = {"steps": None, "epochs": epochs}
+    settings = config.model_dump()
+    settings["train"].update(update)
+    return parse_config(settings, source="--steps" if steps is not None else "--epochs")
+
+
+def schedule_steps(config: Config, images: int) -> int:
+    """Steps of the whole schedule, for a larger folder of that many images."""
+    if config.train.steps is not None:
+        return config.train.steps
+    return math.ceil(config.train.epochs * images / config.train.batch_size)
+
+
+def differing_keys(old: Config, new: Config) -> dict[str, tuple[object, object]]:
+    """Dotted key -> (old, new) of every setting that differs."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def _override(settings: dict[str, Any], overrides: Sequence[str]) -> None:
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(
+                f"expected key=value, found {item!r}", fix="write for example --set data.size=128"
+            )
+        value: Any = _parse_yaml(text, source=f"--set {key}")
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        _overlay(settings, value, source="--set")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _overlay(settings: dict[str, Any], changes: dict[str, Any], source: str, at: str = "") -> None:
+    """Write `changes` over `settings` in place; a key that is not there is refused."""
+    for key, value in changes.items():
+        if key not in settings:
+            raise UsageError(
+                f"unknown key '{at}{key}' in {source}",
+                fix=_nearest(f"{at}{key}", [at + name for name in settings]),
+            )
+        if isinstance(settings[key], dict):
+            if not isinstance(value, dict):
+                raise UsageError(
+                    f"'{at}{key}' in {source} is a group of settings, found {value!r}",
+                    fix=f"set one of {', '.join(f'{at}{key}.{name}' for name in settings[key])}",
+                )
+            _overlay(settings[key], value, source, f"{at}{key}.")
+        elif isinstance(settings[key], float) and type(value) is int:
+            settings[key] = float(value)
+        else:
+            settings[key] = value
+
+
+def _nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"did you mean '{close[0]}'" if close else DOCS
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without aliases and duplicate keys, and with YAML 1.2's `2e-4`."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = {str(key) for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(repeated))}")
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"not plain YAML ({reason})", file=source, fix="correct it") from error
+    return _yaml12_float(value)
+
+
+def _yaml12_float(value: Any) -> Any:
+    """PyYAML follows YAML 1.1, where 2e-4 is a string; people mean a number."""
+    if isinstance(value, dict):
+        return {key: _yaml12_float(item) for key, item in value.items()}
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

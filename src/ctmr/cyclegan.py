@@ -1,0 +1,96 @@
+"""The four networks and the six images of one step. X = CT and Y = MR is decided here only."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ctmr.config import NetworkConfig
+from ctmr.networks import Discriminator, Generator, build_generator, initialise
+from ctmr.randomness import torch_stream
+
+Modality = Literal["ct", "mr"]
+Direction = Literal["ct-to-mr", "mr-to-ct"]
+DIRECTIONS: tuple[Direction, Direction] = ("ct-to-mr", "mr-to-ct")
+
+
+class CycleImages(NamedTuple):
+    """The images of one step, each `(B, C, H, W)` in [-1, 1]; `same_*` are None where not asked for."""
+
+    fake_y: Tensor
+    """G(x)"""
+    fake_x: Tensor
+    """F(y)"""
+    cycled_x: Tensor
+    """F(G(x))"""
+    cycled_y: Tensor
+    """G(F(y))"""
+    same_x: Tensor | None
+    """F(x)"""
+    same_y: Tensor | None
+    """G(y)"""
+
+
+class CycleGAN(nn.Module):
+    """Two generators G: X -> Y and F: Y -> X, two discriminators D_X and D_Y (Li 2023, fig. 2)."""
+
+    def __init__(self, network: NetworkConfig, channels: int, seed: int) -> None:
+        super().__init__()
+        self.G = generator_of(network, channels)
+        self.F = generator_of(network, channels)
+        self.D_X: nn.Module = Discriminator(channels, network.discriminator_filters)
+        self.D_Y: nn.Module = Discriminator(channels, network.discriminator_filters)
+        for name, part in self.named_children():
+            initialise(part, torch_stream(seed, "initialise", name))
+
+    def forward(
+        self, x: Tensor, y: Tensor, *, identity: bool, noise: tuple[Tensor, Tensor] | None = None
+    ) -> CycleImages:
+        """Translate both ways and back.
+
+        Args:
+            x: CT `(B, C, H, W)` in [-1, 1].
+            y: MR, likewise.
+            identity: Whether F(x) and G(y) are wanted.
+            noise: Added to G(x) and F(y) before they go back, so that nothing can hide in them.
+        """
+        fake_y, fake_x = self.G(x), self.F(y)
+        noise_y, noise_x = noise if noise is not None else (0, 0)
+        return CycleImages(
+            fake_y=fake_y,
+            fake_x=fake_x,
+            cycled_x=self.F(fake_y + noise_y),
+            cycled_y=self.G(fake_x + noise_x),
+            same_x=self.F(x) if identity else None,
+            same_y=self.G(y) if identity else None,
+        )
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """Parameters of G and F."""
+        return [*self.G.parameters(), *self.F.parameters()]
+
+    def discriminator_parameters(self) -> list[nn.Parameter]:
+        """Parameters of D_X and D_Y."""
+        return [*self.D_X.parameters(), *self.D_Y.parameters()]
+
+
+def generator_of(network: NetworkConfig, channels: int) -> Generator:
+    """One generator as the configuration describes it, weights not yet initialised."""
+    return build_generator(
+        network.generator,
+        channels=channels,
+        filters=network.filters,
+        blocks=network.blocks,
+        upsample=network.upsample,
+        skips=network.skips,
+    )
+
+
+def gaussian_noise(like: Tensor, deviation: float, *key: int | str) -> tuple[Tensor, Tensor] | None:
+    """Two independent noise images of that shape, a pure function of the key; None for deviation 0."""
+    if deviation == 0:
+        return None
+    generator = torch_stream("cycle noise", *key)
+    shape = (2, *like.shape)
+    first, second = deviation * torch.randn(shape, generator=generator).to(like.device)
+    return first, second

@@ -1,0 +1,80 @@
+"""The whole system without data: synthetic heads, training, errors against the truth, report."""
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ctmr.config import Config, load_config, with_steps
+from ctmr.evaluation import Evaluation, evaluate
+from ctmr.report import write_report
+from ctmr.run_folder import RunFolder
+from ctmr.synth import write_heads
+from ctmr.training import train
+
+SUBJECTS = 24  # for training, of each modality; half as many pairs
+SIZE = 128
+PATIENTS = r"(subject-\d+)"
+TIMED_STEPS, WARM_UP = 12, 4
+
+Bar = Callable[[int, int], None]
+
+
+def run_demo(
+    out: Path,
+    *,
+    minutes: float,
+    seed: int,
+    say: Callable[[str], None],
+    progress: Callable[[str], Bar],
+) -> Evaluation:
+    """Make heads in `out/data`, train for about `minutes` in `out`, evaluate against the truth, write the report.
+
+    A few steps are timed once to fix the number of steps, which goes into `config.yaml`: nothing depends on the
+    clock after that.
+
+    Args:
+        out: New run folder.
+        minutes: Training time.
+        seed: Of heads and training.
+        say: Takes a line for the user.
+        progress: Makes a progress bar with a label.
+    """
+    folder = RunFolder(out)
+    folder.require_new()
+    say(f"making {SUBJECTS} + {SUBJECTS} heads for training, {SUBJECTS // 2} for testing")
+    data = out / "data"
+    write_heads(data, subjects=SUBJECTS, seed=seed, size=SIZE, progress=progress("heads"))
+    config = load_config(
+        "small",
+        overrides=(f"seed={seed}", f"data.patient_pattern={PATIENTS}", "train.sample_every=250"),
+    )
+    config = with_steps(config, steps_in(minutes, config, data), None)
+    say(f"training {config.train.steps} steps; sample grids appear in {folder.samples}")
+    bar = progress("training")
+    train(config, data, out, observer=lambda row, total: bar(int(row["step"]), total))
+    say("comparing translations of unseen heads with the truth")
+    found = evaluate(
+        out,
+        data / "test",
+        out=out / "evaluation",
+        fit=data / "truth",
+        progress=progress("evaluating"),
+    )
+    write_report(out)
+    return found
+
+
+def steps_in(minutes: float, config: Config, data: Path) -> int:
+    """How many steps this machine does in that time, from timing a few."""
+    durations: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        train(
+            config,
+            data,
+            Path(scratch) / "timing",
+            stop_after=TIMED_STEPS,
+            observer=lambda row, _: durations.append(row["seconds_per_step"]),
+        )
+    per_step = statistics.median(durations[WARM_UP:])
+    return max(TIMED_STEPS, round(60 * minutes / per_step))

@@ -1,0 +1,69 @@
+"""Devices and precision: the only place that knows lightning-fabric."""
+
+import logging
+import os
+import warnings
+from contextlib import AbstractContextManager
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Runtime:
+    """Where networks run and in which precision; deterministic on every device.
+
+    Attributes:
+        device: Where parameters and batches belong.
+        precision: Of the multiplications; weights, losses and optimiser stay in float32.
+    """
+
+    def __init__(self, precision: Literal["auto", "float32", "bfloat16"]) -> None:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its imports, not of ours
+            from lightning_fabric import Fabric
+
+            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+            self.precision = _choose_precision(precision, accelerator)
+            self._fabric = Fabric(
+                accelerator=accelerator,
+                devices=1,
+                precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
+            )
+        self.device = self._fabric.device
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        logger.info("training on %s in %s", self.device, self.precision)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context in which networks run forward: multiplications in `precision`."""
+        return cast(AbstractContextManager[None], self._fabric.autocast())
+
+    def to_device(self, batch: Tensor) -> Tensor:
+        """A batch on the device, copied without waiting where it is pinned."""
+        return batch.to(self.device, non_blocking=True)
+
+    def device_name(self) -> str:
+        """The kind of device, e.g. `cpu` or the name of the GPU."""
+        if self.device.type != "cuda":
+            return "cpu"
+        return torch.cuda.get_device_name(self.device)
+
+
+def _choose_precision(wanted: str, accelerator: str) -> Precision:
+    if wanted == "auto":
+        return "bfloat16" if fast_bfloat16(accelerator) else "float32"
+    return cast(Precision, wanted)
+
+
+def fast_bfloat16(accelerator: str) -> bool:
+    """Whether the hardware multiplies bfloat16 itself, instead of emulating it."""
+    if accelerator == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))

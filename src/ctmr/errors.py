@@ -1,0 +1,120 @@
+"""Every error that reaches a user, with its code and its exit code; nothing else is raised to one.
+
+CtmrError
+├── UsageError        exit 2   a wrong command, option or configuration
+├── DataError         exit 3   input that cannot be read or used
+├── OutputError       exit 4   output that cannot be written or locked
+├── CheckpointError   exit 5   a checkpoint or model that is corrupt, foreign or incompatible
+├── DivergedError     exit 6   training produced NaN or infinity
+├── ResourceError     exit 7   out of memory, a dead loader worker
+├── SafetyError       exit 8   refused because the result would mislead
+├── DistributedError  exit 9   a process of a parallel run failed
+└── Stopped           exit 130 or 143, after a complete checkpoint
+"""
+
+from pathlib import Path
+
+
+class CtmrError(Exception):
+    """An error a user can act on: what is wrong, where, and one thing to do.
+
+    Args:
+        what: What was expected and what was found, with numbers.
+        file: The file or folder concerned.
+        fix: One action that resolves it.
+    """
+
+    code = "E100"
+    exit_code = 1
+
+    def __init__(self, what: str, *, file: Path | str | None = None, fix: str) -> None:
+        self.what = what
+        self.file = None if file is None else printable(str(file))
+        self.fix = fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """The one line printed to the user, without the `error[...]` prefix."""
+        place = "" if self.file is None else f"{self.file}: "
+        return f"{place}{self.what}. Fix: {self.fix}."
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """The same line as an object, for `--json`."""
+        return {
+            "code": self.code,
+            "file": self.file,
+            "what": self.what,
+            "fix": self.fix,
+            "exit": self.exit_code,
+        }
+
+
+class UsageError(CtmrError):
+    """A wrong command, option or configuration."""
+
+    code = "E200"
+    exit_code = 2
+
+
+class DataError(CtmrError):
+    """Input that cannot be read or used."""
+
+    code = "E300"
+    exit_code = 3
+
+
+class OutputError(CtmrError):
+    """Output that cannot be written or locked."""
+
+    code = "E400"
+    exit_code = 4
+
+
+class CheckpointError(CtmrError):
+    """A checkpoint or model that is corrupt, foreign or incompatible."""
+
+    code = "E500"
+    exit_code = 5
+
+
+class DivergedError(CtmrError):
+    """Training produced NaN or infinity."""
+
+    code = "E600"
+    exit_code = 6
+
+
+class ResourceError(CtmrError):
+    """Out of memory, or a worker process that died."""
+
+    code = "E700"
+    exit_code = 7
+
+
+class SafetyError(CtmrError):
+    """Refused because the result would mislead."""
+
+    code = "E800"
+    exit_code = 8
+
+
+class DistributedError(CtmrError):
+    """A process of a parallel run failed."""
+
+    code = "E900"
+    exit_code = 9
+
+
+class Stopped(CtmrError):
+    """Stopped by a signal, after a complete checkpoint."""
+
+    code = "E130"
+
+    def __init__(self, what: str, *, file: Path | str, fix: str, signal_number: int) -> None:
+        super().__init__(what, file=file, fix=fix)
+        self.exit_code = 128 + signal_number
+
+
+def printable(text: str) -> str:
+    """The text with control characters and undecodable bytes escaped, so that a file name cannot forge a log line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,226 @@
+"""A model against pairs of images whose truth is known: table, JSON and figure."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ctmr import metrics
+from ctmr.cyclegan import DIRECTIONS, Direction
+from ctmr.files import write_json, write_text
+from ctmr.intensity import FloatArray
+from ctmr.metrics import BoolArray
+from ctmr.model import NOTICE
+from ctmr.naive import Naive, fit_naive
+from ctmr.pairs import Pair, find_pairs, head_of, read_pair
+from ctmr.scan import Image
+from ctmr.translate import DIRECTION_TO, OTHER, Modality, Translator, load_model
+
+if TYPE_CHECKING:
+    from ctmr.figures import Case
+
+# PSNR and SSIM of HU: clipped to this range, as SynthRAD2023 does (Huijben et al. 2024).
+HU_RANGE = (-1024.0, 3000.0)
+# Tissue by the truth's HU: below is air, above is bone.
+AIR_BELOW, BONE_ABOVE = -200.0, 250.0
+FIGURES = ("mae", "psnr", "ssim", "mae_air", "mae_soft", "mae_bone")
+SHOWN = 3  # pairs in comparison.png
+SHOWN_HU = (-1000.0, 1500.0)
+PROTOCOL = (
+    "in the head mask, each figure averaged over a patient's images, then over patients; MAE not clipped;"
+    " PSNR and SSIM (7x7 uniform window) clipped to -1024..3000 HU, or to the range of the image's depth;"
+    " air below -200 HU and bone above 250 HU of the truth; 95 % intervals by bootstrap over patients"
+)
+TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Figures of one image; `method` is `model` or the name of a naive answer."""
+
+    name: str
+    patient: str
+    direction: Direction
+    method: str
+    figures: Mapping[str, float]
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        rows: A row for each image, direction and method.
+        summary: The object of `metrics.json` (docs/data.md).
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate(
+    model: Path | str | Translator,
+    pairs: Path | str,
+    *,
+    out: Path | str | None = None,
+    direction: Direction | Literal["both"] = "both",
+    fit: Path | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Translate the images of PAIRS and compare each with the truth of the same name.
+
+    Args:
+        model: A run or model folder, or its translator.
+        pairs: Folder with `ct/`, `mr/` and, if there are masks, `mask/`.
+        out: Where `metrics.json`, `metrics.csv` and `comparison.png` go; None writes nothing.
+        direction: What is evaluated.
+        fit: Other PAIRS, of training subjects, on which naive answers are fitted to stand in the same table.
+        progress: Called with images done and images to do.
+
+    Returns:
+        Errors in the head mask, in HU where the truth is in HU, else in grey levels; mean, standard deviation
+        and 95 % interval over patients.
+
+    Raises:
+        DataError: If the pairs cannot be read, or two of a pair differ in size.
+    """
+    translator = model if isinstance(model, Translator) else load_model(model)
+    found = find_pairs(Path(pairs), translator.model.data.patient_pattern)
+    directions = DIRECTIONS if direction == "both" else (direction,)
+    naive = {d: Naive({}, None) if fit is None else fit_naive(Path(fit), TO[d]) for d in directions}
+    result, cases, units = Evaluation(), [], {}
+    shown = {(2 * i + 1) * len(found) // (2 * SHOWN) for i in range(SHOWN)}
+    for n, pair in enumerate(found):
+        images = read_pair(pair)
+        for d in directions:
+            source, truth = images[OTHER[TO[d]]], images[TO[d]]
+            mask = head_of(pair, images)
+            translated = translator.translate(source, TO[d])
+            answers = {"model": translated.array, **naive[d].answers(source, pair.level)}
+            for method, answer in answers.items():
+                figures = _figures(answer, truth.array, mask, truth.unit, truth.depth)
+                result.rows.append(Row(pair.name, pair.patient, d, method, figures))
+            units[d] = truth.unit
+            if out is not None and n in shown:
+                cases.append(_case(d, pair.name, source, translated, truth))
+        if progress is not None:
+            progress(n + 1, len(found))
+    result.summary = _summary(result.rows, directions, found, units)
+    if out is not None:
+        _write(Path(out), result, cases)
+    return result
+
+
+def _figures(
+    answer: FloatArray, truth: FloatArray, mask: BoolArray, unit: str, depth: int
+) -> dict[str, float]:
+    """The figures of one answer (H, W) or (H, W, 3): MAE unclipped; PSNR and SSIM clipped to the range."""
+    answer, truth = _grey(answer), _grey(truth)
+    low, high = HU_RANGE if unit == "HU" else (0.0, float(2**depth - 1))
+    clipped, clipped_truth = np.clip(answer, low, high), np.clip(truth, low, high)
+    figures = {
+        "mae": metrics.mae(answer, truth, mask),
+        "psnr": metrics.psnr(clipped, clipped_truth, mask, high - low),
+        "ssim": metrics.ssim(clipped, clipped_truth, mask, high - low),
+    }
+    if unit == "HU":
+        air, bone = mask & (truth < AIR_BELOW), mask & (truth > BONE_ABOVE)
+        tissues = {"air": air, "soft": mask & ~air & ~bone, "bone": bone}
+        for name, where in tissues.items():
+            if where.any():
+                figures[f"mae_{name}"] = metrics.mae(answer, truth, where)
+    return figures
+
+
+def _grey(array: FloatArray) -> FloatArray:
+    return array if array.ndim == 2 else array.mean(axis=-1, dtype=np.float32)
+
+
+def _summary(
+    rows: Sequence[Row],
+    directions: Sequence[Direction],
+    pairs: Sequence[Pair],
+    units: Mapping[Direction, str],
+) -> dict[str, Any]:
+    """The object of `metrics.json`: each figure averaged within a patient, then over patients."""
+    said: dict[str, Any] = {}
+    for direction in directions:
+        ours = [row for row in rows if row.direction == direction]
+        methods = list(dict.fromkeys(row.method for row in ours))
+        tables = {
+            method: _table([row for row in ours if row.method == method]) for method in methods
+        }
+        said[direction] = {
+            "unit": units[direction],
+            **tables.pop("model"),
+            "naive": tables,
+            "difference": {method: _difference(ours, method) for method in tables},
+        }
+    return {
+        "n": len(pairs),
+        "patients": len({pair.patient for pair in pairs}),
+        "unit": " | ".join(dict.fromkeys(units.values())),
+        "protocol": PROTOCOL,
+        "notice": NOTICE,
+        "directions": said,
+    }
+
+
+def _table(rows: Sequence[Row]) -> dict[str, Any]:
+    """Figure -> mean, standard deviation and interval over patients."""
+    names = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    return {
+        name: asdict(metrics.summarise(list(_by_patient(rows, name).values()))) for name in names
+    }
+
+
+def _by_patient(rows: Sequence[Row], figure: str) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if figure in row.figures:
+            values.setdefault(row.patient, []).append(row.figures[figure])
+    return {patient: float(np.mean(its)) for patient, its in values.items()}
+
+
+def _difference(rows: Sequence[Row], method: str) -> dict[str, Any]:
+    """MAE of a naive answer less the model's, patient by patient: above zero the model is better."""
+    model = _by_patient([row for row in rows if row.method == "model"], "mae")
+    naive = _by_patient([row for row in rows if row.method == method], "mae")
+    return asdict(metrics.summarise([naive[patient] - model[patient] for patient in model]))
+
+
+def _write(out: Path, result: Evaluation, cases: Sequence[Case]) -> None:
+    from ctmr import figures
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "metrics.json", result.summary)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("name", "patient", "direction", "method", *FIGURES))
+    for row in result.rows:
+        values = [f"{row.figures[name]:.6g}" if name in row.figures else "" for name in FIGURES]
+        writer.writerow((row.name, row.patient, row.direction, row.method, *values))
+    write_text(out / "metrics.csv", table.getvalue())
+    figures.save(figures.comparison(cases), out / "comparison.png")
+
+
+def _case(direction: Direction, name: str, source: Image, result: Image, truth: Image) -> Case:
+    """A row of `comparison.png`; HU are shown from air to bone."""
+    from ctmr.figures import Case
+
+    def window(image: Image) -> tuple[float, float]:
+        return SHOWN_HU if image.unit == "HU" else (0.0, float(2**image.depth - 1))
+
+    return Case(
+        label=f"{name} {direction}",
+        source=_grey(source.array),
+        result=_grey(result.array),
+        truth=_grey(truth.array),
+        unit=truth.unit,
+        source_window=window(source),
+        window=window(truth),
+    )

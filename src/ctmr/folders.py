@@ -1,0 +1,159 @@
+"""The layout of a data folder: which folder is which, and which images it holds."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctmr.errors import DataError, UsageError, printable
+from ctmr.scan import ImageInfo, find_images, read_image_info
+from ctmr.store import MODALITIES, SPLITS, Modality, Split
+
+# As in the paper's data set (A = CT, B = MR), and by name.
+LAYOUTS: tuple[dict[tuple[Split, Modality], str], ...] = (
+    {
+        ("train", "ct"): "trainA",
+        ("train", "mr"): "trainB",
+        ("test", "ct"): "testA",
+        ("test", "mr"): "testB",
+    },
+    {(split, modality): f"{split}/{modality}" for split in SPLITS for modality in MODALITIES},
+)
+_EXPECTED = "; or ".join(", ".join(layout.values()) for layout in LAYOUTS)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image file of a data folder.
+
+    Attributes:
+        data: The data folder.
+        label: `folder/name`, with undecodable bytes escaped.
+        patient: What the patient pattern found in the label.
+        info: The folder's `ctmr.json`.
+    """
+
+    data: Path
+    split: Split
+    modality: Modality
+    path: Path
+    label: str
+    patient: str | None
+    info: ImageInfo
+
+    @property
+    def name(self) -> str:
+        """The file name, with undecodable bytes escaped."""
+        return self.label.rpartition("/")[2]
+
+
+def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
+    """The folders of a data folder; a test folder that does not exist is left out.
+
+    Raises:
+        DataError: If a training folder is missing, or both layouts are there.
+    """
+    if not data.is_dir():
+        what = "a file" if data.exists() else "nothing"
+        raise DataError(
+            f"expected a folder with {_EXPECTED}: found {what}", file=data, fix="check the path"
+        )
+    there = [[name for name in layout.values() if (data / name).is_dir()] for layout in LAYOUTS]
+    if all(there):
+        raise DataError(
+            f"expected one layout ({_EXPECTED}): found {', '.join(there[0] + there[1])}",
+            file=data,
+            fix="move one of them away",
+        )
+    layout = LAYOUTS[1] if there[1] else LAYOUTS[0]
+    missing = [layout["train", m] for m in MODALITIES if not (data / layout["train", m]).is_dir()]
+    if missing:
+        found = sorted(path.name for path in data.iterdir())
+        shown = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
+        raise DataError(
+            f"no folder {' and no folder '.join(missing)}: expected {_EXPECTED}; found"
+            f" {printable(shown) or 'an empty folder'}",
+            file=data,
+            fix=f"put the training images into {' and '.join(missing)}",
+        )
+    folders: dict[Split, dict[Modality, Path]] = {"train": {}, "test": {}}
+    for (split, modality), name in layout.items():
+        if (data / name).is_dir():
+            folders[split][modality] = data / name
+        else:
+            logger.info("%s: no folder %s, so nothing to test on", printable(str(data)), name)
+    return folders
+
+
+def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
+    """All images of a data folder: by split, modality and the bytes of their names.
+
+    Raises:
+        DataError: If a training folder has no image, or a `ctmr.json` is wrong or gives HU to MR.
+        UsageError: If the pattern is not a regular expression with a group.
+    """
+    patient_of = patient_finder(patient_pattern)
+    sources = []
+    for split, by_modality in find_data(data).items():
+        for modality, folder in by_modality.items():
+            info = read_image_info(folder)
+            if info.unit == "HU" and modality == "mr":
+                raise DataError(
+                    "expected grey values: found unit HU in the ctmr.json of an MR folder, and HU"
+                    " exist only for CT",
+                    file=folder,
+                    fix="remove unit, slope and intercept there, or exchange the folders",
+                )
+            paths = find_images(folder)
+            if split == "train" and not paths:
+                raise DataError(
+                    f"expected PNG, JPEG or TIFF images in it: found none; training needs"
+                    f" {LAYOUTS[0]['train', 'ct']} (CT) and {LAYOUTS[0]['train', 'mr']} (MR)",
+                    file=folder,
+                    fix="put images there",
+                )
+            for path in paths:
+                label = _readable(path.relative_to(data).as_posix())
+                sources.append(Source(data, split, modality, path, label, patient_of(label), info))
+    return sources
+
+
+def patient_finder(pattern: str | None) -> Callable[[str], str | None]:
+    """The function that finds the patient in a file's path; without a pattern it finds none.
+
+    Raises:
+        UsageError: If the pattern is not a regular expression with a group.
+    """
+    compiled = _compiled(pattern)
+
+    def patient_of(label: str) -> str | None:
+        found = compiled.search(label) if compiled else None
+        return found.group(1) if found else None
+
+    return patient_of
+
+
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(
+            f"data.patient_pattern = {pattern!r} is not a regular expression ({error})",
+            fix="correct it",
+        ) from error
+    if compiled.groups == 0:
+        raise UsageError(
+            f"data.patient_pattern = {pattern!r} has no group",
+            fix="put the part that names the patient in parentheses",
+        )
+    return compiled
+
+
+def _readable(text: str) -> str:
+    """The text without the surrogates that stand for bytes which are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

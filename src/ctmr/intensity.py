@@ -1,0 +1,71 @@
+"""Grey values <-> [-1, 1], both ways: the only place where grey values change."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+CtWindow = Literal["wide", "brain", "piecewise"]
+
+# Knots of the CT windows: (HU, value in [-1, 1]).
+CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
+    # The whole range of a 12-bit scanner (DICOM PS3.3 C.11.1.1.2 gives HU; 4096 levels from -1024).
+    "wide": ((-1024.0, -1.0), (3071.0, 1.0)),
+    # The radiologist's brain window: width 80, level 40. Not invertible outside.
+    "brain": ((0.0, -1.0), (80.0, 1.0)),
+    # Half of [-1, 1] for -100..200 HU (fat, brain, blood), a quarter each for air and for bone.
+    "piecewise": ((-1024.0, -1.0), (-100.0, -0.5), (200.0, 0.5), (3071.0, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """A monotone piecewise-linear map between a file's grey values and [-1, 1].
+
+    Attributes:
+        unit: `"HU"` or `"grey"`.
+        values: Grey values at the knots, strictly increasing.
+        levels: Values in [-1, 1] at the knots, strictly increasing, from -1 to 1.
+    """
+
+    unit: Literal["HU", "grey"]
+    values: tuple[float, ...]
+    levels: tuple[float, ...] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.levels) or len(self.values) < 2:
+            raise ValueError(
+                f"values and levels must pair, at least two: got {self.values!r} and {self.levels!r}"
+            )
+        if np.any(np.diff(self.values) <= 0) or np.any(np.diff(self.levels) <= 0):
+            raise ValueError(
+                f"knots must increase strictly: got {self.values!r} and {self.levels!r}"
+            )
+        if self.levels[0] != -1.0 or self.levels[-1] != 1.0:
+            raise ValueError(f"levels must run from -1 to 1: got {self.levels!r}")
+
+    @property
+    def low(self) -> float:
+        """Grey value of -1, and of everything below."""
+        return self.values[0]
+
+    @property
+    def high(self) -> float:
+        """Grey value of 1, and of everything above."""
+        return self.values[-1]
+
+    def to_unit(self, array: FloatArray) -> FloatArray:
+        """Grey values of any shape -> [-1, 1]; values outside the range are clipped."""
+        return np.interp(array, self.values, self.levels).astype(np.float32)
+
+    def from_unit(self, array: FloatArray) -> FloatArray:
+        """Values in [-1, 1] of any shape -> grey values; values outside [-1, 1] are clipped."""
+        return np.interp(array, self.levels, self.values).astype(np.float32)
+
+
+def ct_window(name: CtWindow) -> Intensity:
+    """The CT window of that name, in HU."""
+    knots = CT_WINDOWS[name]
+    return Intensity("HU", tuple(hu for hu, _ in knots), tuple(level for _, level in knots))

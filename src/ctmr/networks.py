@@ -1,0 +1,258 @@
+"""The generators, the PatchGAN discriminator and their initialisation.
+
+Every network maps `(B, C, H, W)`; no convolution before an instance norm has a bias, which the norm would remove.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Upsample = Literal["deconvolution", "nearest"]
+
+
+class ReflectionPad(nn.Module):
+    """Reflection padding out of slices and flips: its gradient is deterministic on every device.
+
+    Forward is bit-equal to `nn.ReflectionPad2d`, whose CUDA gradient is not deterministic.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H + 2 width, W + 2 width)
+        for dim in (2, 3):
+            size = x.shape[dim]
+            before = x.narrow(dim, 1, self.width).flip(dim)
+            after = x.narrow(dim, size - 1 - self.width, self.width).flip(dim)
+            x = torch.cat((before, x, after), dim)
+        return x
+
+
+class ReflectedBlock(nn.Module):
+    """Residual block of Zhu et al. 2017: two reflection-padded 3x3 convolutions, no activation after the sum."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ReflectionPad(1),
+            nn.Conv2d(filters, filters, 3, bias=False),
+            nn.InstanceNorm2d(filters),
+            nn.ReLU(inplace=True),
+            ReflectionPad(1),
+            nn.Conv2d(filters, filters, 3, bias=False),
+            nn.InstanceNorm2d(filters),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class BasicBlock(nn.Module):
+    """Basic block of ResNet-34 (He et al. 2016, fig. 5 left) with instance norm."""
+
+    def __init__(self, inputs: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, filters, 3, stride, 1, bias=False),
+            nn.InstanceNorm2d(filters),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(filters, filters, 3, 1, 1, bias=False),
+            nn.InstanceNorm2d(filters),
+        )
+        self.shortcut = _shortcut(inputs, filters, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.shortcut(x) + self.body(x))
+
+
+class Bottleneck(nn.Module):
+    """Bottleneck block of ResNet-50 (He et al. 2016, fig. 5 right) with instance norm; 4x as many outputs."""
+
+    def __init__(self, inputs: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, filters, 1, bias=False),
+            nn.InstanceNorm2d(filters),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(filters, filters, 3, stride, 1, bias=False),
+            nn.InstanceNorm2d(filters),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(filters, 4 * filters, 1, bias=False),
+            nn.InstanceNorm2d(4 * filters),
+        )
+        self.shortcut = _shortcut(inputs, 4 * filters, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.shortcut(x) + self.body(x))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.InstanceNorm2d(outputs)
+    )
+
+
+class ResnetGenerator(nn.Module):
+    """Residual blocks at a quarter of the resolution (Johnson et al. 2016, Zhu et al. 2017).
+
+    Maps `(B, C, H, W)` in [-1, 1] to the same; H and W are multiples of `multiple`, at least `smallest`.
+    """
+
+    multiple = 4
+    smallest = 16
+
+    def __init__(self, channels: int, filters: int, blocks: int, upsample: Upsample) -> None:
+        super().__init__()
+        n = filters
+        self.body = nn.Sequential(
+            ReflectionPad(3),
+            nn.Conv2d(channels, n, 7, bias=False),
+            nn.InstanceNorm2d(n),
+            nn.ReLU(inplace=True),  # (B, n, H, W)
+            *_down(n, 2 * n),  # (B, 2n, H/2, W/2)
+            *_down(2 * n, 4 * n),  # (B, 4n, H/4, W/4)
+            *(ReflectedBlock(4 * n) for _ in range(blocks)),
+            *_up(4 * n, 2 * n, upsample),  # (B, 2n, H/2, W/2)
+            *_up(2 * n, n, upsample),  # (B, n, H, W)
+            ReflectionPad(3),
+            nn.Conv2d(n, channels, 7),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.body(x).float())
+
+
+class EncoderDecoder(nn.Module):
+    """A whole ResNet encoder to 1/32 of the resolution, followed by deconvolution back to full size.
+
+    Maps `(B, C, H, W)` in [-1, 1] to the same; H and W are multiples of `multiple`, at least `smallest`:
+    below it an instance norm would see a 1x1 map.
+    """
+
+    multiple = 32
+    smallest = 64
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        block: type[BasicBlock] | type[Bottleneck],
+        upsample: Upsample,
+        skips: bool,
+    ) -> None:
+        super().__init__()
+        n, expansion = filters, 4 if block is Bottleneck else 1
+        self.skips = skips
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, n, 7, 2, 3, bias=False), nn.InstanceNorm2d(n), nn.ReLU(inplace=True)
+        )  # (B, n, H/2, W/2)
+        self.pool = nn.MaxPool2d(3, 2, 1)  # (B, n, H/4, W/4)
+        self.stages = nn.ModuleList()
+        inputs = n
+        for stage, count in enumerate((3, 4, 6, 3)):  # He et al. 2016, table 1
+            width = n * 2**stage
+            blocks: list[nn.Module] = []
+            for i in range(count):
+                blocks.append(block(inputs, width, 2 if i == 0 and stage > 0 else 1))
+                inputs = expansion * width
+            self.stages.append(nn.Sequential(*blocks))  # (B, expansion width, H/2^(stage+2), ...)
+        seen = [
+            n,
+            *(expansion * n * 2**stage for stage in range(3)),
+        ]  # widths at 1/2, 1/4, 1/8, 1/16
+        self.ups = nn.ModuleList()
+        for width, skip in zip((4 * n, 2 * n, n, n), reversed(seen), strict=True):
+            self.ups.append(nn.Sequential(*_up(inputs, width, upsample)))
+            inputs = width + (skip if skips else 0)
+        self.head = nn.Sequential(
+            *_up(inputs, n // 2, upsample), ReflectionPad(3), nn.Conv2d(n // 2, channels, 7)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        seen = [x]
+        x = self.pool(x)
+        for stage in self.stages:
+            x = stage(x)
+            seen.append(x)
+        for up, skip in zip(self.ups, reversed(seen[:-1]), strict=True):
+            x = up(x)
+            if self.skips:
+                x = torch.cat([x, skip], dim=1)
+        return torch.tanh(self.head(x).float())
+
+
+Generator = ResnetGenerator | EncoderDecoder
+
+
+def _down(inputs: int, outputs: int) -> Sequence[nn.Module]:
+    return (
+        nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False),
+        nn.InstanceNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _up(inputs: int, outputs: int, upsample: Upsample) -> Sequence[nn.Module]:
+    """Double the resolution; nearest and convolution leaves no checkerboard (Odena et al. 2016)."""
+    enlarge: Sequence[nn.Module]
+    if upsample == "deconvolution":
+        enlarge = (nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=False),)
+    else:
+        enlarge = (
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+        )
+    return (*enlarge, nn.InstanceNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def build_generator(
+    name: Literal["resnet", "resnet34", "resnet50"],
+    *,
+    channels: int,
+    filters: int,
+    blocks: int,
+    upsample: Upsample,
+    skips: bool,
+) -> Generator:
+    """The generator of that name, with weights not yet initialised."""
+    if name == "resnet":
+        return ResnetGenerator(channels, filters, blocks, upsample)
+    block = BasicBlock if name == "resnet34" else Bottleneck
+    return EncoderDecoder(channels, filters, block, upsample, skips)
+
+
+class Discriminator(nn.Module):
+    """70x70 PatchGAN (Isola et al. 2017): `(B, C, H, W)` in [-1, 1] -> scores `(B, 1, H/8 - 2, W/8 - 2)`."""
+
+    smallest = 32
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        n = filters
+        layers: list[nn.Module] = [nn.Conv2d(channels, n, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+        for inputs, outputs, stride in ((n, 2 * n, 2), (2 * n, 4 * n, 2), (4 * n, 8 * n, 1)):
+            layers += [
+                nn.Conv2d(inputs, outputs, 4, stride, 1, bias=False),
+                nn.InstanceNorm2d(outputs),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        self.body = nn.Sequential(*layers, nn.Conv2d(8 * n, 1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.body(x).float()
+        return scores
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw every convolution's weights from N(0, 0.02^2) and set biases to zero (Radford et al. 2016)."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, 0.0, 0.02, generator=generator)
+        else:
+            nn.init.zeros_(parameter)

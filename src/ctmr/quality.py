@@ -1,0 +1,106 @@
+"""What can be said of one result without the truth; a first, cheap form."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ctmr.intensity import FloatArray
+from ctmr.store import MODALITIES, Modality, Store
+
+Level = Literal["ok", "warn", "refuse"]
+Cycle = Callable[[FloatArray], FloatArray]
+Ranges = Mapping[str, tuple[float, float]]
+
+# Most training images looked at for the ranges; more change the percentiles little.
+MOST = 500
+# Training images translated there and back to know the usual cycle error.
+CYCLED = 8
+# A feature may lie this many widths of the training range (1st to 99th percentile) outside it.
+SLACK = 0.25
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A judgement of one translation.
+
+    Attributes:
+        level: `ok`, or `warn` if the input is unlike the training images or does not come back.
+        why: One sentence for each reason, empty if there is none.
+        cycle_error: Mean |back-translated - input| in [-1, 1] units, halved: 0 to 1; None if not computed.
+        features: The input's features, see `describe`.
+    """
+
+    level: Level
+    why: tuple[str, ...]
+    cycle_error: float | None
+    features: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """As the sidecar has it."""
+        return asdict(self)
+
+
+def describe(image: FloatArray) -> dict[str, float]:
+    """Features of an image (H, W) or (H, W, C) in [-1, 1] that tell unlike scans apart.
+
+    Shares of dark, middle and bright pixels, mean and deviation, the brightness of the centre against the
+    image's, and the mean absolute difference of neighbours.
+    """
+    grey = image.mean(axis=-1) if image.ndim == 3 else image  # (H, W)
+    height, width = grey.shape
+    centre = grey[height // 4 : -(height // 4), width // 4 : -(width // 4)]
+    edges = np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()
+    return {
+        "mean": float(grey.mean()),
+        "deviation": float(grey.std()),
+        "dark_share": float((grey < -0.9).mean()),
+        "bright_share": float((grey > 0.9).mean()),
+        "centre_mean": float(centre.mean()),
+        "centre_deviation": float(centre.std()),
+        "edges": float(edges),
+    }
+
+
+def training_ranges(store: Store) -> dict[str, dict[str, tuple[float, float]]]:
+    """For each modality, the 1st and 99th percentile of each feature over its training images."""
+    ranges: dict[str, dict[str, tuple[float, float]]] = {}
+    for modality in MODALITIES:
+        count = store.count("train", modality)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, MOST)).astype(int))
+        rows = [describe(store.slice("train", modality, int(i))) for i in chosen]
+        ranges[modality] = {}
+        for name in rows[0]:
+            low, high = np.percentile([row[name] for row in rows], (1, 99))
+            ranges[modality][name] = (float(low), float(high))
+    return ranges
+
+
+def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float:
+    """The largest cycle error that is not remarkable: half as much again as the worst of a few training images."""
+    count = store.count("train", modality)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, CYCLED)).astype(int))
+    images = [store.slice("train", modality, int(i)) for i in chosen]
+    return 1.5 * max(float(np.abs(cycle(image) - image).mean() / 2) for image in images)
+
+
+def judge(image: FloatArray, ranges: Ranges, cycle_error: float | None, usual: float) -> Quality:
+    """Judge a translation by its input and by how well the input comes back.
+
+    Args:
+        image: The input (H, W, C) in [-1, 1] at the model's scale.
+        ranges: Of the training images of its modality, from `training_ranges`.
+        cycle_error: Mean absolute difference of the input and its way there and back, halved; None if unknown.
+        usual: Largest cycle error that is not remarkable.
+    """
+    features = describe(image)
+    why = []
+    for name, value in features.items():
+        low, high = ranges[name]
+        slack = SLACK * (high - low) + 1e-3
+        if not low - slack <= value <= high + slack:
+            why.append(f"{name} is {value:.3g}, training images have {low:.3g} to {high:.3g}")
+    if cycle_error is not None and cycle_error > usual:
+        why.append(f"cycle error is {cycle_error:.3g}, {usual:.3g} is usual at most")
+    return Quality("warn" if why else "ok", tuple(why), cycle_error, features)

@@ -1,0 +1,295 @@
+"""One self-contained HTML page for a run: no request leaves it, and no text in it is markup."""
+
+import base64
+import hashlib
+import html
+import json
+import operator
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pydantic import BaseModel
+
+from ctmr.config import Config, read_yaml
+from ctmr.errors import DataError, UsageError, printable
+from ctmr.files import write_text
+from ctmr.run_folder import read_log
+
+MOST_GRIDS = 40
+MOST_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB without trouble
+PAPER_STEPS = {0, 5000, 10000, 15000}  # Li 2023, figures 4 to 7: shown where they are there
+RECENT = 100  # logged lines whose mean is shown beside the last value
+SAMPLE = re.compile(r"step_(\d+)\.png")
+LOSSES = {
+    "loss_g": "Generators, equation (4)",
+    "gan": "L_GAN, equation (1)",
+    "cycle": "L_cyc, equation (2)",
+    "identity": "L_identity, equation (3)",
+    "loss_d_ct": "Discriminator of CT, equation (5)",
+    "loss_d_mr": "Discriminator of MRI, equation (5)",
+}
+DIRECTION_NAMES = {"ct-to-mr": "CT to MRI", "mr-to-ct": "MRI to CT"}
+UNITS = {"psnr": "dB", "ssim": ""}  # of other metrics: that of the images
+
+
+def write_report(run: Path) -> Path:
+    """Draw the loss curves of a run anew and write its `report.html`.
+
+    Args:
+        run: Folder with config.yaml; log.jsonl, samples/ and evaluation/ are shown as far as they are there.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UsageError: If there is no such folder, or its config.yaml is not plain YAML.
+        DataError: If it is not a run, or evaluation/metrics.json is damaged.
+        OutputError: If the page cannot be written.
+    """
+    if not run.is_dir():
+        raise UsageError(
+            "expected a run folder, found none", file=run, fix="name the --out of ctmr train"
+        )
+    if not (run / "config.yaml").is_file():
+        raise DataError(
+            "expected a run with config.yaml, found none",
+            file=run,
+            fix="name the folder that ctmr train wrote with --out",
+        )
+    rows = read_log(run / "log.jsonl")
+    package = resources.files("ctmr")
+    script = (package / "report.js").read_text(encoding="utf-8")
+    page = Template((package / "report.html.template").read_text(encoding="utf-8")).substitute(
+        name=_text(run.resolve().name),
+        tiles=_tiles(rows),
+        grids=_grids(run / "samples"),
+        curves=_curves(run, rows),
+        evaluation=_evaluation(run / "evaluation"),
+        losses=_losses(rows),
+        config=_config(read_yaml(run / "config.yaml")),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def _tiles(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures one asks for first."""
+    if not rows:
+        return "<p>No step is logged yet.</p>"
+    last = rows[-1]
+    tiles = [("steps", f"{last['step']:,}")]
+    if "epoch" in last:
+        tiles.append(("epoch", f"{last['epoch']:.4g}"))
+    seconds = _known(rows, "seconds_per_step")
+    if seconds:
+        tiles.append(("seconds a step (median)", f"{statistics.median(seconds):.3g}"))
+    waits = _known(rows, "data_wait")  # shares of `seconds_per_step`
+    if len(waits) == len(seconds) > 0:
+        share = sum(map(operator.mul, waits, seconds)) / sum(seconds)
+        tiles.append(("of the time waiting for data", f"{share:.1%}"))
+    if "lr" in last:
+        tiles.append(("learning rate", f"{last['lr']:.3g}"))
+    items = (f"<li><b>{_text(value)}</b><span>{_text(name)}</span></li>" for name, value in tiles)
+    return f'<ul class="tiles">{"".join(items)}</ul>'
+
+
+def _grids(samples: Path) -> str:
+    """The sample grids with a slider over the steps."""
+    found = {
+        int(match[1]): path
+        for path in samples.glob("step_*.png")
+        if (match := SAMPLE.fullmatch(path.name))
+    }
+    if not found:
+        return ""
+    steps = _chosen(found)
+    images = "".join(
+        _image(found[step], f"step {step:,}", hidden=step != steps[-1]) for step in steps
+    )
+    end = len(steps) - 1
+    return (
+        "<h2>Sample grids</h2>"
+        '<p class="soft">The same held-out images at each step; rows from top to bottom: CT, CT to MRI, MRI,'
+        " MRI to CT.</p>"
+        '<div class="slider"><label for="moment">Time</label>'
+        f'<input type="range" id="moment" min="0" max="{end}" value="{end}" autocomplete="off">'
+        f'<output id="step" for="moment">step {steps[-1]:,}</output></div>'
+        f'<div class="grids" id="grids">{images}</div>'
+        f'<p class="soft hint">{len(steps)} of {len(found)} grids. Arrow keys move the slider; a click on the grid'
+        " shows it at full size.</p>"
+    )
+
+
+def _chosen(found: Mapping[int, Path]) -> list[int]:
+    """The steps that are shown: evenly spaced, with the first, the last and the paper's."""
+    steps = sorted(found)
+    largest = max(path.stat().st_size for path in found.values())
+    most = max(2, min(MOST_GRIDS, MOST_GRID_BYTES // max(1, largest)))
+    if len(steps) <= most:
+        return steps
+    even = {steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)}
+    return sorted(even | (found.keys() & PAPER_STEPS))
+
+
+def _curves(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    from ctmr.figures import loss_curves, save  # matplotlib takes a second to import
+
+    images = []
+    for name, figure in loss_curves(rows).items():
+        save(figure, run / name)
+        images.append(_image(run / name, name.removesuffix(".png").replace("_", " ")))
+    return f'<h2>Loss curves</h2><div class="curves">{"".join(images)}</div>'
+
+
+def _evaluation(folder: Path) -> str:
+    """The tables of metrics.json, the naive answers below the model, and the comparison."""
+    if not (folder / "metrics.json").is_file():
+        return ""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_bytes())
+        unit = str(metrics.get("unit", ""))
+        tables = [
+            _direction_table(DIRECTION_NAMES.get(name, name), direction, unit)
+            for name, direction in metrics["directions"].items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"not the metrics of ctmr evaluate ({type(error).__name__}: {error})",
+            file=folder / "metrics.json",
+            fix="run ctmr evaluate again, or remove the file",
+        ) from error
+    about = [f"n = {metrics['n']}"] if "n" in metrics else []
+    about += [str(metrics["protocol"])] if "protocol" in metrics else []
+    picture = folder / "comparison.png"
+    image = _image(picture, "source, result, truth and error") if picture.is_file() else ""
+    return (
+        f'<h2>Evaluation</h2><p class="soft">{_text("; ".join(about))}</p>{"".join(tables)}'
+        f'<div class="comparison">{image}</div>'
+    )
+
+
+def _direction_table(name: str, direction: Mapping[str, Any], unit: str) -> str:
+    """One direction: a row for the model and for each naive answer, a column for each metric."""
+    unit = str(direction.get("unit", unit))
+    keys = list(_summaries(direction))
+    units = [UNITS.get(key, unit) for key in keys]
+    heads = [_metric_name(key) + (u and f", {u}") for key, u in zip(keys, units, strict=True)]
+    answers = {"this model": direction, **direction.get("naive", {})}
+    lines = [
+        (answer, *(_summary_text(_summaries(values).get(key)) for key in keys))
+        for answer, values in answers.items()
+    ]
+    body = "".join(
+        f"<tr{' class=model' if i == 0 else ''}><th scope='row'>{_text(answer)}</th><td>{'</td><td>'.join(cells)}</td></tr>"
+        for i, (answer, *cells) in enumerate(lines)
+    )
+    note = "mean ± standard deviation [95 % interval of the mean]"
+    gains = "".join(
+        f"<p>MAE of the {_text(answer)} less that of this model, patient by patient: "
+        f"{_summary_text(gain)} {_text(unit)}</p>"
+        for answer, gain in direction.get("difference", {}).items()
+    )
+    return f"<h3>{_text(name)} <span>{note}</span></h3>{_table(heads, body)}{gains}"
+
+
+def _summaries(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {k: v for k, v in values.items() if isinstance(v, dict) and "mean" in v}
+
+
+def _metric_name(key: str) -> str:
+    """`mae_bone` -> `MAE bone`."""
+    metric, _, where = key.partition("_")
+    return f"{metric.upper()} {where.replace('_', ' ')}".rstrip()
+
+
+def _summary_text(summary: Mapping[str, Any] | None) -> str:
+    """Mean ± standard deviation [interval], as far as they are there."""
+    if summary is None:
+        return "-"
+    text = f"{summary['mean']:.4g}"
+    if "sd" in summary:
+        text += f" ± {summary['sd']:.3g}"
+    if "ci95" in summary:
+        low, high = summary["ci95"]
+        text += f" <small>[{low:.4g}, {high:.4g}]</small>"
+    return text
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    recent = rows[-RECENT:]
+    body = "".join(
+        f"<tr><th scope='row'>{name}</th><td>{rows[-1][key]:.4g}</td>"
+        f"<td>{statistics.mean(_known(recent, key)):.4g}</td></tr>"
+        for key, name in LOSSES.items()
+        if _known(rows[-1:], key)
+    )
+    heads = [f"at step {rows[-1]['step']:,}", f"mean of the last {len(recent)} lines"]
+    return "<h2>Losses</h2>" + _table(heads, body)
+
+
+def _config(settings: Mapping[str, Any]) -> str:
+    """The configuration, each setting with its meaning where this version knows it."""
+    meanings = _meanings(Config)
+    body = "".join(
+        f"<tr><th scope='row'>{_text(key)}</th><td>{_text('none' if value is None else value)}</td>"
+        f'<td class="meaning">{_text(meanings.get(key, "").replace("`", ""))}</td></tr>'
+        for key, value in _flat(settings)
+    )
+    return f'<h2>Configuration</h2><table class="config"><tbody>{body}</tbody></table>'
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted key and value of every setting."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return pairs
+
+
+def _meanings(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The docstring of every setting under its dotted key."""
+    meanings: dict[str, str] = {}
+    for key, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            meanings |= _meanings(kind, f"{prefix}{key}.")
+        else:
+            meanings[prefix + key] = field.description or ""
+    return meanings
+
+
+def _table(heads: Sequence[str], body: str) -> str:
+    """A table of trusted rows; the heads are escaped here."""
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
+    return (
+        f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _image(path: Path, alt: str, *, hidden: bool = False) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{_text(alt)}"{" hidden" if hidden else ""}>'
+    )
+
+
+def _known(rows: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    return [float(row[key]) for row in rows if isinstance(row.get(key), int | float)]
+
+
+def _text(value: object) -> str:
+    """The value as text that a browser shows and never interprets."""
+    return html.escape(printable(str(value)))

@@ -1,0 +1,138 @@
+"""A run's folder: its lock, its log, its configuration, and the signals that end it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ctmr.config import Config, config_yaml, parse_config, read_yaml
+from ctmr.errors import OutputError, UsageError
+from ctmr.files import write_text
+
+
+class RunFolder:
+    """The files of one run: `config.yaml run.lock log.jsonl samples/ checkpoints/ model/ report.html`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "log.jsonl"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go of it when the process ends in any way.
+
+        Raises:
+            OutputError: If another process holds it, or the folder cannot be written.
+        """
+        lock = self.path / "run.lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = lock.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write there ({error.strerror})", file=self.path, fix="choose another --out"
+            ) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                raise OutputError(
+                    f"another process is training in it ({stream.read().strip()})",
+                    file=self.path,
+                    fix="wait for it, or choose another --out",
+                ) from error
+            stream.truncate(0)
+            stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+            stream.flush()
+            yield
+
+    def require_new(self) -> None:
+        """Refuse to train over an earlier run.
+
+        Raises:
+            UsageError: If the folder holds a run.
+        """
+        if self.config.exists() or self.log.exists():
+            raise UsageError(
+                "already holds a run",
+                file=self.path,
+                fix="add --resume to go on with it, or choose another --out",
+            )
+
+    def read_config(self) -> Config:
+        """The run's configuration.
+
+        Raises:
+            UsageError: If there is none, or it is damaged.
+        """
+        if not self.config.exists():
+            raise UsageError(
+                "expected a run with config.yaml, found none",
+                file=self.path,
+                fix="start it without --resume",
+            )
+        return parse_config(read_yaml(self.config), source=str(self.config))
+
+    def write_config(self, config: Config) -> None:
+        """Write `config.yaml`."""
+        write_text(self.config, config_yaml(config))
+
+    def append_log(self, row: Mapping[str, Any]) -> None:
+        """Add a line to `log.jsonl`; a log that cannot be written does not end a training."""
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def cut_log(self, step: int) -> None:
+        """Keep the lines up to `step`; what a killed run logged after its last checkpoint comes again."""
+        kept = [row for row in read_log(self.log) if row["step"] <= step]
+        write_text(self.log, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `log.jsonl`; torn lines are skipped, and a file that is not there has none."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as f:
+        for line in f:
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and "step" in row:
+                    rows.append(row)
+    return rows
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into a flag while training; a second SIGINT interrupts at once.
+
+    Attributes:
+        received: Number of the signal, None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopSignals":
+        self._previous: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: the caller's signals stay
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

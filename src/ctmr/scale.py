@@ -1,0 +1,83 @@
+"""The pixel size a network sees and how an image gets there: one rule for training and translation."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as Pillow
+
+from ctmr.errors import DataError
+from ctmr.intensity import FloatArray
+
+MARGIN = 1.12  # Li 2023: images are brought to 1.12 times the training size, then cropped
+MAX_ASPECT = 8
+Spacing = tuple[float, float]  # mm between rows, mm between columns
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale of a trained network.
+
+    Attributes:
+        short_side: Pixels of the short side of an image whose spacing is unknown.
+        pixel_mm: Pixel size for an image with a spacing; None if the training images had none.
+    """
+
+    short_side: int
+    pixel_mm: float | None = None
+
+    def shape_for(
+        self, height: int, width: int, spacing_mm: Spacing | None = None
+    ) -> tuple[int, int]:
+        """(height, width) in pixels at this scale, aspect kept.
+
+        Raises:
+            DataError: If one side would be more than 8 times the other, or 8 times `short_side`.
+        """
+        if self.pixel_mm is None or spacing_mm is None:
+            zoom = self.short_side / min(height, width)
+            shape = round(height * zoom), round(width * zoom)
+        else:
+            rows_mm, columns_mm = height * spacing_mm[0], width * spacing_mm[1]
+            shape = (
+                max(1, round(rows_mm / self.pixel_mm)),
+                max(1, round(columns_mm / self.pixel_mm)),
+            )
+        if max(shape) > MAX_ASPECT * min(*shape, self.short_side):
+            raise DataError(
+                f"expected an image at most {MAX_ASPECT} times as long as wide, and at most"
+                f" {MAX_ASPECT * self.short_side} pixels at the model's scale: found {height} x"
+                f" {width} pixels, {shape[0]} x {shape[1]} at that scale",
+                fix="crop the image, or correct its spacing_mm in ctmr.json",
+            )
+        return shape
+
+
+def training_scale(
+    size: int, shapes: Sequence[tuple[int, int]], spacings: Sequence[Spacing | None]
+) -> Scale:
+    """The scale at which the short side of the median training image is 1.12 times `size`."""
+    short_side = round(MARGIN * size)
+    sides_mm = [
+        min(height * spacing[0], width * spacing[1])
+        for (height, width), spacing in zip(shapes, spacings, strict=True)
+        if spacing is not None
+    ]
+    if not sides_mm or len(sides_mm) < len(spacings):
+        return Scale(short_side)
+    return Scale(short_side, statistics.median(sides_mm) / short_side)
+
+
+def resize(array: FloatArray, height: int, width: int) -> FloatArray:
+    """(H, W) or (H, W, C) -> the same at (height, width), bicubic, antialiased when shrinking.
+
+    Bicubic interpolation overshoots at edges: clip afterwards (`Intensity.to_unit` does).
+    """
+    if array.shape[:2] == (height, width):
+        return array
+    if array.ndim == 3:
+        channels = [resize(array[..., c], height, width) for c in range(array.shape[2])]
+        return np.stack(channels, axis=-1)  # (height, width, C)
+    image = Pillow.fromarray(np.ascontiguousarray(array, dtype=np.float32))  # mode "F"
+    return np.array(image.resize((width, height), Pillow.Resampling.BICUBIC))

@@ -1,0 +1,191 @@
+"""A data folder of synthetic heads: unpaired training images, paired test images, and the truth."""
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ctmr.errors import OutputError, UsageError
+from ctmr.files import write_json
+from ctmr.intensity import FloatArray
+from ctmr.randomness import stream
+from ctmr.scan import Image, write_image, write_image_info
+from ctmr.synthetic import LESIONS, Head, synthesise_head
+
+# Axial slices of a head, in mm below its top: from the vault down to the skull base.
+HEIGHTS_MM = tuple(float(height) for height in range(120, 20, -10))
+SLICE_MM = 5.0
+FIELD_OF_VIEW_MM = (220.0, 260.0)
+TEST_SHARE = 0.5  # test subjects for each training subject of one modality, at least 2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject to be written.
+
+    Attributes:
+        name: Of its files, with `_slice-NN` behind it.
+        seed: Of the head.
+        split: `train-ct`, `train-mr` or `test`.
+        lesions: Kinds of lesion it has.
+    """
+
+    name: str
+    seed: int
+    split: Literal["train-ct", "train-mr", "test"]
+    lesions: tuple[str, ...]
+
+
+def write_heads(
+    out: Path,
+    *,
+    subjects: int,
+    seed: int = 0,
+    lesions: float = 0.0,
+    size: int = 256,
+    sequence: Literal["t1", "t2"] = "t1",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Write a data folder of axial slices: CT as 16-bit PNG in HU, MR as 8-bit PNG.
+
+    `train/ct` and `train/mr` are of different subjects; `test/ct`, `test/mr` and `test/mask` are pairs;
+    `truth/` holds the pairs of the training subjects, which no training reads; `subjects.json` says what they are.
+
+    Args:
+        out: A folder that is new or empty.
+        subjects: Training subjects of each modality; half as many more are for testing, at least 2.
+        seed: The same seed gives the same files.
+        lesions: Share of subjects with one or two lesions, 0 to 1.
+        size: Side of an image in pixels; the field of view differs between subjects.
+        sequence: MR weighting.
+        progress: Called with subjects done and subjects to do.
+
+    Raises:
+        UsageError: If an argument is out of range.
+        OutputError: If the folder is not empty or cannot be written.
+    """
+    for name, value, low, high in (
+        ("subjects", subjects, 1, 100_000),
+        ("lesions", lesions, 0, 1),
+        ("size", size, 32, 1024),
+        ("seed", seed, 0, 2**31),
+    ):
+        if not low <= value <= high:
+            raise UsageError(f"{name} must be {low} to {high}: got {value}", fix=f"change --{name}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError("expected a new or empty folder", file=out, fix="choose another OUT")
+    people = _people(subjects, seed, lesions)
+    spacings: dict[str, dict[str, tuple[float, float]]] = {}
+    said = []
+    with ProcessPoolExecutor(_processes(len(people)), get_context("forkserver")) as pool:
+        jobs = [pool.submit(_write_subject, out, person, size, sequence) for person in people]
+        for n, job in enumerate(jobs):
+            about, spacing = job.result()
+            said.append(about)
+            for folder in _folders(people[n].split):
+                names = {
+                    f"{people[n].name}_slice-{i:02d}.png": spacing for i in range(len(HEIGHTS_MM))
+                }
+                spacings.setdefault(folder, {}).update(names)
+            if progress is not None:
+                progress(n + 1, len(people))
+    for folder, files in spacings.items():
+        unit: Literal["HU", "grey"] = "HU" if folder.endswith("ct") else "grey"
+        write_image_info(out / folder, unit, files=files)
+    write_json(out / "subjects.json", {"sequence": sequence, "seed": seed, "subjects": said})
+    return {folder: len(files) for folder, files in sorted(spacings.items())}
+
+
+def _processes(jobs: int) -> int:
+    """Processes for that many heads; one head at 256 pixels takes about 1 GB."""
+    return max(1, min(jobs, os.cpu_count() or 1, 8))
+
+
+def _people(subjects: int, seed: int, lesions: float) -> list[Subject]:
+    """Different subjects for each modality's training folder and for the pairs."""
+    test = max(2, round(TEST_SHARE * subjects))
+    groups: tuple[tuple[Literal["train-ct", "train-mr", "test"], int], ...] = (
+        ("train-ct", subjects),
+        ("train-mr", subjects),
+        ("test", test),
+    )
+    people: list[Subject] = []
+    for split, count in groups:
+        for _ in range(count):
+            n = len(people)
+            draw = stream(seed, "subject", n)
+            kinds: tuple[str, ...] = ()
+            if draw.random() < lesions:
+                kinds = tuple(str(k) for k in draw.choice(LESIONS, int(draw.integers(1, 3)), False))
+            head_seed = int(stream(seed, "head", n).integers(2**31))
+            people.append(Subject(f"subject-{n:04d}", head_seed, split, kinds))
+    return people
+
+
+def _folders(split: str) -> tuple[str, ...]:
+    """Where a subject of that group is written."""
+    if split == "test":
+        return "test/ct", "test/mr", "test/mask"
+    own = "train/ct" if split == "train-ct" else "train/mr"
+    return own, "truth/ct", "truth/mr", "truth/mask"
+
+
+def _write_subject(
+    out: Path, person: Subject, size: int, sequence: Literal["t1", "t2"]
+) -> tuple[dict[str, object], tuple[float, float]]:
+    """Write one subject's slices; return what `subjects.json` says of it, and its spacing."""
+    view = float(stream(person.seed, "field of view").uniform(*FIELD_OF_VIEW_MM))
+    spacing = round(view / size, 4)
+    head = synthesise_head(
+        person.seed,
+        shape=(size, size, len(HEIGHTS_MM)),
+        spacing_mm=(spacing, spacing, SLICE_MM),
+        sequence=sequence,
+        lesions=person.lesions,
+        heights_mm=HEIGHTS_MM,
+    )
+    images = _images(head, (spacing, spacing))
+    for folder in _folders(person.split):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images[folder.rpartition("/")[2]]):
+            write_image(out / folder / f"{person.name}_slice-{i:02d}.png", image)
+    about: dict[str, object] = {
+        "name": person.name,
+        "seed": person.seed,
+        "group": person.split,
+        "spacing_mm": spacing,
+        "lesions": [
+            {
+                "kind": lesion.kind,
+                "centre_mm": list(lesion.centre_mm),
+                "radius_mm": lesion.radius_mm,
+            }
+            for lesion in head.lesions
+        ],
+    }
+    return json.loads(json.dumps(about)), (spacing, spacing)
+
+
+def _images(head: Head, spacing: tuple[float, float]) -> dict[str, list[Image]]:
+    """A head's axial slices, front at the top and the patient's right at the left.
+
+    MR goes to 8 bits as scanner exports do: the head's 99.5 percentile becomes 230.
+    """
+    white = float(np.percentile(head.mr[head.mask], 99.5))
+    mr = np.clip(head.mr * (230 / white), 0, 255)
+    return {
+        "ct": [Image(a, "HU", 16, spacing) for a in _slices(head.ct)],
+        "mr": [Image(a, "grey", 8, spacing) for a in _slices(mr.astype(np.float32))],
+        "mask": [Image(a, "grey", 8, spacing) for a in _slices(255 * head.mask.astype(np.float32))],
+    }
+
+
+def _slices(array: FloatArray) -> list[FloatArray]:
+    """(I, J, K) in RAS -> K images (rows from front to back, columns from right to left)."""
+    return [np.ascontiguousarray(array[::-1, ::-1, k].T) for k in range(array.shape[2])]

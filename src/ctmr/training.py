@@ -1,0 +1,358 @@
+"""Training: `train_step` is the algorithm of the paper, `train` the loop around it."""
+
+import logging
+import math
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctmr import checkpoint, losses
+from ctmr.checkpoint import TrainState, new_state
+from ctmr.config import RESUMABLE, Config, LossConfig, differing_keys, schedule_steps
+from ctmr.cyclegan import gaussian_noise
+from ctmr.dataset import UnpairedSlices, loader
+from ctmr.distributed import Runtime
+from ctmr.engine import run_generator
+from ctmr.errors import CheckpointError, DivergedError, Stopped, UsageError
+from ctmr.model import load_weights, save_model
+from ctmr.prepare import prepare
+from ctmr.quality import training_ranges, typical_cycle_error
+from ctmr.randomness import stream
+from ctmr.report import write_report
+from ctmr.run_folder import RunFolder, StopSignals
+from ctmr.samples import Samples
+from ctmr.store import MODALITIES, Store
+
+logger = logging.getLogger(__name__)
+
+Autocast = Callable[[], AbstractContextManager[None]]
+Observer = Callable[[Mapping[str, float], int], None]
+PAPER_SAMPLES = (0, 5000, 10000, 15000)  # Li 2023, figures 4 to 7
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a training did.
+
+    Attributes:
+        run: Its folder.
+        steps: Updates the model has had in all.
+        seconds: Of this call, from its first update to its last.
+        seconds_per_step_median: Of this call; None if it did none.
+        peak_rss_mb: Highest memory of this process so far.
+        resumed_from: Step of the checkpoint it went on from.
+    """
+
+    run: str
+    steps: int
+    seconds: float
+    seconds_per_step_median: float | None
+    peak_rss_mb: float
+    resumed_from: int | None
+
+
+def learning_rate(step: int, total: int, rate: float) -> float:
+    """The rate of update `step` of `total`: constant for the first half, then linear to zero.
+
+    With the paper's 200 epochs it is `rate` up to epoch 100, half of it at 150 and 1/100 at 199 (Li 2023, sec. 3).
+    """
+    decay = total - total // 2
+    return rate * min(1.0, (total - step) / decay)
+
+
+def train_step(
+    state: TrainState, x: Tensor, y: Tensor, loss: LossConfig, autocast: Autocast, seed: int
+) -> dict[str, Tensor]:
+    """One update of G and F, then one of D_X and D_Y (Li 2023, sec. 2).
+
+    Args:
+        state: Changed in place.
+        x: CT `(B, C, H, W)` in [-1, 1].
+        y: MR, likewise; it need not pair with `x`.
+        loss: Weights of equation (4).
+        autocast: Context of the forward passes.
+        seed: With the step's number, decides the noise and the draws from the history.
+
+    Returns:
+        The losses, detached, under the names of `log.jsonl`.
+    """
+    model, rng = state.model, stream(seed, "history", state.step)
+    zero = x.new_zeros(())
+
+    # Generators: minimise (4); D_X and D_Y get no gradient.
+    with autocast():
+        noise = gaussian_noise(x, loss.cycle_noise, seed, state.step)
+        images = model(x, y, identity=loss.identity > 0, noise=noise)
+        gan = losses.adversarial(model.D_Y(images.fake_y), model.D_X(images.fake_x))  # (1)
+    cyc = losses.cycle(images.cycled_x, x, images.cycled_y, y)  # (2)
+    idt = (
+        zero if images.same_x is None else losses.identity(images.same_x, x, images.same_y, y)
+    )  # (3)
+    loss_g = losses.generator(
+        gan, cyc, idt, cycle_weight=loss.cycle, identity_weight=loss.identity
+    )  # (4)
+    state.optimiser_g.zero_grad()
+    torch.autograd.backward(loss_g, inputs=model.generator_parameters())
+    state.optimiser_g.step()
+
+    # Discriminators: minimise (5), each on a real image and an earlier fake.
+    shown_x = state.history_x(images.fake_x, rng)
+    shown_y = state.history_y(images.fake_y, rng)
+    with autocast():
+        loss_d_x = losses.discriminator(model.D_X(x), model.D_X(shown_x))  # (5)
+        loss_d_y = losses.discriminator(model.D_Y(y), model.D_Y(shown_y))  # (5)
+    state.optimiser_d.zero_grad()
+    torch.autograd.backward(loss_d_x + loss_d_y)
+    state.optimiser_d.step()
+
+    state.step += 1
+    return {
+        "loss_g": loss_g.detach(),
+        "gan": gan.detach(),
+        "cycle": cyc.detach(),
+        "identity": idt.detach(),
+        "loss_d_ct": loss_d_x.detach(),
+        "loss_d_mr": loss_d_y.detach(),
+    }
+
+
+def update_average(state: TrainState, decay: float) -> None:
+    """Move the averaged generators towards G and F; a shorter memory in the first steps."""
+    decay = min(decay, state.step / (state.step + 10))
+    with torch.no_grad():
+        for name, averaged in state.ema.items():
+            current = state.model.get_submodule(name)
+            for mean, value in zip(averaged.parameters(), current.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+
+
+def train(
+    config: Config,
+    data: Path | str,
+    run: Path | str,
+    *,
+    resume: bool = False,
+    init: Path | str | None = None,
+    stop_after: int | None = None,
+    observer: Observer | None = None,
+) -> TrainSummary:
+    """Train both translators on a data folder, in a run folder that can be resumed.
+
+    Args:
+        config: Every setting; of a resumed run only those in `RESUMABLE` may have changed.
+        data: Data folder (docs/data.md) or a store made by `prepare`.
+        run: Where everything is written.
+        resume: Go on from the newest checkpoint, exactly.
+        init: Model whose four networks are the start, with a fresh optimiser ("loaded" in the paper).
+        stop_after: Stop when the model has had this many updates; the schedule stays.
+        observer: Called after each update with its row of the log and the length of the schedule.
+
+    Raises:
+        CtmrError: See `ctmr.errors`; `Stopped` after SIGINT or SIGTERM, with a checkpoint written.
+    """
+    folder = RunFolder(Path(run))
+    if not resume:
+        folder.require_new()
+    store = prepare(Path(data), config.data)
+    with folder.locked(), StopSignals() as signals:
+        # Start fresh, from a model's weights, or where the run was.
+        runtime = Runtime(config.train.precision)
+        state = new_state(config, runtime.device)
+        about = _about(config, store, runtime)
+        resumed_from = None
+        if resume:
+            _check_config(folder, config)
+            resumed_from = _resume(folder, state, about)
+        elif init is not None:
+            load_weights(Path(init), state, config)
+        folder.write_config(config)
+
+        # The schedule and the batches are functions of the step.
+        dataset = UnpairedSlices(store, config.data, config.seed)
+        total = schedule_steps(config, dataset.images)
+        last = total if stop_after is None else min(total, stop_after)
+        samples = Samples(store, folder, config.train.tensorboard)
+        if state.step == 0:
+            samples.draw(state)
+        batches = loader(
+            dataset,
+            config.train.batch_size,
+            state.step,
+            last,
+            config.train.workers,
+            pin_memory=runtime.device.type == "cuda",
+        )
+
+        started, durations = time.perf_counter(), []
+        for row in _updates(state, batches, config, runtime, total, dataset.images):
+            durations.append(row["seconds_per_step"])
+            if not math.isfinite(row["loss_g"] + row["loss_d_ct"] + row["loss_d_mr"]):
+                raise _diverged(folder, row)
+            if observer is not None:
+                observer(row, total)
+            step, ends = state.step, state.step == last or signals.received is not None
+            if ends or step % config.train.log_every == 0:
+                folder.append_log(row)
+                samples.log(row)
+            if ends or step % config.train.checkpoint_every == 0:
+                checkpoint.save(folder.checkpoints, state, about)
+            if step == last or step % config.train.sample_every == 0 or step in PAPER_SAMPLES:
+                samples.draw(state)
+            if ends or step % config.train.checkpoint_every == 0:
+                save_model(folder.model, state, _model_about(about, store, state))
+                write_report(folder.path)
+            if signals.received is not None and step < last:
+                raise Stopped(
+                    f"stopped at step {step} of {total} by signal {signals.received}",
+                    file=folder.path,
+                    fix="go on with --resume",
+                    signal_number=signals.received,
+                )
+        if not folder.model.exists():
+            save_model(folder.model, state, _model_about(about, store, state))
+            write_report(folder.path)
+    return TrainSummary(
+        run=str(folder.path),
+        steps=state.step,
+        seconds=round(time.perf_counter() - started, 3),
+        seconds_per_step_median=round(statistics.median(durations), 4) if durations else None,
+        peak_rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        resumed_from=resumed_from,
+    )
+
+
+def _updates(
+    state: TrainState,
+    batches: Iterator[tuple[Tensor, Tensor]] | Any,
+    config: Config,
+    runtime: Runtime,
+    total: int,
+    images: int,
+) -> Iterator[dict[str, float]]:
+    """Do one update for each batch and yield its row of the log."""
+    before = time.perf_counter()
+    for x, y in batches:
+        waited = time.perf_counter() - before
+        rate = learning_rate(state.step, total, config.train.learning_rate)
+        for optimiser in (state.optimiser_g, state.optimiser_d):
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        x, y = runtime.to_device(x), runtime.to_device(y)
+        values = train_step(state, x, y, config.loss, runtime.autocast, config.seed)
+        update_average(state, config.train.ema)
+        row = {name: float(value) for name, value in values.items()}
+        seconds = time.perf_counter() - before
+        yield {
+            "step": state.step,
+            "epoch": (state.step - 1) * config.train.batch_size // images,
+            "lr": rate,
+            **row,
+            "seconds_per_step": round(seconds, 4),
+            "data_wait": round(waited / seconds, 4),
+        }
+        before = time.perf_counter()
+
+
+def _about(config: Config, store: Store, runtime: Runtime) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors; `_resume` compares it."""
+    return {
+        "config": config.model_dump(),
+        "data": store.fingerprint,
+        "exact": {
+            "ctmr": version("ctmr"),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "device": runtime.device_name(),
+            "precision": runtime.precision,
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> dict[str, Any]:
+    """What `model.json` says beside the hashes of its files."""
+    return {
+        "network": about["config"]["network"],
+        "data": about["config"]["data"],
+        "scale": asdict(store.scale),
+        "intensities": {
+            modality: {encoding: asdict(intensity) for encoding, intensity in by_encoding.items()}
+            for modality, by_encoding in store.intensities.items()
+        },
+        "training": _training_statistics(store, state),
+        "provenance": {
+            "config": about["config"],
+            "data": store.fingerprint,
+            "images": {m: store.count("train", m) for m in ("ct", "mr")},
+            "steps": state.step,
+            **about["exact"],
+        },
+    }
+
+
+def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
+    """What `quality` compares an input with."""
+    ct_to_mr, mr_to_ct = state.translators()
+    ranges = training_ranges(store)
+    cycles = {
+        "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
+        "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
+    }
+    return {
+        modality: {
+            "ranges": ranges[modality],
+            "cycle_error": typical_cycle_error(store, modality, cycles[modality]),
+        }
+        for modality in MODALITIES
+    }
+
+
+def _check_config(folder: RunFolder, config: Config) -> None:
+    """Refuse to resume with settings that would make it another run."""
+    changed = differing_keys(folder.read_config(), config)
+    frozen = {key: values for key, values in changed.items() if key not in RESUMABLE}
+    if frozen:
+        said = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
+        raise UsageError(
+            f"a resumed run keeps its settings; changed are {said}",
+            file=folder.config,
+            fix="leave them as they were, or start a new run with --init",
+        )
+
+
+def _resume(folder: RunFolder, state: TrainState, about: Mapping[str, Any]) -> int:
+    """Load the newest checkpoint, say what is no longer the same, and cut the log to it."""
+    saved = checkpoint.resume(folder.checkpoints, state)
+    if saved["data"] != about["data"]:
+        raise CheckpointError(
+            "the training data or their preparation have changed since the checkpoint",
+            file=folder.path,
+            fix="restore the data, or start a new run with --init",
+        )
+    for key, now in about["exact"].items():
+        if saved["exact"].get(key) != now:
+            logger.warning("exactness lost: %s was %s and is %s", key, saved["exact"].get(key), now)
+    folder.cut_log(state.step)
+    return state.step
+
+
+def _diverged(folder: RunFolder, row: Mapping[str, float]) -> DivergedError:
+    """The error for a loss that is NaN or infinite; the state is not saved."""
+    folder.append_log({key: value for key, value in row.items() if math.isfinite(value)})
+    parts = ", ".join(f"{key} {value:g}" for key, value in row.items())
+    return DivergedError(
+        f"training diverged: {parts}; checkpoints are from before",
+        file=folder.path,
+        fix="start again with a smaller train.learning_rate",
+    )

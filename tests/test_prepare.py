@@ -1,0 +1,462 @@
+import json
+import logging
+import os
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+import ctmr.survey
+from ctmr.config import PRESETS, DataConfig
+from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.intensity import ct_window
+from ctmr.pixels import encode
+from ctmr.prepare import find_data, open_store, prepare
+from ctmr.scale import Scale
+from ctmr.scan import Image, write_image, write_image_info
+from ctmr.store import from_codes, to_codes
+
+PAPER_NAMES = ("trainA", "trainB", "testA", "testB")
+PLAIN_NAMES = ("train/ct", "train/mr", "test/ct", "test/mr")
+CONFIG = PRESETS["small"].data.model_copy(update={"size": 32})
+
+
+def config(**changes: object) -> DataConfig:
+    return CONFIG.model_copy(update=changes)
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Pillow.fromarray(pixels).save(path)
+    return path
+
+
+def picture(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with 3 + 2 training and 1 + 1 test images."""
+    folder = tmp_path / "data"
+    counts = (3, 2, 1, 1)
+    for number, (name, count) in enumerate(zip(PAPER_NAMES, counts, strict=True)):
+        for n in range(count):
+            save(folder / name / f"p{number}{n}_s1.png", picture(10 * number + n))
+    return folder
+
+
+@pytest.fixture
+def decodes(monkeypatch):
+    """Names of the images whose pixels were decoded, by the first look."""
+    seen = []
+    decode = ctmr.survey.image_of
+
+    def counted(content, path, channels, info):
+        seen.append(path.name)
+        return decode(content, path, channels, info)
+
+    monkeypatch.setattr(ctmr.survey, "image_of", counted)
+    return seen
+
+
+# Folders
+
+
+@pytest.mark.parametrize("names", [PAPER_NAMES, PLAIN_NAMES])
+def test_both_layouts_give_the_same_folders(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    paths = [tmp_path / name for name in names]
+    assert find_data(tmp_path) == {
+        "train": {"ct": paths[0], "mr": paths[1]},
+        "test": {"ct": paths[2], "mr": paths[3]},
+    }
+
+
+def test_data_without_test_folders_is_prepared_with_a_note(data, tmp_path, caplog):
+    for name in ("testA", "testB"):
+        next((data / name).iterdir()).unlink()
+        (data / name).rmdir()
+    with caplog.at_level(logging.INFO):
+        store = prepare(data, CONFIG, tmp_path / "store")
+    assert (store.count("train", "ct"), store.count("test", "ct")) == (3, 0)
+    assert "no folder testA" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["trainA", "trainB"])
+def test_missing_training_folder_is_named_with_what_was_found(data, missing):
+    (data / missing).rename(data / "other")
+    names = "trainA, trainB, testA, testB; or train/ct, train/mr, test/ct, test/mr"
+    with pytest.raises(DataError, match=rf"no folder {missing}: expected {names}; found other"):
+        prepare(data, CONFIG)
+
+
+def test_wrong_places_for_data_are_refused(data, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: expected a folder with .*: found nothing"):
+        find_data(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="found a file"):
+        find_data(save(tmp_path / "a.png", picture(0)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no folder trainA and no folder trainB.*an empty folder"):
+        find_data(tmp_path / "empty")
+    (data / "train" / "ct").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"expected one layout .*: found trainA, .*train/ct"):
+        find_data(data)
+
+
+def test_training_folder_without_images_is_refused(data):
+    for path in (data / "trainB").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    with pytest.raises(DataError, match=r"trainB: expected PNG, JPEG or TIFF images.*found none"):
+        prepare(data, CONFIG)
+
+
+def test_hu_in_an_mr_folder_are_refused(data):
+    write_image_info(data / "trainB", "HU")
+    with pytest.raises(DataError, match=r"trainB: .*HU exist only for CT"):
+        prepare(data, CONFIG)
+
+
+def test_all_unusable_files_are_listed_at_once_and_nothing_is_written(data, tmp_path):
+    (data / "trainA" / "empty.png").write_bytes(b"")
+    (data / "trainB" / "text.png").write_bytes(b"text")
+    (data / "testB" / "new\nline.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError) as caught:
+        prepare(data, CONFIG, tmp_path / "store")
+    message = str(caught.value)
+    assert "3 of 10 images cannot be used" in message
+    for label in ("trainA/empty.png (", "trainB/text.png (", "testB/new\\nline.png ("):
+        assert label in message
+    assert not (tmp_path / "store").exists()
+
+
+def test_file_without_permission_is_named(data, tmp_path):
+    path = data / "trainA" / "p00_s1.png"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a regular file that nobody can read
+    with pytest.raises(DataError, match=r"p00_s1\.png: cannot read it"):
+        prepare(data, CONFIG, tmp_path / "store")
+
+
+# Grey values
+
+
+def test_8_bit_values_map_0_to_255(data, tmp_path):
+    pixels = np.tile(np.arange(36, dtype=np.uint8) * 7, (36, 1))  # at scale: short side 36
+    save(data / "trainA" / "a.png", pixels)
+    store = prepare(data, CONFIG, tmp_path / "store")
+    assert store.slice("train", "ct", 0)[..., 0] == pytest.approx(pixels / 127.5 - 1, abs=2e-5)
+
+
+def test_12_bit_values_in_a_16_bit_file_use_the_whole_range(data, tmp_path):
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    for path in (data / "trainB").iterdir():
+        save(path, ramp)
+    save(data / "testB" / next((data / "testB").iterdir()).name, ramp)
+    store = prepare(data, config(size=57), tmp_path / "store")  # 1.12 * 57 = 63.84
+    values = store.slice("train", "mr", 0)
+    assert len(np.unique(values)) > 1000
+    assert (values.min(), values.max()) == (-1, 1)
+    # 2 * 4096 values: 0.05 % of them are 4.1
+    assert store.intensities["mr"]["16-bit"].values == (2.0, 4093.0)
+
+
+def test_constant_16_bit_images_stay_finite(data, tmp_path, caplog):
+    for path in (*(data / "trainB").iterdir(), *(data / "testB").iterdir()):
+        save(path, np.full((40, 40), 700, np.uint16))
+    store = prepare(data, CONFIG, tmp_path / "store")
+    assert store.intensities["mr"]["16-bit"].values == (700.0, 701.0)
+    assert np.all(store.slice("train", "mr", 0) == -1)
+    assert "3 of 7 images have one grey value only" in caplog.text
+
+
+def test_hu_go_through_the_ct_window(data, tmp_path):
+    for name in ("trainA", "testA"):
+        write_image_info(data / name, "HU")
+        for path in (data / name).iterdir():
+            if path.suffix == ".png":
+                hu = np.full((36, 36), 50.0, np.float32)
+                hu[:18] = -100.0
+                write_image(path, Image(hu, "HU", 16))
+    store = prepare(data, CONFIG, tmp_path / "store")
+    assert store.intensities["ct"] == {"HU": ct_window("piecewise")}
+    column = store.slice("train", "ct", 0)[:, 0, 0]
+    assert column[[0, 35]] == pytest.approx([-0.5, 0.0], abs=2e-5)
+
+
+def test_commonest_encoding_comes_first_and_a_mixture_is_told(data, tmp_path, caplog):
+    save(data / "trainA" / "deep.png", np.arange(1600, dtype=np.uint16).reshape(40, 40))
+    store = prepare(data, CONFIG, tmp_path / "store")
+    assert list(store.intensities["ct"]) == ["8-bit", "16-bit"]
+    assert "ct training images differ in encoding" in caplog.text
+
+
+def test_test_images_of_another_encoding_are_refused(data):
+    save(data / "testA" / "deep.png", np.zeros((40, 40), np.uint16))
+    with pytest.raises(DataError, match=r"deep\.png: expected 8-bit values.*found 16-bit"):
+        prepare(data, CONFIG)
+
+
+def test_three_channels_keep_colour(data, tmp_path):
+    colour = np.zeros((40, 40, 3), np.uint8)
+    colour[:] = (255, 0, 51)
+    save(data / "trainB" / "a.png", colour)
+    store = prepare(data, config(channels=3), tmp_path / "store")
+    assert store.slice("train", "mr", 0)[5, 5] == pytest.approx([1, -1, -0.6], abs=2e-5)
+    grey = store.slice("train", "ct", 0)
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+
+
+def test_codes_are_exact_at_both_ends_and_fine_between():
+    values = np.linspace(-1, 1, 100_001, dtype=np.float32)
+    again = from_codes(to_codes(values))
+    assert (again[0], again[-1]) == (-1, 1)
+    assert np.abs(again - values).max() <= 1 / 65535 + 1e-7  # half a code, and float32
+
+
+# Scale
+
+
+def test_circle_in_a_non_square_image_stays_a_circle(data, tmp_path):
+    rows, columns = np.mgrid[:300, :500]
+    disc = ((rows - 150) ** 2 + (columns - 200) ** 2 < 100**2) * np.uint8(255)
+    save(data / "trainB" / "a.png", disc)
+    store = prepare(data, config(size=134), tmp_path / "store")  # 300 -> 150, so radius 50
+    inside = store.slice("train", "mr", 0)[..., 0] > 0
+    assert inside.shape == (150, 250)
+    assert np.ptp(np.nonzero(inside.any(axis=1))) + 1 == pytest.approx(100, abs=1)
+    assert np.ptp(np.nonzero(inside.any(axis=0))) + 1 == pytest.approx(100, abs=1)
+
+
+def test_spacing_of_all_training_images_sets_the_pixel_size(data, tmp_path):
+    # Short sides: CT 3 x 40 mm; MR 80 mm and 30 mm. Median 40 mm over 36 pixels.
+    write_image_info(data / "trainA", "grey", (1.0, 1.0))
+    write_image_info(data / "trainB", "grey", (2.0, 2.0), {"p11_s1.png": (0.75, 1.0)})
+    store = prepare(data, CONFIG, tmp_path / "store")
+    assert store.scale == Scale(36, 40 / 36)
+    shapes = {e.name: (e.height, e.width) for e in store.entries("train", "mr")}
+    # 40 x 48 pixels of 2 mm; 30 x 48 mm, whose 27 rows are padded to 32
+    assert shapes == {"p10_s1.png": (72, 86), "p11_s1.png": (32, 43)}
+    padded = store.slice("train", "mr", 1)[..., 0]
+    assert np.all(padded[:2] == -1)
+    assert np.all(padded[29:] == -1)
+    assert np.all(padded[2:29].std(axis=1) > 0.1)
+
+
+def test_image_too_long_for_its_width_is_refused_by_name(data, tmp_path):
+    save(data / "trainB" / "long.png", picture(0, 20, 500))
+    with pytest.raises(DataError, match=r"long\.png: expected .*at most 8 times.*20 x 500"):
+        prepare(data, CONFIG, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+# The store
+
+
+def test_store_is_written_once_and_reused(data, tmp_path, decodes):
+    first = prepare(data, CONFIG, tmp_path / "store")
+    assert sorted(decodes)[0] == "p00_s1.png"
+    assert len(decodes) == 7
+    stamp = (tmp_path / "store" / "slices.u16").stat().st_mtime_ns
+    second = prepare(data, CONFIG, tmp_path / "store")
+    assert len(decodes) == 7
+    assert (tmp_path / "store" / "slices.u16").stat().st_mtime_ns == stamp
+    assert second.fingerprint == first.fingerprint
+
+
+def test_store_goes_to_the_cache_under_its_fingerprint(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    store = prepare(data, CONFIG)
+    assert store.path == tmp_path / "cache" / "stores" / store.fingerprint[:16]
+    assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
+    monkeypatch.delenv("CTMR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert prepare(data, CONFIG).path.parent == tmp_path / "xdg" / "ctmr" / "stores"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert prepare(data, CONFIG).path.parent == tmp_path / "home" / ".cache" / "ctmr" / "stores"
+
+
+def test_fingerprint_changes_with_all_that_matters(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    changes = ({}, {"size": 34}, {"channels": 3}, {"ct_window": "wide"}, {"patient_pattern": "(p)"})
+    seen = [prepare(data, config(**change)).fingerprint for change in changes]
+    assert prepare(data, config(flip=False)).fingerprint == seen[0]
+    save(data / "trainA" / "p00_s1.png", picture(77))
+    seen.append(prepare(data, CONFIG).fingerprint)
+    (data / "trainA" / "p00_s1.png").rename(data / "trainA" / "q.png")
+    seen.append(prepare(data, CONFIG).fingerprint)
+    write_image_info(data / "trainA", "grey", (1.0, 1.0))
+    seen.append(prepare(data, CONFIG).fingerprint)
+    assert len(set(seen)) == len(seen) == 8
+
+
+def test_fingerprint_does_not_depend_on_where_the_data_lie(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    first = prepare(data, CONFIG)
+    data.rename(tmp_path / "moved")
+    assert prepare(tmp_path / "moved", CONFIG).fingerprint == first.fingerprint
+
+
+def test_damaged_store_in_the_cache_is_made_again(data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    store = prepare(data, CONFIG)
+    os.truncate(store.path / "slices.u16", 1000)
+    again = prepare(data, CONFIG)
+    assert "the cached store is damaged" in caplog.text
+    assert again.slice("test", "mr", 0).shape == (36, 43, 1)
+
+
+def test_given_place_with_something_else_is_left_alone(data, tmp_path):
+    prepare(data, CONFIG, tmp_path / "store")
+    with pytest.raises(OutputError, match="found a store of other data or settings"):
+        prepare(data, config(size=34), tmp_path / "store")
+    with pytest.raises(DataError, match=r"data: expected a store \(store\.json and slices\.u16\)"):
+        prepare(data, CONFIG, data)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write the store"):
+        prepare(data, CONFIG, tmp_path / "file" / "store")
+
+
+def test_store_stands_in_for_the_data_if_its_settings_are_those_asked_for(data, tmp_path):
+    made = config(patient_pattern="(p..)")
+    store = prepare(data, made, tmp_path / "store")
+    assert prepare(tmp_path / "store", CONFIG).fingerprint == store.fingerprint
+    for changes in (
+        {"size": 34},
+        {"channels": 3},
+        {"ct_window": "wide"},
+        {"patient_pattern": "(s)"},
+    ):
+        ((key, value),) = changes.items()
+        with pytest.raises(
+            UsageError, match=rf"made with data\.{key} = .*asks for {re.escape(repr(value))}"
+        ):
+            prepare(tmp_path / "store", config(**changes))
+
+
+def test_process_that_comes_second_takes_the_store_of_the_first(data, tmp_path):
+    stamps = []
+
+    def another(done, total):
+        if not stamps:  # the outer call has already seen that there is no store
+            first = prepare(data, CONFIG, tmp_path / "store")
+            stamps.append((first.path / "store.json").stat().st_mtime_ns)
+
+    second = prepare(data, CONFIG, tmp_path / "store", another)
+    assert (second.path / "store.json").stat().st_mtime_ns == stamps[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "store"]
+
+
+def test_progress_runs_to_its_end(data, tmp_path):
+    calls = []
+    prepare(data, CONFIG, tmp_path / "store", lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (14, 14)
+    assert calls == sorted(calls)
+
+
+def test_image_that_changes_meanwhile_is_refused(data, tmp_path):
+    def change(done, total):
+        save(data / "testB" / "p30_s1.png", picture(99))
+
+    with pytest.raises(DataError, match=r"p30_s1\.png: the file changed while it was read"):
+        prepare(data, CONFIG, tmp_path / "store", change)
+    assert not (tmp_path / "store").exists()
+
+
+def test_file_that_comes_back_between_two_looks_asks_for_another_run(data, monkeypatch):
+    monkeypatch.setattr("ctmr.prepare.hash_all", lambda *_: None)
+    with pytest.raises(DataError, match="files changed while they were read"):
+        prepare(data, CONFIG)
+
+
+def test_opened_store_says_what_it_holds(data, tmp_path):
+    prepare(data, CONFIG, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    assert "train ct 3, train mr 2, test ct 1, test mr 1" in repr(store)
+    assert [entry.name for entry in store.entries("train", "mr")] == ["p10_s1.png", "p11_s1.png"]
+    before = store.slice("train", "mr", 1)
+    assert (before.dtype, before.shape) == (np.float32, (36, 43, 1))
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301 - as a loader worker gets it
+    assert np.array_equal(again.slice("train", "mr", 1), before)
+
+
+def edit(path: Path, **changes: object) -> None:
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | changes))
+
+
+def test_incomplete_or_foreign_store_is_refused(data, tmp_path):
+    prepare(data, CONFIG, tmp_path / "store")
+    slices, index = tmp_path / "store" / "slices.u16", tmp_path / "store" / "store.json"
+    length = slices.stat().st_size
+    os.truncate(slices, length - 2)
+    with pytest.raises(
+        DataError, match=f"expected {length} bytes in slices.u16, found {length - 2}"
+    ):
+        open_store(tmp_path / "store")
+    text = index.read_text()
+    edit(index, size=40)
+    with pytest.raises(DataError, match=r"entry 'p00_s1\.png' of store\.json does not fit"):
+        open_store(tmp_path / "store")
+    index.write_text(text)
+    edit(index, format="ctmr store 0")
+    with pytest.raises(DataError, match="is not of 'ctmr store 1': format"):
+        open_store(tmp_path / "store")
+    index.write_text("{")
+    with pytest.raises(DataError, match="is not of 'ctmr store 1'"):
+        open_store(tmp_path / "store")
+    index.unlink()
+    with pytest.raises(DataError, match="expected a store"):
+        open_store(tmp_path / "store")
+
+
+def test_slices_that_are_gone_are_named(data, tmp_path):
+    store = prepare(data, CONFIG, tmp_path / "store")
+    (tmp_path / "store" / "slices.u16").unlink()
+    with pytest.raises(DataError, match=r"slices\.u16: the prepared slices are gone"):
+        store.slice("train", "ct", 0)
+
+
+# Patients and overlap
+
+
+def test_same_file_in_train_and_test_is_told_once_and_kept(data, tmp_path, caplog):
+    save(data / "testA" / "copy.png", picture(1))
+    store = prepare(data, CONFIG, tmp_path / "store")
+    (overlap,) = store.index.overlap
+    assert (overlap.train, overlap.test) == ("trainA/p01_s1.png", "testA/copy.png")
+    assert overlap.why == "identical"
+    told = [r.getMessage() for r in caplog.records if "test images are in" in r.getMessage()]
+    assert len(told) == 1
+    assert "1 test images" in told[0]
+    assert "testA/copy.png = trainA/p01_s1.png (identical)" in told[0]
+
+
+def test_same_patient_in_train_and_test_is_told(data, tmp_path, caplog):
+    save(data / "testB" / "p10_s9.png", picture(123))
+    store = prepare(data, config(patient_pattern=r"/(p\d+)_"), tmp_path / "store")
+    assert [entry.patient for entry in store.entries("train", "ct")] == ["p00", "p01", "p02"]
+    assert [(o.test, o.why) for o in store.index.overlap] == [("testB/p10_s9.png", "patient")]
+    assert "of the same patients" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"), [("(", "is not a regular expression"), ("p..", "has no group")]
+)
+def test_pattern_that_cannot_name_a_patient_is_refused(data, pattern, why):
+    with pytest.raises(UsageError, match=rf"data\.patient_pattern = .*{why}"):
+        prepare(data, config(patient_pattern=pattern))
+
+
+def test_names_of_any_bytes_are_prepared(data, tmp_path):
+    for name in (b"\xff.png", b"x\n.png", b"-x.png", b"a" * 251 + b".png", b"P10_S1.PNG"):
+        (data / "trainB" / os.fsdecode(name)).write_bytes(encode(picture(5), "PNG"))
+    store = prepare(data, CONFIG, tmp_path / "store")
+    names = [entry.name for entry in open_store(store.path).entries("train", "mr")]
+    assert len(set(names)) == 7
+    assert "\\xff.png" in names

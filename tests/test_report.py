@@ -1,0 +1,277 @@
+"""The page of a run: complete, closed to the outside, and safe whatever the files say."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ctmr.config import PRESETS, config_yaml
+from ctmr.errors import DataError, UsageError
+from ctmr.report import write_report
+
+EVIL = "<img src=x onerror=alert(1)>&\"'"
+
+
+class Page(HTMLParser):
+    """Tags, their attributes and the text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def row(step: int, **other: float) -> dict[str, float]:
+    losses = dict.fromkeys(("gan", "cycle", "identity", "loss_d_ct", "loss_d_mr"), 0.25)
+    timing = {"seconds_per_step": 0.5, "data_wait": 0.1}
+    return {
+        "step": step,
+        "epoch": step // 40,
+        "lr": 0.0002,
+        "loss_g": 3.5,
+        **losses,
+        **timing,
+    } | other
+
+
+def make_run(
+    folder: Path, grids: tuple[int, ...] = (0, 10, 20), steps: tuple[int, ...] = ()
+) -> Path:
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.yaml").write_text(config_yaml(PRESETS["small"]))
+    lines = [json.dumps(row(step)) for step in steps]
+    (folder / "log.jsonl").write_text("".join(line + "\n" for line in lines))
+    for step in grids:
+        Image.new("L", (8, 8), step % 251).save(folder / "samples" / f"step_{step:06d}.png")
+    return folder
+
+
+def write_metrics(run: Path, metrics: object) -> None:
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+
+
+def summary(mean: float) -> dict[str, Any]:
+    return {"mean": mean, "sd": 2.5, "ci95": [mean - 1, mean + 1]}
+
+
+def shown_grids(page: Page) -> list[str]:
+    return [str(image["alt"]) for image in page.all("img") if str(image["alt"]).startswith("step")]
+
+
+def test_report_has_all_of_a_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "first run", steps=(10, 20))
+    path = write_report(run)
+    page = Page(path)
+    assert path == run / "report.html"
+    assert "first run" in page.words
+    assert page.words.index("a translated image can add or remove disease") < page.words.index(
+        "Sample grids"
+    )
+    assert "20 steps" in page.words
+    assert "0.5 seconds a step (median)" in page.words
+    assert "10.0% of the time waiting for data" in page.words
+    assert "Generators, equation (4) 3.5 3.5" in page.words
+    assert "data.size 128 Side in pixels of a training crop" in page.words
+    assert "train.learning_rate 0.0002" in page.words
+    assert {"losses_generators.png", "losses_D_ct.png", "losses_D_mr.png"} <= {
+        entry.name for entry in run.iterdir()
+    }
+
+
+def test_every_image_is_inside_the_page(tmp_path: Path) -> None:
+    images = Page(write_report(make_run(tmp_path / "run", steps=(10,)))).all("img")
+    assert len(images) == 3 + 3
+    for image in images:
+        header, _, data = str(image["src"]).partition(",")
+        assert header == "data:image/png;base64"
+        with Image.open(BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+
+
+def test_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
+    page = Page(write_report(make_run(tmp_path / "run", steps=(10,))))
+    source = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page.source)
+    assert not re.search(r"(?i)https?:|//\w|@import|url\(|\bfetch\(|import\(", source)
+    assert not page.all("link")
+    assert not page.all("iframe")
+    assert not any("src" in script for script in page.all("script"))
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_policy_of_the_page_admits_its_own_script_only(tmp_path: Path) -> None:
+    page = Page(write_report(make_run(tmp_path / "run")))
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, flags=re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert str(policy).startswith("default-src 'none'; img-src data:;")
+    assert f"script-src 'sha256-{digest}'" in str(policy)
+
+
+def test_slider_goes_over_the_grids_in_order_and_shows_the_last(tmp_path: Path) -> None:
+    page = Page(write_report(make_run(tmp_path / "run", grids=(0, 5000, 900, 100000))))
+    assert shown_grids(page) == ["step 0", "step 900", "step 5,000", "step 100,000"]
+    hidden = ["hidden" in image for image in page.all("img")[:4]]
+    assert hidden == [True, True, True, False]
+    (slider,) = page.all("input")
+    assert (slider["type"], slider["min"], slider["max"], slider["value"]) == (
+        "range",
+        "0",
+        "3",
+        "3",
+    )
+
+
+def test_long_runs_show_forty_grids_with_the_ends_and_the_papers(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", grids=tuple(range(0, 20001, 100)))
+    shown = shown_grids(Page(write_report(run)))
+    assert 40 <= len(shown) <= 44
+    assert {"step 0", "step 5,000", "step 10,000", "step 15,000", "step 20,000"} <= set(shown)
+
+
+def test_large_grids_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", grids=tuple(range(1, 31)))
+    largest = max(path.stat().st_size for path in (run / "samples").iterdir())
+    monkeypatch.setattr("ctmr.report.MOST_GRID_BYTES", 7 * largest)
+    shown = shown_grids(Page(write_report(run)))
+    assert len(shown) == 7
+    assert (shown[0], shown[-1]) == ("step 1", "step 30")
+
+
+def test_names_and_values_are_text_never_markup(tmp_path: Path) -> None:
+    run = make_run(tmp_path / '<img onerror=alert(1)> & "it\'s"\n')
+    config = {"seed": 0, EVIL: {EVIL: EVIL}, "data": {"patient_pattern": "</script>(.*)"}}
+    (run / "config.yaml").write_text(json.dumps(config))
+    (run / "samples" / f"step_{EVIL.replace('/', '')}.png").write_bytes(b"not shown")
+    table = {EVIL: summary(1), "naive": {EVIL: {EVIL: summary(2)}}, "unit": EVIL}
+    write_metrics(run, {"n": EVIL, "protocol": EVIL, "directions": {EVIL: table}})
+    page = Page(write_report(run))
+    assert len(page.all("img")) == 3
+    assert len(page.all("script")) == 1
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert '<img onerror=alert(1)> & "it\'s"\\n' in page.words
+    assert "data.patient_pattern </script>(.*)" in page.words
+    assert page.words.count(EVIL) >= 6
+
+
+def test_evaluation_stands_with_units_intervals_and_naive_answers(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    direction = {
+        "mae": summary(61.25),
+        "mae_bone": summary(120),
+        "psnr": summary(27),
+        "ssim": summary(0.9),
+        "naive": {"mean image": {"mae": summary(90)}, "monotone map": {"mae": summary(80)}},
+        "difference": {"mean image": summary(28.75)},
+    }
+    metrics = {"n": 24, "unit": "HU", "protocol": "in the head mask"}
+    write_metrics(run, {**metrics, "directions": {"mr-to-ct": direction}})
+    Image.new("RGB", (8, 8)).save(run / "evaluation" / "comparison.png")
+    page = Page(write_report(run))
+    assert "n = 24; in the head mask" in page.words
+    assert "MRI to CT mean ± standard deviation [95 % interval of the mean]" in page.words
+    assert "MAE, HU MAE bone, HU PSNR, dB SSIM this model 61.25 ± 2.5 [60.25, 62.25]" in page.words
+    assert "mean image 90 ± 2.5 [89, 91] - - -" in page.words
+    assert "monotone map 80 ± 2.5 [79, 81] - - -" in page.words
+    assert "MAE of the mean image less that of this model, patient by patient: 28.75" in page.words
+    assert len(page.all("img")) == 3 + 1
+
+
+def test_unit_of_a_direction_goes_before_that_of_the_whole(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    directions = {"ct-to-mr": {"unit": "grey", "mae": {"mean": 3}}}
+    write_metrics(run, {"unit": "HU | grey", "directions": directions})
+    assert "MAE, grey this model 3" in Page(write_report(run)).words
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        [],
+        {"directions": {"mr-to-ct": {"mae": {"mean": "low"}}}},
+        {"directions": {"mr-to-ct": 1}},
+    ],
+)
+def test_damaged_metrics_are_refused(tmp_path: Path, metrics: object) -> None:
+    run = make_run(tmp_path / "run")
+    write_metrics(run, metrics)
+    with pytest.raises(DataError, match=r"metrics\.json: not the metrics of ctmr evaluate"):
+        write_report(run)
+
+
+def test_torn_last_line_of_the_log_is_skipped(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=(10, 20))
+    with (run / "log.jsonl").open("ab") as log:
+        log.write(b'{"step": 30, "loss_g": 2\xff')
+    assert "20 steps" in Page(write_report(run)).words
+
+
+def test_waiting_is_weighed_by_the_time_of_its_step(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    slow = row(30, seconds_per_step=9.0, data_wait=0.5)
+    (run / "log.jsonl").write_text(json.dumps(row(20)) + "\n" + json.dumps(slow) + "\n")
+    words = Page(write_report(run)).words  # (0.5 * 0.1 + 9 * 0.5) / 9.5
+    assert "47.9% of the time waiting for data" in words
+
+
+def test_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(config_yaml(PRESETS["paper"]))
+    page = Page(write_report(run))
+    assert "No step is logged yet." in page.words
+    assert "Loss curves" not in page.words
+    assert not page.all("img")
+
+
+def test_log_without_timing_has_a_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "log.jsonl").write_text('{"step": 5, "loss_g": 1.5}\n')
+    assert "Generators, equation (4) 1.5 1.5" in Page(write_report(run)).words
+
+
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
+    first = write_report(make_run(tmp_path / "a" / "run", steps=(10,)))
+    second = write_report(make_run(tmp_path / "b" / "run", steps=(10,)))
+    assert first.read_bytes() == second.read_bytes()
+    assert str(tmp_path).encode() not in first.read_bytes()
+
+
+def test_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing: expected a run folder.*Fix: name the --out"):
+        write_report(tmp_path / "nothing")
+
+
+def test_folder_without_configuration_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected a run with config\.yaml, found none.*Fix:"):
+        write_report(tmp_path)
+
+
+def test_matplotlib_is_imported_for_curves_only() -> None:
+    code = "import sys, ctmr.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
