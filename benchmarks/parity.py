@@ -9,7 +9,8 @@ of its own, driven by reference_step.py, with the options `--lambda_A 8 --lambda
 
 Images and losses must agree to 1e-5, and each network's gradients to 1e-5 of the largest; else the exit status is 1.
 Updated weights are shown for information: Adam's first update is lr g / (|g| + 1e-8), where the factor of 2 in g matters
-only if |g| is near 1e-8, and then by at most 0.17 lr = 3.4e-5, beside rounding.
+only if |g| is near 1e-8, and then by at most 0.17 lr = 3.4e-5; where rounding decides the sign of a vanishing gradient, a
+weight may differ by up to 2 lr.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from ctmr.checkpoint import TrainState, new_state
 from ctmr.config import Config, load_config
 from ctmr.errors import CtmrError, UsageError
-from ctmr.train import train_step
+from ctmr.training import train_step
 from reference_step import convolution_parameters, load, save
 
 TOLERANCE = 1e-5
@@ -255,9 +256,8 @@ def main() -> int:
     print(
         f"one step at {args.size}x{args.size}, {args.blocks} blocks, {args.filters} filters, float32"
     )
-    print(
-        "largest absolute difference; images, gradients and updated weights by their root mean square\n"
-    )
+    print("values: of images, gradients and updated weights the root mean square")
+    print("difference: the largest; of gradients as a share of the largest gradient\n")
     print(table(items))
     print(f"\n{'equal' if agree else 'NOT equal'} to {TOLERANCE:.0e}")
     if args.json:

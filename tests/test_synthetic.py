@@ -33,7 +33,7 @@ def vault() -> Head:
 # -- the truth ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_brain_measures_1100_to_1600_ml(seed: int) -> None:
     head = synthesise_head(seed, shape=(66, 76, 60), spacing_mm=(3, 3, 3))
     millilitres = are(head, *BRAIN).sum() * 3**3 / 1000
@@ -135,7 +135,7 @@ def test_same_seed_gives_the_same_bits() -> None:
 
 
 def test_other_seeds_give_other_heads() -> None:
-    maps = [small(seed).labels for seed in range(4)]
+    maps = [small(seed).labels for seed in range(3)]
     agreement = [np.mean(a == b) for n, a in enumerate(maps) for b in maps[:n]]
     assert max(agreement) < 0.95
 
@@ -248,7 +248,7 @@ def test_ct_noise_is_correlated(vault: Head) -> None:
 
 def test_bias_field_brightens_one_side() -> None:
     ratios = []
-    for seed in range(4):
+    for seed in range(3):
         head = small(seed)
         white = ndimage.binary_erosion(are(head, "white matter"))
         place = np.argwhere(white) - np.argwhere(white).mean(axis=0)
@@ -263,11 +263,10 @@ LOOKS = {"bleed": (1, 1), "infarct": (-1, 1), "tumour": (1, 1), "calcification":
 
 @pytest.mark.parametrize("kind", LESIONS)
 def test_lesion_looks_as_it_should(kind: str) -> None:
-    t1 = small(9, lesions=(kind,))
-    t2 = small(9, lesions=(kind,), sequence="t2")
-    (lesion,) = t1.lesions
+    probe = synthesise_head(9, shape=(2, 2, 1), lesions=(kind,), heights_mm=[100.0])
+    (lesion,) = probe.lesions
     assert lesion.kind == kind
-    height = _height_of(t1, lesion.centre_mm[2])
+    height = 100.0 + probe.affine[2, 3] - lesion.centre_mm[2]
     options = {"shape": (160, 200, 1), "lesions": (kind,), "heights_mm": [height]}
     t1 = synthesise_head(9, **options)  # type: ignore[arg-type]
     t2 = synthesise_head(9, sequence="t2", **options)  # type: ignore[arg-type]
@@ -287,12 +286,6 @@ def test_lesion_looks_as_it_should(kind: str) -> None:
         assert np.median(t2.mr[oedema]) > np.median(t2.mr[white])
     if kind == "calcification":
         assert on_ct > 100
-
-
-def _height_of(head: Head, z_mm: float) -> float:
-    """Height below the top of the head, from two renderings of the same seed."""
-    probe = synthesise_head(9, shape=(2, 2, 1), spacing_mm=(4, 4, 4), heights_mm=[100.0])
-    return float(100.0 + probe.affine[2, 3] - z_mm)
 
 
 def test_lesions_lie_where_they_are_said_to_lie() -> None:

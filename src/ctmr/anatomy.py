@@ -287,6 +287,6 @@ def place_lesions(
         radius = float(rng.uniform(*LESION_RADIUS_MM[kind]))
         inside = np.flatnonzero(room > min(radius, 12))
         n = int(inside[rng.integers(len(inside))])
-        x, y, z = (float(a.flat[n]) for a in at)
+        x, y, z = (float(a.flat[n] + rng.uniform(-3, 3)) for a in at)  # off the lattice
         found.append(Lesion(kind, (x, y, z), radius))
     return tuple(found)

@@ -54,7 +54,8 @@ def _cavity(c: Points) -> Array:
     across = (m.x / (68 * egg)) ** 2 + ((c.z - 2) / 78) ** 2
     vault = (1 - (across**1.15 + (np.abs(c.y + 17) / 89) ** 2.3) ** (1 / 2.3)) * 78
     orbit_roof = 9 * np.exp(-(((m.x - 33) / 18) ** 2) - ((c.y - 55) / 24) ** 2)
-    upper = np.minimum(vault, c.z + 25 - orbit_roof)
+    floor = -26 + orbit_roof + 0.002 * np.maximum(c.y - 15, 0) ** 2
+    upper = np.minimum(vault, c.z - floor)
     temporal = ellipsoid(m, (40, -8, -20), (27, 40, 28))
     behind = ellipsoid(c, (0, -60, -34), (56, 44, 32))
     clivus = capsule(c, (0, -24, -25), (0, -38, -62), (17, 13))

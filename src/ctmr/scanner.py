@@ -31,8 +31,9 @@ class Tissue(NamedTuple):
 
 
 # Sources, by letter at the end of each line:
-#   P  HU: Prokop & Galanski 2003, Spiral and Multislice Computed Tomography of the Body: fat -50 to
-#      -100, white matter 20 to 30, grey matter 37 to 45, blood 45 to 65, haematoma 40 to 90, bone > 700.
+#   P  HU: the radclass.mudr.org table, from Buzug 2008, Heymsfield 2005 and Prokop 2003: fat -50 to
+#      -100, white matter 20 to 30, grey matter 37 to 45, blood 45 to 65, haematoma 40 to 90, bone
+#      700 to 3000. Water is 0; CSF lies a little above, muscle at the usual 55.
 #   W  T1 of white and grey matter, putamen and caudate: Wright et al. 2008, MAGMA 21:121.
 #   S  T2 of white and grey matter, T1 and T2 of muscle and blood: Stanisz et al. 2005, MRM 54:507.
 #   B  T1 and T2 of fat and marrow: de Bazelaire et al. 2004, Radiology 230:652.

@@ -39,10 +39,8 @@ STEP_MM = 3.0
 """Node distance of the lattice that carries the anatomy."""
 SCOUT_MM = 7.0
 """Node distance of the first look that sets size and position."""
-BIAS_STEP_MM = 20.0
-"""Node distance of the bias field."""
 SCOUT_BOX = (-110.0, -150.0, -170.0), (110.0, 130.0, 120.0)
-"""Where a head can lie, in mm."""
+BIAS_STEP_MM = 20.0
 BRAIN_SHARE = 0.89
 """Brain within its smooth envelope, measured over 20 seeds; the rest is CSF in the sulci."""
 

@@ -1,0 +1,43 @@
+# make demo   see the whole system on synthetic heads, about 10 minutes on two cores
+# make test   format check, lint, types and tests
+#
+# Both make .venv. TORCH=... takes another build of PyTorch, e.g. `make demo TORCH=torch` for a GPU.
+
+PYTHON ?= python3
+TORCH ?=
+MINUTES ?= 6
+OUT ?= runs/demo
+
+BIN := .venv/bin
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+CONSTRAINT := $(if $(TORCH),,-c constraints-cpu.txt)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check clean
+
+demo: .venv/ready
+	$(BIN)/ctmr demo --out $(OUT) --minutes $(MINUTES)
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/ready: pyproject.toml constraints-cpu.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "ctmr needs Python 3.11 or newer: set PYTHON=..., e.g. make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing PyTorch and ctmr into .venv (some minutes)"
+	@$(PIP) $(CONSTRAINT) $(or $(TORCH),torch) 2>.venv/pip.log \
+		|| $(PIP) $(CONSTRAINT) --index-url $(TORCH_INDEX) $(or $(TORCH),torch) 2>>.venv/pip.log \
+		|| { echo "no PyTorch build for $(or $(TORCH),torch==2.13.0+cpu) was found (.venv/pip.log): set PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to where it is, or name another with TORCH=..." >&2; exit 1; }
+	@$(PIP) $(CONSTRAINT) --editable '.[dev]'
+	@touch $@
