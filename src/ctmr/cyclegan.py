@@ -41,7 +41,7 @@ class CycleGAN(nn.Module):
         self.D_X: nn.Module = Discriminator(channels, network.discriminator_filters)
         self.D_Y: nn.Module = Discriminator(channels, network.discriminator_filters)
         for name, part in self.named_children():
-            initialise(part, torch_stream(seed, "initialise", name))
+            initialise(part, network.initialisation, torch_stream(seed, "initialise", name))
 
     def forward(
         self, x: Tensor, y: Tensor, *, identity: bool, noise: tuple[Tensor, Tensor] | None = None

@@ -71,7 +71,7 @@ def ssim(result: FloatArray, truth: FloatArray, mask: BoolArray, data_range: flo
     """
     _require_range(data_range)
     _error_in(result, truth, mask)
-    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
+    _, similarity = structural_similarity(
         result.astype(np.float64),
         truth.astype(np.float64),
         win_size=SSIM_WINDOW,
@@ -98,7 +98,7 @@ def head_mask(image: FloatArray, threshold: float | None) -> BoolArray:
     if threshold is None:
         if image.min() == image.max():
             return np.zeros(image.shape, dtype=np.bool_)
-        threshold = float(threshold_otsu(image))  # type: ignore[no-untyped-call]
+        threshold = float(threshold_otsu(image))
     tissue = image > threshold
     if not tissue.any():
         return tissue

@@ -3,6 +3,7 @@
 Every network maps `(B, C, H, W)`; no convolution before an instance norm has a bias, which the norm would remove.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,12 +24,11 @@ class ReflectionPad(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H + 2 width, W + 2 width)
-        for dim in (2, 3):
-            size = x.shape[dim]
-            before = x.narrow(dim, 1, self.width).flip(dim)
-            after = x.narrow(dim, size - 1 - self.width, self.width).flip(dim)
-            x = torch.cat((before, x, after), dim)
-        return x
+        n = self.width
+        tall = torch.cat([x[:, :, 1 : n + 1].flip(2), x, x[:, :, -n - 1 : -1].flip(2)], dim=2)
+        return torch.cat(
+            [tall[..., 1 : n + 1].flip(3), tall, tall[..., -n - 1 : -1].flip(3)], dim=3
+        )
 
 
 class ReflectedBlock(nn.Module):
@@ -47,7 +47,8 @@ class ReflectedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        y: Tensor = x + self.body(x)
+        return y
 
 
 class BasicBlock(nn.Module):
@@ -249,10 +250,18 @@ class Discriminator(nn.Module):
         return scores
 
 
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw every convolution's weights from N(0, 0.02^2) and set biases to zero (Radford et al. 2016)."""
+def initialise(
+    network: nn.Module, method: Literal["normal", "uniform"], generator: torch.Generator
+) -> None:
+    """Draw every convolution's weights; biases are zero.
+
+    `normal` is N(0, 0.02^2) (Radford et al. 2016); `uniform` is U(-b, b) with b = 1 / sqrt(inputs of a unit), which
+    PyTorch uses by itself (He et al. 2015, with a = sqrt(5)).
+    """
     for parameter in network.parameters():
-        if parameter.ndim > 1:
+        if parameter.ndim == 1:
+            nn.init.zeros_(parameter)
+        elif method == "normal":
             nn.init.normal_(parameter, 0.0, 0.02, generator=generator)
         else:
-            nn.init.zeros_(parameter)
+            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)

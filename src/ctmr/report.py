@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ctmr.config import Config, read_yaml
+from ctmr.config import Config
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.files import write_text
 from ctmr.run_folder import read_log
+from ctmr.strict_yaml import read_yaml
 
 MOST_GRIDS = 40
 MOST_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB without trouble

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ctmr.config import Config, config_yaml, parse_config, read_yaml
+from ctmr.config import Config, config_yaml, parse_config
 from ctmr.errors import OutputError, UsageError
 from ctmr.files import write_text
+from ctmr.strict_yaml import read_yaml
 
 
 class RunFolder:

@@ -2,14 +2,12 @@
 
 import logging
 import math
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,19 @@ from torch import Tensor
 
 from ctmr import checkpoint, losses
 from ctmr.checkpoint import TrainState, new_state
-from ctmr.config import RESUMABLE, Config, LossConfig, differing_keys, schedule_steps
+from ctmr.config import Config, LossConfig, schedule_steps
 from ctmr.cyclegan import gaussian_noise
 from ctmr.dataset import UnpairedSlices, loader
 from ctmr.distributed import Runtime
-from ctmr.engine import run_generator
-from ctmr.errors import CheckpointError, DivergedError, Stopped, UsageError
+from ctmr.errors import CheckpointError, DivergedError, Stopped
 from ctmr.model import load_weights, save_model
 from ctmr.prepare import prepare
-from ctmr.quality import training_ranges, typical_cycle_error
+from ctmr.provenance import check_config, model_about, run_about
 from ctmr.randomness import stream
 from ctmr.report import write_report
 from ctmr.run_folder import RunFolder, StopSignals
 from ctmr.samples import Samples
-from ctmr.store import MODALITIES, Store
+from ctmr.structure import structure
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +98,8 @@ def train_step(
     loss_g = losses.generator(
         gan, cyc, idt, cycle_weight=loss.cycle, identity_weight=loss.identity
     )  # (4)
+    if loss.structure > 0:
+        loss_g = loss_g + loss.structure * structure(x, images.fake_y, y, images.fake_x)
     state.optimiser_g.zero_grad()
     torch.autograd.backward(loss_g, inputs=model.generator_parameters())
     state.optimiser_g.step()
@@ -168,10 +167,10 @@ def train(
         # Start fresh, from a model's weights, or where the run was.
         runtime = Runtime(config.train.precision)
         state = new_state(config, runtime.device)
-        about = _about(config, store, runtime)
+        about = run_about(config, store, runtime)
         resumed_from = None
         if resume:
-            _check_config(folder, config)
+            check_config(folder.config, folder.read_config(), config)
             resumed_from = _resume(folder, state, about)
         elif init is not None:
             load_weights(Path(init), state, config)
@@ -209,7 +208,7 @@ def train(
             if step == last or step % config.train.sample_every == 0 or step in PAPER_SAMPLES:
                 samples.draw(state)
             if ends or step % config.train.checkpoint_every == 0:
-                save_model(folder.model, state, _model_about(about, store, state))
+                save_model(folder.model, state, model_about(about, store, state))
                 write_report(folder.path)
             if signals.received is not None and step < last:
                 raise Stopped(
@@ -219,7 +218,7 @@ def train(
                     signal_number=signals.received,
                 )
         if not folder.model.exists():
-            save_model(folder.model, state, _model_about(about, store, state))
+            save_model(folder.model, state, model_about(about, store, state))
             write_report(folder.path)
     return TrainSummary(
         run=str(folder.path),
@@ -261,74 +260,6 @@ def _updates(
             "data_wait": round(waited / seconds, 4),
         }
         before = time.perf_counter()
-
-
-def _about(config: Config, store: Store, runtime: Runtime) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors; `_resume` compares it."""
-    return {
-        "config": config.model_dump(),
-        "data": store.fingerprint,
-        "exact": {
-            "ctmr": version("ctmr"),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "processor": torch.backends.cpu.get_cpu_capability(),
-            "device": runtime.device_name(),
-            "precision": runtime.precision,
-            "threads": torch.get_num_threads(),
-        },
-    }
-
-
-def _model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> dict[str, Any]:
-    """What `model.json` says beside the hashes of its files."""
-    return {
-        "network": about["config"]["network"],
-        "data": about["config"]["data"],
-        "scale": asdict(store.scale),
-        "intensities": {
-            modality: {encoding: asdict(intensity) for encoding, intensity in by_encoding.items()}
-            for modality, by_encoding in store.intensities.items()
-        },
-        "training": _training_statistics(store, state),
-        "provenance": {
-            "config": about["config"],
-            "data": store.fingerprint,
-            "images": {m: store.count("train", m) for m in ("ct", "mr")},
-            "steps": state.step,
-            **about["exact"],
-        },
-    }
-
-
-def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
-    """What `quality` compares an input with."""
-    ct_to_mr, mr_to_ct = state.translators()
-    ranges = training_ranges(store)
-    cycles = {
-        "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
-        "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
-    }
-    return {
-        modality: {
-            "ranges": ranges[modality],
-            "cycle_error": typical_cycle_error(store, modality, cycles[modality]),
-        }
-        for modality in MODALITIES
-    }
-
-
-def _check_config(folder: RunFolder, config: Config) -> None:
-    """Refuse to resume with settings that would make it another run."""
-    changed = differing_keys(folder.read_config(), config)
-    frozen = {key: values for key, values in changed.items() if key not in RESUMABLE}
-    if frozen:
-        said = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
-        raise UsageError(
-            f"a resumed run keeps its settings; changed are {said}",
-            file=folder.config,
-            fix="leave them as they were, or start a new run with --init",
-        )
 
 
 def _resume(folder: RunFolder, state: TrainState, about: Mapping[str, Any]) -> int:

@@ -1,0 +1,77 @@
+"""YAML read strictly: no tags, no aliases, no key twice, at most 1 MB."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ctmr.errors import UsageError
+
+MAX_BYTES = 1_000_000
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping read strictly: no tags, aliases or duplicate keys, at most 1 MB.
+
+    Raises:
+        UsageError: If the file cannot be read or is not such a mapping.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read it ({error})", file=file, fix="check the path") from error
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"larger than the {MAX_BYTES} bytes allowed", file=file, fix="shorten it")
+    settings = parse_yaml(text, source=str(file))
+    if not isinstance(settings, dict):
+        raise UsageError(
+            f"expected a mapping of settings, found {type(settings).__name__}",
+            file=file,
+            fix="start from the output of ctmr train --print-config",
+        )
+    return settings
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value in a YAML text.
+
+    Raises:
+        UsageError: If it is not plain YAML.
+    """
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"not plain YAML ({reason})", file=source, fix="correct it") from error
+    return _yaml12_float(value)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without aliases and duplicate keys, and with YAML 1.2's `2e-4`."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = {str(key) for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(repeated))}")
+        return super().construct_mapping(node, deep)
+
+
+def _yaml12_float(value: Any) -> Any:
+    """PyYAML follows YAML 1.1, where 2e-4 is a string; people mean a number."""
+    if isinstance(value, dict):
+        return {key: _yaml12_float(item) for key, item in value.items()}
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

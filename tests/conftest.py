@@ -1,0 +1,114 @@
+"""What the tests share: a tiny data folder, pairs, a configuration and a run trained with it."""
+
+import os
+
+# Before torch is imported, here and in every process the tests start: the networks are tiny, so that
+# threads would only wait for each other, and the thread count is part of what makes a result exact.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from ctmr.config import PRESETS, Config, parse_config
+
+COUNTS = {"trainA": 10, "trainB": 8, "testA": 3, "testB": 3}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Let torch use one thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of this test session, so that nothing touches the user's."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CTMR_CACHE", str(place))
+        yield place
+
+
+def head(subject: int, modality: str, height: int, width: int) -> np.ndarray:
+    """A slice like a head's, 8-bit grey: scalp, skull, brain and ventricles; MR shows them in other greys."""
+    rng = np.random.default_rng([7, subject])
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    middle = rng.uniform(-0.08, 0.08, 2)
+    tall, wide = rng.uniform(0.8, 0.9), rng.uniform(0.65, 0.8)
+    radius = np.hypot((rows - middle[0]) / tall, (columns - middle[1]) / wide)
+    greys = {"ct": (90, 245, 115, 60), "mr": (200, 25, 130, 45)}[modality]
+    image = np.full((height, width), 4.0 if modality == "mr" else 0.0)
+    for outside, grey in zip((1.0, 0.93, 0.8, rng.uniform(0.2, 0.3)), greys, strict=True):
+        image[radius < outside] = grey
+    if modality == "mr":
+        image *= 1 + 0.15 * columns  # a bias field
+    image += rng.normal(0, 3, image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def save_grey(path: Path, pixels: np.ndarray) -> Path:
+    """Write a grey image, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Pillow.fromarray(pixels).save(path)
+    return path
+
+
+def write_data(folder: Path) -> Path:
+    """Write `trainA trainB testA testB`: training subjects differ, test subjects pair by name."""
+    for n in range(COUNTS["trainA"]):
+        save_grey(folder / "trainA" / f"ct_{n:02d}.png", head(n, "ct", 48, 48))
+    for n in range(COUNTS["trainB"]):
+        save_grey(folder / "trainB" / f"mr_{n:02d}.png", head(100 + n, "mr", 44, 52))
+    for n in range(COUNTS["testA"]):
+        save_grey(folder / "testA" / f"head_{n:02d}.png", head(200 + n, "ct", 48, 48))
+        save_grey(folder / "testB" / f"head_{n:02d}.png", head(200 + n, "mr", 48, 48))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of 10 CT and 8 MR training images and 3 + 3 test images; not to be changed."""
+    return write_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pairs, `ct/` and `mr/`: 2 subjects with 2 slices each, 48 x 48; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny") / "pairs"
+    for n in range(4):
+        name = f"head{n // 2:02d}_slice{n % 2:02d}.png"
+        save_grey(folder / "ct" / name, head(300 + n, "ct", 48, 48))
+        save_grey(folder / "mr" / name, head(300 + n, "mr", 48, 48))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """A configuration whose step takes some milliseconds: 32 pixels, one block, 6 steps."""
+    settings = PRESETS["small"].model_dump()
+    settings["seed"] = 3
+    settings["data"] |= {"size": 32, "ct_window": "wide"}
+    settings["network"] |= {"generator": "resnet", "blocks": 1, "filters": 4, "skips": False}
+    settings["network"] |= {"discriminator_filters": 4}
+    settings["loss"] |= {"cycle": 4.0, "identity": 8.0, "cycle_noise": 0.0}
+    settings["train"] |= {"steps": 6, "epochs": 1, "batch_size": 1, "learning_rate": 0.002}
+    settings["train"] |= {"history": 3, "ema": 0.9, "precision": "float32", "workers": 0}
+    settings["train"] |= {"checkpoint_every": 3, "sample_every": 100, "log_every": 1}
+    return parse_config(settings, source="tests/conftest.py")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run trained for 6 steps with `tiny_config` on `tiny_data`; not to be changed."""
+    from ctmr.training import train
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    train(tiny_config, tiny_data, run)
+    return run
