@@ -94,8 +94,8 @@ def tiny_config() -> Config:
     settings["seed"] = 3
     settings["data"] |= {"size": 32, "ct_window": "wide"}
     settings["network"] |= {"generator": "resnet", "blocks": 1, "filters": 4, "skips": False}
-    settings["network"] |= {"discriminator_filters": 4}
-    settings["loss"] |= {"cycle": 4.0, "identity": 8.0, "cycle_noise": 0.0}
+    settings["network"] |= {"discriminator_filters": 4, "initialisation": "normal"}
+    settings["loss"] |= {"cycle": 4.0, "identity": 8.0, "structure": 0.0, "cycle_noise": 0.0}
     settings["train"] |= {"steps": 6, "epochs": 1, "batch_size": 1, "learning_rate": 0.002}
     settings["train"] |= {"history": 3, "ema": 0.9, "precision": "float32", "workers": 0}
     settings["train"] |= {"checkpoint_every": 3, "sample_every": 100, "log_every": 1}

@@ -1,14 +1,18 @@
 """Translate files: every image of a folder, or one, each with a sidecar; nothing is half done."""
 
 import logging
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from ctmr.cyclegan import Modality
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.files import write_json
+from ctmr.quality import Quality
 from ctmr.scan import (
     FORMATS,
     ImageInfo,
@@ -20,13 +24,23 @@ from ctmr.scan import (
     read_image_info,
     write_image,
 )
-from ctmr.translate import Modality, Translator
+from ctmr.translate import OTHER, Translator
 
 logger = logging.getLogger(__name__)
 
+MAX_NAME_BYTES = 255  # of a file name on the usual file systems
 CYCLE_EVERY = 8  # images: with quality "fast" every eighth is translated back too
 QualityLevel = Literal["fast", "full", "none"]
 OnError = Literal["stop", "skip"]
+
+
+class Job(NamedTuple):
+    """One file to be translated."""
+
+    source: Path
+    target: Path
+    sidecar: Path
+    """The JSON beside the target."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +87,36 @@ def translate_files(
     """
     started = time.perf_counter()
     paths, info = _inputs(source)
-    targets = _targets(translator, paths, source, output, to)
-    good, bad = _check(translator, paths, info, to)
+    jobs = _jobs(translator, paths, source, output, to)
+    bad = _unusable(translator, paths, info, to)
     if bad and on_error == "stop":
         raise _refusal(bad, len(paths))
     for error in bad.values():
         logger.warning("skipped: %s", error)
-    _write_info(translator, targets, good, info, to)
-    outputs = [targets[path] for path in good]
+    jobs = [job for job in jobs if job.source not in bad]
+    _write_info(translator, jobs, info, to)
     warned = []
-    for n, path in enumerate(good):
-        begun = time.perf_counter()
-        image = read_image(path, info=info)
+    for n, job in enumerate(jobs):
         cycle = quality == "full" or (quality == "fast" and n % CYCLE_EVERY == 0)
-        result, found = translator.translate_with_quality(image, to, cycle=cycle)
-        write_image(targets[path], result)
-        said = translator.sidecar(image, to, found, time.perf_counter() - begun)
-        write_json(_sidecar_path(targets[path], outputs), said)
-        if found.level != "ok":
-            warned.append(printable(path.name))
+        if _translate(translator, job, info, to, cycle).level != "ok":
+            warned.append(printable(job.source.name))
         if progress is not None:
-            progress(n + 1, len(good))
+            progress(n + 1, len(jobs))
     skipped = tuple(printable(path.name) for path in bad)
-    return BatchSummary(len(good), skipped, tuple(warned), round(time.perf_counter() - started, 3))
+    return BatchSummary(len(jobs), skipped, tuple(warned), round(time.perf_counter() - started, 3))
+
+
+def _translate(
+    translator: Translator, job: Job, info: ImageInfo, to: Modality, cycle: bool
+) -> Quality:
+    """Translate one file and write the sidecar."""
+    started = time.perf_counter()
+    image = read_image(job.source, info=info)
+    result, quality = translator.translate_with_quality(image, to, cycle=cycle)
+    write_image(job.target, result)
+    seconds = time.perf_counter() - started
+    write_json(job.sidecar, translator.sidecar(image, to, quality, seconds))
+    return quality
 
 
 def _inputs(source: Path) -> tuple[list[Path], ImageInfo]:
@@ -117,55 +138,91 @@ def _inputs(source: Path) -> tuple[list[Path], ImageInfo]:
     return [source], read_image_info(source.parent)
 
 
-def _targets(
+def _jobs(
     translator: Translator, paths: Sequence[Path], source: Path, output: Path, to: Modality
-) -> dict[Path, Path]:
-    """Where each input's translation goes; inputs are never overwritten."""
-    if source.is_dir():
-        if output.exists() and not output.is_dir():
-            raise UsageError(
-                "the input is a folder, so OUTPUT must be one: found a file",
-                file=output,
-                fix="choose another OUTPUT",
-            )
-        targets = {path: output / _name(translator, path, to) for path in paths}
-    elif output.is_dir():
-        targets = {source: output / _name(translator, source, to)}
-    else:
-        targets = {source: output}
-    inputs = {path.resolve() for path in paths}
-    if len({target.name.lower() for target in targets.values()}) < len(targets):
-        raise DataError(
-            "two inputs would be written to one output", file=source, fix="rename one of them"
+) -> list[Job]:
+    """What is written where: outputs have names of their own, and none is an input."""
+    if source.is_dir() and output.exists() and not output.is_dir():
+        raise UsageError(
+            "the input is a folder, so OUTPUT must be one: found a file",
+            file=output,
+            fix="choose another OUTPUT",
         )
-    for path, target in targets.items():
-        if target.resolve() in inputs:
+    if source.is_dir() or output.is_dir():
+        targets = [output / _name(translator, path, to) for path in paths]
+    elif _holds(translator, output, to):
+        targets = [output]
+    else:
+        suffixes = [suffix for suffix in FORMATS if _holds(translator, Path("a" + suffix), to)]
+        raise UsageError(
+            f"expected a folder or a file ending in {', '.join(suffixes)}: found {output.suffix!r}",
+            file=output,
+            fix="change the suffix",
+        )
+    stems = Counter(target.stem.lower() for target in targets)
+    stems["ctmr"] += 1  # `ctmr.json` has another meaning
+    jobs = []
+    for path, target in zip(paths, targets, strict=True):
+        alone = stems[target.stem.lower()] == 1
+        sidecar = target.with_name((target.stem if alone else target.name) + ".json")
+        jobs.append(Job(path, target, sidecar))
+    _check_names(jobs)
+    return jobs
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    """Refuse names that cannot be written, or would overwrite an input or each other."""
+    inputs = {job.source.resolve() for job in jobs}
+    seen: set[str] = set()
+    for path in (path for job in jobs for path in (job.target, job.sidecar)):
+        if path.resolve() in inputs:
             raise UsageError(
                 "the output would overwrite an input", file=path, fix="choose another OUTPUT"
             )
-    return targets
+        if path.name.lower() in seen:
+            raise DataError(
+                "two inputs would be written to one output", file=path, fix="rename one of them"
+            )
+        if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+            raise DataError(
+                f"expected an output name of at most {MAX_NAME_BYTES} bytes: found"
+                f" {len(os.fsencode(path.name))}",
+                file=path,
+                fix="shorten the name of the input",
+            )
+        seen.add(path.name.lower())
+
+
+def _holds(translator: Translator, path: Path, to: Modality) -> bool:
+    """Whether a file of that suffix holds translations; a JPEG has 8 bits, which HU do not fit."""
+    form = FORMATS.get(path.suffix.lower())
+    return form is not None and (form != "JPEG" or translator.writes_8_bit(to))
 
 
 def _name(translator: Translator, path: Path, to: Modality) -> str:
-    """The input's name; a JPEG, which holds 8 bits, becomes a PNG where the target needs 16."""
-    if FORMATS[path.suffix.lower()] == "JPEG" and not translator.writes_8_bit(to):
-        return path.stem + ".png"
-    return path.name
+    """The input's name; a JPEG becomes a PNG where the target needs 16 bits."""
+    return path.name if _holds(translator, path, to) else path.stem + ".png"
 
 
-def _check(
+def _unusable(
     translator: Translator, paths: Sequence[Path], info: ImageInfo, to: Modality
-) -> tuple[list[Path], dict[Path, DataError]]:
-    """Read every input once before any work: those that can be translated, and what ails the others."""
-    good: list[Path] = []
+) -> dict[Path, DataError]:
+    """Read every input once before any work; what ails those that cannot be translated."""
     bad: dict[Path, DataError] = {}
     for path in paths:
         try:
-            translator.to_unit(read_image(path, info=info), "ct" if to == "mr" else "mr")
-            good.append(path)
+            translator.to_unit(read_image(path, info=info), OTHER[to])
         except DataError as error:
             bad[path] = error if error.file else DataError(error.what, file=path, fix=error.fix)
-    return good, bad
+    return bad
+
+
+def _write_info(translator: Translator, jobs: Sequence[Job], info: ImageInfo, to: Modality) -> None:
+    """Say HU and spacing of the outputs in a `ctmr.json` beside them, where there is something to say."""
+    if jobs:
+        spacings = {job.target.name: info.spacing_of(job.source.name) for job in jobs}
+        unit: Unit = "HU" if translator.writes_hu(to) else "grey"
+        add_image_info(jobs[0].target.parent, unit, spacings)
 
 
 def _refusal(bad: Mapping[Path, DataError], count: int) -> DataError:
@@ -179,23 +236,3 @@ def _refusal(bad: Mapping[Path, DataError], count: int) -> DataError:
         file=first.parent,
         fix="restore or remove these files, or leave them out with --on-error skip",
     )
-
-
-def _write_info(
-    translator: Translator,
-    targets: Mapping[Path, Path],
-    good: Sequence[Path],
-    info: ImageInfo,
-    to: Modality,
-) -> None:
-    """Say HU and spacing of the outputs in a `ctmr.json` beside them, where there is something to say."""
-    unit: Unit = "HU" if translator.writes_hu(to) else "grey"
-    spacings = {targets[path].name: info.spacing_of(path.name) for path in good}
-    if good and (unit == "HU" or any(spacings.values())):
-        add_image_info(targets[good[0]].parent, unit, spacings)
-
-
-def _sidecar_path(target: Path, all_targets: Sequence[Path]) -> Path:
-    """`a.json` for `a.png`, or `a.png.json` where another output is called `a` too."""
-    same = sum(other.stem == target.stem for other in all_targets)
-    return target.with_suffix(".json") if same == 1 else target.with_name(target.name + ".json")

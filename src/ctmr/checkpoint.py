@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ctmr.config import Config
 from ctmr.cyclegan import CycleGAN
-from ctmr.errors import CheckpointError, OutputError
+from ctmr.errors import CheckpointError, DivergedError, OutputError
 from ctmr.files import replacing
 from ctmr.history import History
 from ctmr.networks import Generator
@@ -88,10 +88,13 @@ def save(folder: Path, state: TrainState, about: Mapping[str, Any]) -> Path:
 
     Raises:
         OutputError: If it cannot be written; earlier checkpoints are untouched.
+        DivergedError: If a value is NaN or infinite: a loss can be finite when its gradient is not.
     """
     counts = [len(state.history_x.images), len(state.history_y.images)]
     header = {**about, "format": FORMAT, "step": state.step, "history": counts}
-    content = to_bytes(_tensors(state), {"ctmr": json.dumps(header, sort_keys=True)})
+    tensors = _tensors(state)
+    _require_finite(folder, state.step, tensors)
+    content = to_bytes(tensors, {"ctmr": json.dumps(header, sort_keys=True)})
     folder.mkdir(parents=True, exist_ok=True)
     _require_space(folder, len(content))
     digest = hashlib.sha256(content).hexdigest()
@@ -101,6 +104,17 @@ def save(folder: Path, state: TrainState, about: Mapping[str, Any]) -> Path:
     for old in checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _require_finite(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    spoilt = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if spoilt:
+        raise DivergedError(
+            f"training diverged: NaN or infinity in {spoilt[:5]} at step {step}; checkpoints are"
+            " from before",
+            file=folder,
+            fix="start again with a smaller train.learning_rate",
+        )
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -201,8 +215,8 @@ def _restore(path: Path, verified: Path, state: TrainState) -> dict[str, Any]:
         taken.update(part)
         return {key[len(prefix) + 1 :]: value for key, value in part.items()}
 
-    load_strictly(state.model, take("model"), path)
-    load_strictly(state.ema, take("ema"), path)
+    load_strictly(state.model, take("model"), path, "model.")
+    load_strictly(state.ema, take("ema"), path, "ema.")
     for name, optimiser in (("optimiser_g", state.optimiser_g), ("optimiser_d", state.optimiser_d)):
         _load_optimiser(optimiser, take(name), path, name, started=step > 0)
     histories = (("history_x", state.history_x), ("history_y", state.history_y))
@@ -217,22 +231,25 @@ def _restore(path: Path, verified: Path, state: TrainState) -> dict[str, Any]:
     return header
 
 
-def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a network: same keys, shapes and types, all finite.
+def load_strictly(
+    network: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = ""
+) -> None:
+    """Load weights into a network: same keys, shapes and types, all finite; `prefix` is for messages.
 
     Raises:
         CheckpointError: Naming the first five keys that differ.
     """
     expected = network.state_dict()
-    wrong = sorted(set(expected) ^ set(tensors))
+    wrong = sorted(prefix + key for key in set(expected) ^ set(tensors))
     if wrong:
         raise _misfit(path, f"missing or unknown keys {wrong[:5]}")
     for key, value in expected.items():
         if tensors[key].shape != value.shape or tensors[key].dtype != value.dtype:
+            wanted = f"{tuple(value.shape)} {value.dtype}"
             found = f"{tuple(tensors[key].shape)} {tensors[key].dtype}"
-            raise _misfit(path, f"{key} must be {tuple(value.shape)} {value.dtype}, found {found}")
+            raise _misfit(path, f"{prefix}{key} must be {wanted}, found {found}")
         if not torch.isfinite(tensors[key]).all():
-            raise _misfit(path, f"{key} must be finite, found NaN or infinity")
+            raise _misfit(path, f"{prefix}{key} must be finite, found NaN or infinity")
     network.load_state_dict(dict(tensors))
 
 
@@ -243,7 +260,8 @@ def _load_optimiser(
     count = len(whole["param_groups"][0]["params"]) if started else 0
     expected = {f"{i}.{key}" for i in range(count) for key in ("step", "exp_avg", "exp_avg_sq")}
     if set(tensors) != expected:
-        raise _misfit(path, f"{name}: wrong keys {sorted(expected ^ set(tensors))[:5]}")
+        wrong = sorted(f"{name}.{key}" for key in expected ^ set(tensors))
+        raise _misfit(path, f"missing or unknown keys {wrong[:5]}")
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, moment = key.partition(".")

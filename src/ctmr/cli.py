@@ -8,15 +8,17 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ctmr.errors import CtmrError, UsageError
+from ctmr.errors import CtmrError, DataError, ResourceError, UsageError, printable
 
 if TYPE_CHECKING:
     from ctmr.config import Config
 
+# What typer raises where the command line is wrong; it has no public name for it.
+_WRONG_USAGE: Any = typer.BadParameter.__base__
 RESEARCH_USE = "research use only: a translated image can add or remove disease"
 
 app = typer.Typer(
@@ -141,7 +143,7 @@ def train(
         if print_config:
             from ctmr.config import config_yaml
 
-            print(config_yaml(resolved), end="")
+            _say(config_yaml(resolved).rstrip())
             outcome.update(resolved.model_dump())
             return
         if data is None or out is None:
@@ -150,7 +152,6 @@ def train(
         from ctmr.training import train as train_model
 
         with _progress() as progress:
-            observer = _train_bar(progress)
             summary = train_model(
                 resolved,
                 data,
@@ -158,13 +159,12 @@ def train(
                 resume=resume,
                 init=init,
                 stop_after=stop_after,
-                observer=observer,
+                observer=_train_bar(progress),
             )
-        said = {**vars(summary)}
-        _say(", ".join(f"{key} {value}" for key, value in said.items()))
+        outcome.update(vars(summary))
+        _say(", ".join(f"{key} {value}" for key, value in outcome.items()))
         _say(f"report: {out / 'report.html'}")
         _say(RESEARCH_USE)
-        outcome.update(said)
 
 
 @app.command(epilog="Example: ctmr translate scans/ translated/ --model runs/first --to mr")
@@ -207,8 +207,6 @@ def translate(
         _say(RESEARCH_USE)
         outcome.update(vars(summary), output=str(output))
         if summary.skipped:
-            from ctmr.errors import DataError
-
             raise DataError(
                 f"{len(summary.skipped)} inputs were skipped: {_some(summary.skipped)}",
                 file=source,
@@ -285,10 +283,26 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
-    app()
+    try:
+        sys.exit(app(prog_name="ctmr", standalone_mode=False))
+    except _WRONG_USAGE as error:
+        if len(sys.argv) == 1:  # the message is the help
+            error.show()
+            sys.exit(error.exit_code)
+        what = " ".join(error.format_message().split()).rstrip(".")
+        command = error.ctx.command_path if error.ctx else "ctmr"
+        usage = UsageError(what[:1].lower() + what[1:], fix=f"see {command} --help")
+        sys.exit(_fail(usage, "--json" in sys.argv))
 
 
 Bar = Callable[[int, int], None]
+
+
+class Interrupted(CtmrError):
+    """Stopped by a signal at once."""
+
+    code = "E130"
+    exit_code = 130
 
 
 @contextmanager
@@ -297,46 +311,38 @@ def _outcome(as_json: bool, debug: bool) -> Iterator[dict[str, Any]]:
     outcome: dict[str, Any] = {}
     try:
         yield outcome
-    except CtmrError as error:
+    except (typer.Exit, typer.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        print(f"error[{error.code}]: {error}", file=sys.stderr)
-        if as_json:
-            print(json.dumps({**outcome, "error": error.as_json()}))
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt:
-        print("error[E130]: interrupted at once. Fix: run it again.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except MemoryError as error:
-        _fail_for_memory(error)
-    except Exception as error:
-        if debug or isinstance(error, typer.Exit | typer.Abort):
-            raise
-        _fail_unexpectedly(error)
+        raise typer.Exit(_fail(_as_ours(error), as_json)) from error
     if as_json:
         print(json.dumps(outcome))
 
 
-def _fail_for_memory(error: MemoryError) -> NoReturn:
-    print(
-        "error[E700]: out of memory. Fix: use a smaller data.size or train.batch_size.",
-        file=sys.stderr,
-    )
-    raise typer.Exit(7) from error
+def _fail(error: CtmrError, as_json: bool) -> int:
+    """Show an error in one line, and as JSON if asked for; return its exit code."""
+    print(f"error[{error.code}]: {error}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(error.as_json()))
+    return error.exit_code
 
 
-def _fail_unexpectedly(error: Exception) -> NoReturn:
-    """A bug: keep the traceback in a file and say where."""
+def _as_ours(error: BaseException) -> CtmrError:
+    """The error as one with a code and a fix; the traceback of a bug goes to a file."""
+    if isinstance(error, CtmrError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted at once", fix="run it again")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return ResourceError("out of memory", fix="use a smaller data.size or train.batch_size")
     with tempfile.NamedTemporaryFile(
         "w", prefix="ctmr-crash-", suffix=".txt", delete=False, encoding="utf-8"
     ) as crash:
-        traceback.print_exc(file=crash)
-    print(
-        f"error[E100]: unexpected {type(error).__name__}: {error}."
-        f" Fix: report it with {crash.name}.",
-        file=sys.stderr,
-    )
-    raise typer.Exit(1) from error
+        crash.write("".join(traceback.format_exception(error)))
+    what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+    return CtmrError(printable(what), fix=f"report it with {crash.name}")
 
 
 def _train_config(

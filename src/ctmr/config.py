@@ -2,12 +2,13 @@
 
 import difflib
 import math
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ctmr.errors import UsageError
 from ctmr.intensity import CtWindow
@@ -40,6 +41,14 @@ class DataConfig(Section):
     """Whether to mirror training images at random."""
     patient_pattern: str | None = None
     """Regular expression whose first group, searched in a file's path, names the patient."""
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        """Refuse `true` and 1.0, which equal 1."""
+        if type(value) is not int:
+            raise ValueError("input should be 1 or 3")
+        return value
 
 
 class NetworkConfig(Section):
@@ -227,8 +236,9 @@ def parse_config(settings: dict[str, Any], *, source: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        found = "" if first["type"] == "missing" else f" = {reprlib.repr(first['input'])}"
         raise UsageError(
-            f"{key} = {first.get('input')!r}: {first['msg'][0].lower()}{first['msg'][1:]}",
+            f"{key}{found}: {first['msg'][0].lower()}{first['msg'][1:]}",
             file=source,
             fix=f"change {key}; {DOCS}",
         ) from error
@@ -302,8 +312,6 @@ def _overlay(settings: dict[str, Any], changes: dict[str, Any], source: str, at:
                     fix=f"set one of {', '.join(f'{at}{key}.{name}' for name in settings[key])}",
                 )
             _overlay(settings[key], value, source, f"{at}{key}.")
-        elif isinstance(settings[key], float) and type(value) is int:
-            settings[key] = float(value)
         else:
             settings[key] = value
 

@@ -5,8 +5,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctmr.config import NetworkConfig
-from ctmr.networks import Discriminator, Generator, build_generator, initialise
+from ctmr.config import Config, NetworkConfig
+from ctmr.errors import UsageError
+from ctmr.networks import (
+    Discriminator,
+    EncoderDecoder,
+    Generator,
+    ResnetGenerator,
+    build_generator,
+    initialise,
+)
 from ctmr.randomness import torch_stream
 
 Modality = Literal["ct", "mr"]
@@ -36,10 +44,13 @@ class CycleGAN(nn.Module):
 
     def __init__(self, network: NetworkConfig, channels: int, seed: int) -> None:
         super().__init__()
-        self.G = generator_of(network, channels)
-        self.F = generator_of(network, channels)
-        self.D_X: nn.Module = Discriminator(channels, network.discriminator_filters)
-        self.D_Y: nn.Module = Discriminator(channels, network.discriminator_filters)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # layers draw weights first, which are replaced below
+            self.G = generator_of(network, channels)
+            self.F = generator_of(network, channels)
+            self.D_X: nn.Module = Discriminator(channels, network.discriminator_filters)
+            self.D_Y: nn.Module = Discriminator(channels, network.discriminator_filters)
         for name, part in self.named_children():
             initialise(part, network.initialisation, torch_stream(seed, "initialise", name))
 
@@ -84,6 +95,23 @@ def generator_of(network: NetworkConfig, channels: int) -> Generator:
         upsample=network.upsample,
         skips=network.skips,
     )
+
+
+def check_size(config: Config) -> None:
+    """Refuse a training size that the networks cannot take.
+
+    Raises:
+        UsageError: Naming the nearest larger size that fits.
+    """
+    size, name = config.data.size, config.network.generator
+    generator = ResnetGenerator if name == "resnet" else EncoderDecoder
+    multiple, smallest = generator.multiple, max(generator.smallest, Discriminator.smallest)
+    if size % multiple or size < smallest:
+        raise UsageError(
+            f"data.size must be a multiple of {multiple} and at least {smallest} for the generator"
+            f" {name} and the discriminators: found {size}",
+            fix=f"set data.size={max(smallest, -(-size // multiple) * multiple)}",
+        )
 
 
 def gaussian_noise(like: Tensor, deviation: float, *key: int | str) -> tuple[Tensor, Tensor] | None:

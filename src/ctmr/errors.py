@@ -12,6 +12,7 @@ CtmrError
 └── Stopped           exit 130 or 143, after a complete checkpoint
 """
 
+import copyreg
 from pathlib import Path
 
 
@@ -37,6 +38,10 @@ class CtmrError(Exception):
         """The one line printed to the user, without the `error[...]` prefix."""
         place = "" if self.file is None else f"{self.file}: "
         return f"{place}{self.what}. Fix: {self.fix}."
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle it without `__init__`, so that it comes whole out of a worker process."""
+        return copyreg.__newobj__, (type(self), str(self)), self.__dict__  # type: ignore[attr-defined]
 
     def as_json(self) -> dict[str, str | int | None]:
         """The same line as an object, for `--json`."""

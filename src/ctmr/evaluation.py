@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ctmr import metrics
-from ctmr.cyclegan import DIRECTIONS, Direction
+from ctmr.cyclegan import DIRECTIONS, Direction, Modality
+from ctmr.errors import DataError
 from ctmr.files import write_json, write_text
 from ctmr.intensity import FloatArray
 from ctmr.metrics import BoolArray
 from ctmr.model import NOTICE
-from ctmr.naive import Naive, fit_naive
+from ctmr.naive import fit_naive
 from ctmr.pairs import Pair, find_pairs, head_of, read_pair
 from ctmr.scan import Image
-from ctmr.translate import DIRECTION_TO, OTHER, Modality, Translator, load_model
+from ctmr.translate import DIRECTION_TO, OTHER, Translator, load_model
 
 if TYPE_CHECKING:
     from ctmr.figures import Case
@@ -86,21 +87,24 @@ def evaluate(
         and 95 % interval over patients.
 
     Raises:
-        DataError: If the pairs cannot be read, or two of a pair differ in size.
+        DataError: If the pairs cannot be read, two of a pair differ in size, or the truth has other values than the
+            model's translations.
     """
     translator = model if isinstance(model, Translator) else load_model(model)
-    found = find_pairs(Path(pairs), translator.model.data.patient_pattern)
+    found = find_pairs(Path(pairs), translator.model.card.data.patient_pattern)
     directions = DIRECTIONS if direction == "both" else (direction,)
-    naive = {d: Naive({}, None) if fit is None else fit_naive(Path(fit), TO[d]) for d in directions}
+    naive = {} if fit is None else {d: fit_naive(Path(fit), TO[d]) for d in directions}
     result, cases, units = Evaluation(), [], {}
     shown = {(2 * i + 1) * len(found) // (2 * SHOWN) for i in range(SHOWN)}
     for n, pair in enumerate(found):
         images = read_pair(pair)
+        mask = head_of(pair, images)
         for d in directions:
             source, truth = images[OTHER[TO[d]]], images[TO[d]]
-            mask = head_of(pair, images)
-            translated = translator.translate(source, TO[d])
-            answers = {"model": translated.array, **naive[d].answers(source, pair.level)}
+            translated = _translate(translator, pair, images, TO[d])
+            answers = {"model": translated.array}
+            if naive:
+                answers |= naive[d].answers(source, truth.encoding, pair.level)
             for method, answer in answers.items():
                 figures = _figures(answer, truth.array, mask, truth.unit, truth.depth)
                 result.rows.append(Row(pair.name, pair.patient, d, method, figures))
@@ -113,6 +117,25 @@ def evaluate(
     if out is not None:
         _write(Path(out), result, cases)
     return result
+
+
+def _translate(
+    translator: Translator, pair: Pair, images: Mapping[Modality, Image], to: Modality
+) -> Image:
+    """The translation of a pair's image into the values of its truth."""
+    files = {"ct": pair.ct, "mr": pair.mr}
+    try:
+        translated = translator.translate(images[OTHER[to]], to)
+    except DataError as error:
+        raise DataError(error.what, file=files[OTHER[to]], fix=error.fix) from error
+    if translated.encoding != images[to].encoding:
+        raise DataError(
+            f"expected {translated.encoding} values, as the model's translations have: found"
+            f" {images[to].encoding}",
+            file=files[to],
+            fix="give the truth as the training images are, with their ctmr.json",
+        )
+    return translated
 
 
 def _figures(
@@ -193,10 +216,9 @@ def _difference(rows: Sequence[Row], method: str) -> dict[str, Any]:
     return asdict(metrics.summarise([naive[patient] - model[patient] for patient in model]))
 
 
-def _write(out: Path, result: Evaluation, cases: Sequence[Case]) -> None:
+def _write(out: Path, result: Evaluation, cases: "Sequence[Case]") -> None:
     from ctmr import figures
 
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", result.summary)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -208,7 +230,7 @@ def _write(out: Path, result: Evaluation, cases: Sequence[Case]) -> None:
     figures.save(figures.comparison(cases), out / "comparison.png")
 
 
-def _case(direction: Direction, name: str, source: Image, result: Image, truth: Image) -> Case:
+def _case(direction: Direction, name: str, source: Image, result: Image, truth: Image) -> "Case":
     """A row of `comparison.png`; HU are shown from air to bone."""
     from ctmr.figures import Case
 

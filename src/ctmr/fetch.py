@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.files import require_empty
 from ctmr.folders import LAYOUTS
 
 DATASET = "darren2020/ct-to-mri-cgan"  # Li 2023, sec. 3
@@ -17,10 +18,9 @@ def fetch_kaggle(out: Path) -> Path:
     Raises:
         UsageError: If kagglehub is not installed.
         DataError: If Kaggle cannot be reached, or what came is not the data set.
-        OutputError: If `out` is not new or empty.
+        OutputError: If `out` is not new or empty, or cannot be written.
     """
-    if out.exists() and any(out.iterdir()):
-        raise OutputError("expected a new or empty folder", file=out, fix="choose another OUT")
+    require_empty(out)
     try:
         import kagglehub
     except ImportError as error:
@@ -34,9 +34,24 @@ def fetch_kaggle(out: Path) -> Path:
         raise DataError(
             f"cannot download {DATASET} from Kaggle ({type(error).__name__})", file=out, fix=BY_HAND
         ) from error
-    roots = sorted(path.parent for path in downloaded.rglob("trainA"))
+    names = tuple(LAYOUTS[0].values())
+    roots = sorted(path.parent for path in downloaded.rglob(names[0]))
+    roots = [root for root in roots if all((root / name).is_dir() for name in names)]
     if not roots:
-        raise DataError("found no folder trainA in what Kaggle sent", file=downloaded, fix=BY_HAND)
-    for name in LAYOUTS[0].values():
-        shutil.copytree(roots[0] / name, out / name)
+        raise DataError(
+            f"expected {', '.join(names)} in one folder of what Kaggle sent: found none",
+            file=downloaded,
+            fix=BY_HAND,
+        )
+    try:
+        for name in names:
+            shutil.copytree(roots[0] / name, out / name)
+    except OSError as error:
+        for name in names:  # all four or none
+            shutil.rmtree(out / name, ignore_errors=True)
+        raise OutputError(
+            f"cannot copy the data set ({error.strerror or error})",
+            file=out,
+            fix="check free space and permissions of the folder",
+        ) from error
     return out

@@ -36,6 +36,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_empty(folder: Path) -> None:
+    """Refuse to write a new data folder over something.
+
+    Raises:
+        OutputError: If there is a file, or a folder that is not empty.
+    """
+    try:
+        taken = folder.exists() and any(folder.iterdir())
+    except OSError:  # a file, or a folder that cannot be read
+        taken = True
+    if taken:
+        raise OutputError("expected a new or empty folder", file=folder, fix="choose another OUT")
+
+
 def sync(path: Path) -> None:
     """Force a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -45,12 +59,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, UTF-8, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON file in ASCII, so that any file name fits, whole or not at all; NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -15,8 +15,8 @@ CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
     "wide": ((-1024.0, -1.0), (3071.0, 1.0)),
     # The radiologist's brain window: width 80, level 40. Not invertible outside.
     "brain": ((0.0, -1.0), (80.0, 1.0)),
-    # Half of [-1, 1] for -100..200 HU (fat, brain, blood), a quarter each for air and for bone.
-    "piecewise": ((-1024.0, -1.0), (-100.0, -0.5), (200.0, 0.5), (3071.0, 1.0)),
+    # Half of [-1, 1] for -100..200 HU (fat, brain, blood), a tenth for air and lung, two fifths for bone.
+    "piecewise": ((-1024.0, -1.0), (-100.0, -0.8), (200.0, 0.2), (3071.0, 1.0)),
 }
 
 
@@ -39,9 +39,11 @@ class Intensity:
             raise ValueError(
                 f"values and levels must pair, at least two: got {self.values!r} and {self.levels!r}"
             )
-        if np.any(np.diff(self.values) <= 0) or np.any(np.diff(self.levels) <= 0):
+        steps = np.concatenate([np.diff(self.values), np.diff(self.levels)])
+        if not np.all((steps > 0) & np.isfinite(steps)):
             raise ValueError(
-                f"knots must increase strictly: got {self.values!r} and {self.levels!r}"
+                "knots must be finite and increase strictly:"
+                f" got {self.values!r} and {self.levels!r}"
             )
         if self.levels[0] != -1.0 or self.levels[-1] != 1.0:
             raise ValueError(f"levels must run from -1 to 1: got {self.levels!r}")

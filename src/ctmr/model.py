@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
@@ -15,20 +17,51 @@ from torch import nn
 
 from ctmr.checkpoint import TrainState, load_strictly
 from ctmr.config import Config, DataConfig, NetworkConfig
-from ctmr.cyclegan import DIRECTIONS, Direction, generator_of
+from ctmr.cyclegan import Direction, Modality, generator_of
 from ctmr.errors import CheckpointError, OutputError
 from ctmr.files import sync
 from ctmr.networks import Discriminator, Generator
+from ctmr.quality import Usual
+from ctmr.scale import Scale
+from ctmr.store import Intensities
 
 Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT = 1
+CARD_NAME = "model.json"
 NOTICE = "Research use only. A translated image can add or remove disease; it is not for diagnosis."
 GENERATOR_FILES: dict[Direction, str] = {
     "ct-to-mr": "generator_ct_to_mr.safetensors",
     "mr-to-ct": "generator_mr_to_ct.safetensors",
 }
-DISCRIMINATOR_FILES = {"ct": "discriminator_ct.safetensors", "mr": "discriminator_mr.safetensors"}
+DISCRIMINATOR_FILES: dict[Modality, str] = {
+    "ct": "discriminator_ct.safetensors",
+    "mr": "discriminator_mr.safetensors",
+}
+# What stands for the hash of `model.json` while it is computed.
+UNSEALED = b"0" * 64
+_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+
+
+class Card(BaseModel):
+    """What `model.json` says."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    format: Literal[1]
+    sha256: str
+    """Hash of `model.json`, this value taken as zeros; it covers the weights, whose hashes are in `files`."""
+    network: NetworkConfig
+    data: DataConfig
+    """What the networks were shown: size, channels, window."""
+    scale: Scale
+    intensities: Intensities
+    """Modality -> encoding of its training images -> map to [-1, 1]."""
+    training: dict[Modality, Usual]
+    provenance: dict[str, Any]
+    """Settings, data, steps, machine and versions it comes from."""
+    files: dict[str, str]
+    """File name -> SHA-256."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +71,12 @@ class Model:
     Attributes:
         generators: By direction; `(B, C, H, W)` in [-1, 1] to the same.
         discriminators: By modality: `ct` is D_X, `mr` is D_Y.
-        network: Architecture.
-        data: What the networks were shown: size, channels, window.
-        about: All of `model.json`: scale, intensities, provenance, notice.
-        sha256: Hash over `model.json`, which holds the hashes of the weights.
+        card: `model.json`.
     """
 
     generators: dict[Direction, Generator]
-    discriminators: dict[str, Discriminator]
-    network: NetworkConfig
-    data: DataConfig
-    about: dict[str, Any]
-    sha256: str
+    discriminators: dict[Modality, Discriminator]
+    card: Card
 
 
 def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
@@ -75,9 +102,9 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
             hashes[name] = hashlib.sha256(content).hexdigest()
             (new / name).write_bytes(content)
             sync(new / name)
-        text = json.dumps({"format": FORMAT, "notice": NOTICE, **about, "files": hashes}, indent=1)
-        (new / "model.json").write_text(text + "\n", encoding="utf-8")
-        sync(new / "model.json")
+        said = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
+        (new / CARD_NAME).write_bytes(sealed(json.dumps({**said, "files": hashes}, indent=1)))
+        sync(new / CARD_NAME)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
@@ -91,6 +118,12 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
         ) from error
 
 
+def sealed(text: str) -> bytes:
+    """The text of a `model.json` as bytes, with its hash in place of the zeros."""
+    content = text.encode() + b"\n"
+    return content.replace(UNSEALED, hashlib.sha256(content).hexdigest().encode(), 1)
+
+
 def model_folder(path: Path) -> Path:
     """The model folder meant by MODEL: a run, its `model/`, or an exported folder.
 
@@ -98,7 +131,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: If there is no `model.json` in either place.
     """
     for folder in (path, path / "model"):
-        if (folder / "model.json").is_file():
+        if (folder / CARD_NAME).is_file():
             return folder
     raise CheckpointError(
         "expected a run or a model folder with model.json, found none",
@@ -114,57 +147,50 @@ def read_model(path: Path) -> Model:
         CheckpointError: If a file is missing, damaged, foreign or of another version.
     """
     folder = model_folder(path)
-    text = (folder / "model.json").read_bytes()
-    try:
-        about = json.loads(text)
-        if about["format"] != FORMAT:
-            raise CheckpointError(
-                f"expected model format {FORMAT}, found {about['format']!r}",
-                file=folder / "model.json",
-                fix="use the version of ctmr that wrote it",
-            )
-        network = NetworkConfig.model_validate(about["network"])
-        data = DataConfig.model_validate(about["data"])
-        hashes = {str(name): str(value) for name, value in about["files"].items()}
-        for key in ("scale", "intensities", "provenance", "training"):
-            about[key]
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise CheckpointError(
-            f"not a model.json of ctmr ({type(error).__name__}: {error})",
-            file=folder / "model.json",
-            fix="copy the whole model folder again",
-        ) from error
-    generators: dict[Direction, Generator] = {}
-    for direction in DIRECTIONS:
-        generators[direction] = _load(
-            generator_of(network, data.channels), folder / GENERATOR_FILES[direction], hashes
-        )
+    card = _card(folder / CARD_NAME)
+    network, channels = card.network, card.data.channels
+    generators = {
+        direction: _load(generator_of(network, channels), folder / name, card.files)
+        for direction, name in GENERATOR_FILES.items()
+    }
     discriminators = {
         modality: _load(
-            Discriminator(data.channels, network.discriminator_filters), folder / name, hashes
+            Discriminator(channels, network.discriminator_filters), folder / name, card.files
         )
         for modality, name in DISCRIMINATOR_FILES.items()
     }
-    return Model(generators, discriminators, network, data, about, hashlib.sha256(text).hexdigest())
+    return Model(generators, discriminators, card)
+
+
+def _card(file: Path) -> Card:
+    """What a `model.json` says, once its format and its own hash are found right."""
+    content = _read(file)
+    try:
+        stated = json.loads(content)["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _foreign(file, error) from error
+    if stated != FORMAT:
+        raise CheckpointError(
+            f"expected model format {FORMAT}, found {stated!r}",
+            file=file,
+            fix="use the version of ctmr that wrote it",
+        )
+    seal = _SEAL.search(content)
+    _check_hash(
+        file,
+        seal.group(1).decode() if seal else "",
+        content.replace(seal.group(1), UNSEALED, 1) if seal else content,
+    )
+    try:
+        return Card.model_validate_json(content)
+    except ValidationError as error:
+        raise _foreign(file, error) from error
 
 
 def _load(network: Network, file: Path, hashes: dict[str, str]) -> Network:
     """The network with the weights of a file whose hash is the one that `model.json` gives."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read the weights ({error.strerror})",
-            file=file,
-            fix="copy the whole folder again",
-        ) from error
-    found, expected = hashlib.sha256(content).hexdigest(), hashes.get(file.name, "")
-    if found != expected:
-        raise CheckpointError(
-            f"damaged: expected sha256 {expected[:16]}..., found {found[:16]}...",
-            file=file,
-            fix="copy the whole folder again",
-        )
+    content = _read(file)
+    _check_hash(file, hashes.get(file.name, ""), content)
     try:
         tensors = from_bytes(content)
     except SafetensorError as error:
@@ -176,16 +202,49 @@ def _load(network: Network, file: Path, hashes: dict[str, str]) -> Network:
     return network
 
 
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read it ({error.strerror})", file=file, fix="copy the whole folder again"
+        ) from error
+
+
+def _check_hash(file: Path, expected: str, content: bytes) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise CheckpointError(
+            f"damaged: expected sha256 {expected[:16]}..., found {found[:16]}...",
+            file=file,
+            fix="copy the whole folder again",
+        )
+
+
+def _foreign(file: Path, error: Exception) -> CheckpointError:
+    said = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return CheckpointError(
+        f"not a model.json of ctmr ({type(error).__name__}: {said})",
+        file=file,
+        fix="copy the whole model folder again",
+    )
+
+
 def load_weights(path: Path, state: TrainState, config: Config) -> None:
     """Start from a model: its four networks into a fresh state, whose optimisers stay fresh.
 
     Raises:
         CheckpointError: If the model cannot be read, or its networks are not the configuration's.
     """
-    model = read_model(path)
-    if model.network != config.network or model.data.channels != config.data.channels:
+    with torch.random.fork_rng(devices=[]):  # layers draw weights first, which are replaced
+        model = read_model(path)
+    architecture, channels = model.card.network, model.card.data.channels
+    if architecture != config.network or channels != config.data.channels:
         raise CheckpointError(
-            f"its networks are {model.network}, {model.data.channels} channels; the configuration"
+            f"its networks are {architecture}, {channels} channels; the configuration"
             f" asks for {config.network}, {config.data.channels} channels",
             file=path,
             fix="train with the same network and data.channels settings",

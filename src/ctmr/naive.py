@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from ctmr.cyclegan import Modality
+from ctmr.errors import DataError
 from ctmr.intensity import FloatArray
 from ctmr.pairs import find_pairs, head_of, read_pair
 from ctmr.scale import Spacing, resize
-from ctmr.scan import Image
+from ctmr.scan import Encoding, Image
 
 # Grid of the mean images where pixels have a size: it covers a head and its surroundings.
 GRID, GRID_MM = 160, 1.75
@@ -26,22 +27,29 @@ class Naive:
     """Naive answers fitted on pairs that the model never saw as pairs.
 
     Attributes:
+        folder: Of the pairs.
+        encodings: Of all their sources and truths.
         means: Mean truth by level, on the common grid; under None the mean over all levels.
-        knots: Source values and the truth that the monotone map gives them; None if not fitted.
+        knots: Source values and the truth that the monotone map gives them.
     """
 
+    folder: Path
+    encodings: tuple[Encoding, Encoding]
     means: dict[int | None, FloatArray]
-    knots: tuple[Doubles, Doubles] | None
+    knots: tuple[Doubles, Doubles]
 
-    def answers(self, source: Image, level: int | None) -> dict[str, FloatArray]:
-        """Each naive answer (H, W) for a source image, under its name."""
-        found: dict[str, FloatArray] = {}
-        if self.means:
-            mean = self.means.get(level, self.means[None])
-            found["mean image"] = _from_grid(mean, source.array.shape[:2], source.spacing_mm)
-        if self.knots is not None:
-            found["monotone map"] = np.interp(_grey(source), *self.knots).astype(np.float32)
-        return found
+    def answers(self, source: Image, truth: Encoding, level: int | None) -> dict[str, FloatArray]:
+        """Each naive answer (H, W) for a source image, under its name.
+
+        Raises:
+            DataError: If the fit saw other values than the source's and the truth's.
+        """
+        _require_one_kind(self.folder, {self.encodings, (source.encoding, truth)})
+        mean = self.means.get(level, self.means[None])
+        return {
+            "mean image": _from_grid(mean, source.array.shape[:2], source.spacing_mm),
+            "monotone map": np.interp(_grey(source), *self.knots).astype(np.float32),
+        }
 
 
 def fit_naive(folder: Path, to: Modality) -> Naive:
@@ -50,14 +58,16 @@ def fit_naive(folder: Path, to: Modality) -> Naive:
     The monotone map is isotonic regression, rising or falling, whichever fits better.
 
     Raises:
-        DataError: If the pairs cannot be read.
+        DataError: If the pairs cannot be read, or not all have the same kind of values.
     """
+    encodings: set[tuple[Encoding, Encoding]] = set()
     sums: dict[int | None, Doubles] = {}
     counts: dict[int | None, int] = {}
     sources, truths = [], []
     for pair in find_pairs(folder):
         images = read_pair(pair)
         source, truth = images["mr" if to == "ct" else "ct"], images[to]
+        encodings.add((source.encoding, truth.encoding))
         mask = head_of(pair, images)
         sources.append(_grey(source)[mask])
         truths.append(_grey(truth)[mask])
@@ -65,8 +75,20 @@ def fit_naive(folder: Path, to: Modality) -> Naive:
         for level in {pair.level, None}:
             sums[level] = sums.get(level, 0.0) + on_grid.astype(np.float64)
             counts[level] = counts.get(level, 0) + 1
+    _require_one_kind(folder, encodings)
     means = {level: (sums[level] / counts[level]).astype(np.float32) for level in sums}
-    return Naive(means, _monotone(np.concatenate(sources), np.concatenate(truths)))
+    knots = _monotone(np.concatenate(sources), np.concatenate(truths))
+    return Naive(folder, encodings.pop(), means, knots)
+
+
+def _require_one_kind(folder: Path, encodings: set[tuple[Encoding, Encoding]]) -> None:
+    if len(encodings) > 1:
+        kinds = ", ".join(sorted(f"{source} to {truth}" for source, truth in encodings))
+        raise DataError(
+            f"expected pairs of one kind to fit naive answers for: found {kinds}",
+            file=folder,
+            fix="fit on pairs stored like those that are evaluated",
+        )
 
 
 def _monotone(source: FloatArray, truth: FloatArray) -> tuple[Doubles, Doubles]:

@@ -1,19 +1,21 @@
 """PAIRS: a folder with `ct/`, `mr/` and optionally `mask/`, where one name is one slice."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from ctmr.cyclegan import Modality
 from ctmr.errors import DataError, printable
 from ctmr.folders import patient_finder
 from ctmr.metrics import BoolArray, head_mask
 from ctmr.scan import Image, find_images, read_image
 
-Modality = Literal["ct", "mr"]
+logger = logging.getLogger(__name__)
+
 # Lowest HU of a head: between air and fat.
 HEAD_ABOVE = -300.0
 _LEVEL = re.compile(r"slice-?(\d+)")
@@ -55,6 +57,9 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
             file=folder,
             fix="give a folder of pairs (docs/data.md)",
         )
+    alone = len(files["ct"].keys() ^ files["mr"].keys())
+    if alone:
+        logger.warning("%s: left out %d images without a partner", printable(str(folder)), alone)
     patient_of = patient_finder(patient_pattern)
     pairs = []
     for stem in both:

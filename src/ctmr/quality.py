@@ -1,6 +1,6 @@
 """What can be said of one result without the truth; a first, cheap form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from ctmr.store import MODALITIES, Modality, Store
 
 Level = Literal["ok", "warn", "refuse"]
 Cycle = Callable[[FloatArray], FloatArray]
-Ranges = Mapping[str, tuple[float, float]]
+Ranges = dict[str, tuple[float, float]]
 
 # Most training images looked at for the ranges; more change the percentiles little.
 MOST = 500
@@ -19,6 +19,19 @@ MOST = 500
 CYCLED = 8
 # A feature may lie this many widths of the training range (1st to 99th percentile) outside it.
 SLACK = 0.25
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What the training images of a modality are like.
+
+    Attributes:
+        ranges: 1st and 99th percentile of each feature, from `training_ranges`.
+        cycle_error: Largest cycle error that is not remarkable, from `typical_cycle_error`.
+    """
+
+    ranges: Ranges
+    cycle_error: float
 
 
 @dataclass(frozen=True)
@@ -63,9 +76,9 @@ def describe(image: FloatArray) -> dict[str, float]:
     }
 
 
-def training_ranges(store: Store) -> dict[str, dict[str, tuple[float, float]]]:
+def training_ranges(store: Store) -> dict[Modality, Ranges]:
     """For each modality, the 1st and 99th percentile of each feature over its training images."""
-    ranges: dict[str, dict[str, tuple[float, float]]] = {}
+    ranges: dict[Modality, Ranges] = {}
     for modality in MODALITIES:
         count = store.count("train", modality)
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOST)).astype(int))
@@ -85,22 +98,20 @@ def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float
     return 1.5 * max(float(np.abs(cycle(image) - image).mean() / 2) for image in images)
 
 
-def judge(image: FloatArray, ranges: Ranges, cycle_error: float | None, usual: float) -> Quality:
+def judge(image: FloatArray, usual: Usual, cycle_error: float | None) -> Quality:
     """Judge a translation by its input and by how well the input comes back.
 
     Args:
         image: The input (H, W, C) in [-1, 1] at the model's scale.
-        ranges: Of the training images of its modality, from `training_ranges`.
+        usual: What the training images of its modality are like.
         cycle_error: Mean absolute difference of the input and its way there and back, halved; None if unknown.
-        usual: Largest cycle error that is not remarkable.
     """
     features = describe(image)
     why = []
-    for name, value in features.items():
-        low, high = ranges[name]
-        slack = SLACK * (high - low) + 1e-3
+    for name, (low, high) in usual.ranges.items():
+        slack, value = SLACK * (high - low) + 1e-3, features[name]
         if not low - slack <= value <= high + slack:
             why.append(f"{name} is {value:.3g}, training images have {low:.3g} to {high:.3g}")
-    if cycle_error is not None and cycle_error > usual:
-        why.append(f"cycle error is {cycle_error:.3g}, {usual:.3g} is usual at most")
+    if cycle_error is not None and cycle_error > usual.cycle_error:
+        why.append(f"cycle error is {cycle_error:.3g}, {usual.cycle_error:.3g} is usual at most")
     return Quality("warn" if why else "ok", tuple(why), cycle_error, features)

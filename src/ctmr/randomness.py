@@ -1,9 +1,12 @@
 """Random numbers as a pure function of a key: nothing is drawn from, or kept in, global state."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream(*key: int | str) -> np.random.Generator:
@@ -11,8 +14,10 @@ def stream(*key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(_number(key)))
 
 
-def torch_stream(*key: int | str) -> torch.Generator:
+def torch_stream(*key: int | str) -> "torch.Generator":
     """The same for torch, on the CPU."""
+    import torch  # here, since processes that make heads have no use for it
+
     return torch.Generator().manual_seed(_number(key) >> 65)  # 63 bits
 
 

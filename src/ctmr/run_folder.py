@@ -56,6 +56,9 @@ class RunFolder:
             stream.truncate(0)
             stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
             stream.flush()
+            for place in (self.path, self.checkpoints, self.samples):
+                for half in place.glob(".*.tmp"):  # of a process that was killed while it wrote
+                    half.unlink(missing_ok=True)
             yield
 
     def require_new(self) -> None:

@@ -33,7 +33,7 @@ class Scale:
         """(height, width) in pixels at this scale, aspect kept.
 
         Raises:
-            DataError: If one side would be more than 8 times the other, or 8 times `short_side`.
+            DataError: If one side would be more than 8 times the other or `short_side`, or less than an 8th of it.
         """
         if self.pixel_mm is None or spacing_mm is None:
             zoom = self.short_side / min(height, width)
@@ -44,10 +44,11 @@ class Scale:
                 max(1, round(rows_mm / self.pixel_mm)),
                 max(1, round(columns_mm / self.pixel_mm)),
             )
-        if max(shape) > MAX_ASPECT * min(*shape, self.short_side):
+        longest, shortest = MAX_ASPECT * self.short_side, self.short_side // MAX_ASPECT
+        if max(shape) > min(MAX_ASPECT * min(shape), longest) or min(shape) < shortest:
             raise DataError(
                 f"expected an image at most {MAX_ASPECT} times as long as wide, and at most"
-                f" {MAX_ASPECT * self.short_side} pixels at the model's scale: found {height} x"
+                f" {longest} pixels (at least {shortest}) a side at the model's scale: found {height} x"
                 f" {width} pixels, {shape[0]} x {shape[1]} at that scale",
                 fix="crop the image, or correct its spacing_mm in ctmr.json",
             )

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from ctmr.errors import DataError, OutputError, printable
-from ctmr.files import replacing, write_json
+from ctmr.files import write_bytes, write_json
 from ctmr.intensity import FloatArray
 from ctmr.pixels import Depth, Format, decode, encode, luma
 from ctmr.scale import Spacing
@@ -149,12 +149,13 @@ def write_scan(path: Path | str, scan: Image) -> None:
     """Write a scan in the format of the suffix; one in HU gets a `ctmr.json` beside it that says so.
 
     Raises:
-        OutputError: If the format cannot hold the scan, or the file cannot be written.
+        OutputError: If the format cannot hold the scan, images of another unit are there, or the file cannot be
+            written.
     """
     path = Path(path)
-    write_image(path, scan)
-    if scan.unit == "HU" or scan.spacing_mm is not None:
-        add_image_info(path.parent, scan.unit, {path.name: scan.spacing_mm})
+    content = _encoded(path, scan)
+    add_image_info(path.parent, scan.unit, {path.name: scan.spacing_mm})
+    write_bytes(path, content)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -199,6 +200,11 @@ def write_image(path: Path, image: Image) -> None:
     Raises:
         OutputError: If the format cannot hold the image, or the file cannot be written.
     """
+    write_bytes(path, _encoded(path, image))
+
+
+def _encoded(path: Path, image: Image) -> bytes:
+    """The bytes of an image file in the format of the suffix."""
     form = FORMATS.get(path.suffix.lower())
     if form is None or (form == "JPEG" and image.depth == 16):
         raise OutputError(
@@ -217,8 +223,7 @@ def write_image(path: Path, image: Image) -> None:
         raise ValueError("image values must be finite")
     rounded = np.clip(np.rint(values), 0, 2**image.depth - 1)
     stored = rounded.astype(np.uint8) if image.depth == 8 else rounded.astype(np.uint16)
-    with replacing(path) as draft:
-        draft.write_bytes(encode(stored, form))
+    return encode(stored, form)
 
 
 def read_image_info(folder: Path) -> ImageInfo:
@@ -278,13 +283,18 @@ def write_image_info(
 def add_image_info(folder: Path, unit: Unit, files: Mapping[str, Spacing | None]) -> None:
     """Say unit and spacing of some images in the `ctmr.json` of their folder, beside what it says of others.
 
+    Grey values without spacing need no `ctmr.json`.
+
     Raises:
-        OutputError: If it says another unit of the images that are there.
+        OutputError: If the unit of other images that are there is another.
     """
     existing = read_image_info(folder)
     written_as = (unit, HU_SLOPE, HU_INTERCEPT) if unit == "HU" else (unit, 1.0, 0.0)
     stated = existing.unit, existing.slope, existing.intercept
-    if (folder / INFO_NAME).exists() and stated != written_as:
+    others = (folder / INFO_NAME).exists() or any(
+        is_image_name(path) and path.name not in files for path in folder.glob("*")
+    )
+    if others and stated != written_as:
         raise OutputError(
             f"images written as {written_as} (unit, slope, intercept) would lie beside others of"
             f" {stated}",
@@ -292,7 +302,8 @@ def add_image_info(folder: Path, unit: Unit, files: Mapping[str, Spacing | None]
             fix="choose another folder",
         )
     known = {name: spacing for name, spacing in files.items() if spacing is not None}
-    write_image_info(folder, unit, existing.spacing_mm, {**existing.files, **known})
+    if unit == "HU" or known:
+        write_image_info(folder, unit, existing.spacing_mm, {**existing.files, **known})
 
 
 def _is_regular(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """YAML read strictly: no tags, no aliases, no key twice, at most 1 MB."""
 
+from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date 2001-99-99
         reason = " ".join(str(error).split())
         raise UsageError(f"not plain YAML ({reason})", file=source, fix="correct it") from error
     return _yaml12_float(value)
@@ -55,14 +56,17 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
+        if self.peek_event().tag is not None:  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError("tags are not allowed")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = {str(key) for key in keys if keys.count(key) > 1}
-        if repeated:
-            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(repeated))}")
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        if len(mapping) < len(keys):
+            repeated = sorted(str(key) for key, count in Counter(keys).items() if count > 1)
+            raise yaml.YAMLError(f"key given twice: {', '.join(repeated)}")
+        return mapping
 
 
 def _yaml12_float(value: Any) -> Any:

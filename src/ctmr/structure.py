@@ -11,8 +11,9 @@ from torch import Tensor, nn
 # The eight neighbourhoods compared with a pixel's own, at this distance in pixels.
 DISTANCE = 2
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
-# Floor of the variance that scales differences, in [-1, 1] units squared: below it lies noise.
-NOISE_VARIANCE = 0.003
+# Floor of the variance that scales differences, in [-1, 1] units squared: weaker edges, those of grey and white
+# matter among them, count less, since CT hardly has them.
+FLOOR = 0.1
 
 
 def descriptor(images: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def descriptor(images: Tensor) -> Tensor:
         torch.cat(differences, dim=1).square(), (1, 1, 1, 1), mode="replicate"
     )
     distance = nn.functional.avg_pool2d(squared, 3, stride=1)  # (B, 8, H, W)
-    variance = distance.mean(dim=1, keepdim=True).clamp_min(NOISE_VARIANCE)
+    variance = distance.mean(dim=1, keepdim=True).clamp_min(FLOOR)
     return torch.exp(-distance / variance)
 
 

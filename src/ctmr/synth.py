@@ -1,20 +1,21 @@
 """A data folder of synthetic heads: unpaired training images, paired test images, and the truth."""
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ctmr.errors import OutputError, UsageError
-from ctmr.files import write_json
+from ctmr.errors import ResourceError, UsageError
+from ctmr.files import require_empty, write_json
 from ctmr.intensity import FloatArray
 from ctmr.randomness import stream
+from ctmr.scale import Spacing
 from ctmr.scan import Image, write_image, write_image_info
 from ctmr.synthetic import LESIONS, Head, synthesise_head
 
@@ -23,6 +24,8 @@ HEIGHTS_MM = tuple(float(height) for height in range(120, 20, -10))
 SLICE_MM = 5.0
 FIELD_OF_VIEW_MM = (220.0, 260.0)
 TEST_SHARE = 0.5  # test subjects for each training subject of one modality, at least 2
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -78,33 +81,48 @@ def write_heads(
     ):
         if not low <= value <= high:
             raise UsageError(f"{name} must be {low} to {high}: got {value}", fix=f"change --{name}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError("expected a new or empty folder", file=out, fix="choose another OUT")
+    require_empty(out)
     people = _people(subjects, seed, lesions)
-    spacings: dict[str, dict[str, tuple[float, float]]] = {}
+    counts = _write_infos(out, people, size)  # first: no CT lies there without its HU
     said = []
-    with ProcessPoolExecutor(_processes(len(people)), get_context("forkserver")) as pool:
-        jobs = [pool.submit(_write_subject, out, person, size, sequence) for person in people]
-        for n, job in enumerate(jobs):
-            about, spacing = job.result()
-            said.append(about)
-            for folder in _folders(people[n].split):
-                names = {
-                    f"{people[n].name}_slice-{i:02d}.png": spacing for i in range(len(HEIGHTS_MM))
-                }
-                spacings.setdefault(folder, {}).update(names)
-            if progress is not None:
-                progress(n + 1, len(people))
+    jobs = ((out, person, size, sequence) for person in people)
+    for about in _in_processes(_write_subject, list(jobs)):
+        said.append(about)
+        if progress is not None:
+            progress(len(said), len(people))
+    write_json(out / "subjects.json", {"sequence": sequence, "seed": seed, "subjects": said})
+    return counts
+
+
+def _write_infos(out: Path, people: Sequence[Subject], size: int) -> dict[str, int]:
+    """Write the `ctmr.json` of every folder; return how many images each will hold."""
+    spacings: dict[str, dict[str, Spacing]] = {}
+    for person in people:
+        for folder in _folders(person.split):
+            names = (_file_name(person, i) for i in range(len(HEIGHTS_MM)))
+            spacings.setdefault(folder, {}).update(dict.fromkeys(names, _spacing(person, size)))
     for folder, files in spacings.items():
         unit: Literal["HU", "grey"] = "HU" if folder.endswith("ct") else "grey"
         write_image_info(out / folder, unit, files=files)
-    write_json(out / "subjects.json", {"sequence": sequence, "seed": seed, "subjects": said})
     return {folder: len(files) for folder, files in sorted(spacings.items())}
 
 
-def _processes(jobs: int) -> int:
-    """Processes for that many heads; one head at 256 pixels takes about 1 GB."""
-    return max(1, min(jobs, os.cpu_count() or 1, 8))
+def _in_processes(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]
+) -> Iterator[Result]:
+    """`function(*job)` of all, in order; one head at 256 pixels takes about 1 GB."""
+    processes = max(1, min(len(jobs), os.cpu_count() or 1, 8))
+    pool = ProcessPoolExecutor(processes, get_context("forkserver"))
+    try:
+        for future in [pool.submit(function, *job) for job in jobs]:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ResourceError(
+            "a process that made heads was killed, perhaps for want of memory",
+            fix="free memory, or make smaller heads with --size",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _people(subjects: int, seed: int, lesions: float) -> list[Subject]:
@@ -136,43 +154,43 @@ def _folders(split: str) -> tuple[str, ...]:
     return own, "truth/ct", "truth/mr", "truth/mask"
 
 
+def _file_name(person: Subject, i: int) -> str:
+    return f"{person.name}_slice-{i:02d}.png"
+
+
+def _spacing(person: Subject, size: int) -> Spacing:
+    """Pixel size in mm: the field of view differs between subjects."""
+    view = float(stream(person.seed, "field of view").uniform(*FIELD_OF_VIEW_MM))
+    return round(view / size, 4), round(view / size, 4)
+
+
 def _write_subject(
     out: Path, person: Subject, size: int, sequence: Literal["t1", "t2"]
-) -> tuple[dict[str, object], tuple[float, float]]:
-    """Write one subject's slices; return what `subjects.json` says of it, and its spacing."""
-    view = float(stream(person.seed, "field of view").uniform(*FIELD_OF_VIEW_MM))
-    spacing = round(view / size, 4)
+) -> dict[str, object]:
+    """Write one subject's slices; return what `subjects.json` says of it."""
+    spacing = _spacing(person, size)
     head = synthesise_head(
         person.seed,
         shape=(size, size, len(HEIGHTS_MM)),
-        spacing_mm=(spacing, spacing, SLICE_MM),
+        spacing_mm=(*spacing, SLICE_MM),
         sequence=sequence,
         lesions=person.lesions,
         heights_mm=HEIGHTS_MM,
     )
-    images = _images(head, (spacing, spacing))
+    images = _images(head, spacing)
     for folder in _folders(person.split):
-        (out / folder).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images[folder.rpartition("/")[2]]):
-            write_image(out / folder / f"{person.name}_slice-{i:02d}.png", image)
-    about: dict[str, object] = {
+            write_image(out / folder / _file_name(person, i), image)
+    return {
         "name": person.name,
         "seed": person.seed,
         "group": person.split,
-        "spacing_mm": spacing,
-        "lesions": [
-            {
-                "kind": lesion.kind,
-                "centre_mm": list(lesion.centre_mm),
-                "radius_mm": lesion.radius_mm,
-            }
-            for lesion in head.lesions
-        ],
+        "spacing_mm": spacing[0],
+        "lesions": [asdict(lesion) for lesion in head.lesions],
     }
-    return json.loads(json.dumps(about)), (spacing, spacing)
 
 
-def _images(head: Head, spacing: tuple[float, float]) -> dict[str, list[Image]]:
+def _images(head: Head, spacing: Spacing) -> dict[str, list[Image]]:
     """A head's axial slices, front at the top and the patient's right at the left.
 
     MR goes to 8 bits as scanner exports do: the head's 99.5 percentile becomes 230.

@@ -17,10 +17,10 @@ from torch import Tensor
 from ctmr import checkpoint, losses
 from ctmr.checkpoint import TrainState, new_state
 from ctmr.config import Config, LossConfig, schedule_steps
-from ctmr.cyclegan import gaussian_noise
+from ctmr.cyclegan import check_size, gaussian_noise
 from ctmr.dataset import UnpairedSlices, loader
 from ctmr.distributed import Runtime
-from ctmr.errors import CheckpointError, DivergedError, Stopped
+from ctmr.errors import CheckpointError, DivergedError, Stopped, UsageError
 from ctmr.model import load_weights, save_model
 from ctmr.prepare import prepare
 from ctmr.provenance import check_config, model_about, run_about
@@ -84,7 +84,7 @@ def train_step(
         The losses, detached, under the names of `log.jsonl`.
     """
     model, rng = state.model, stream(seed, "history", state.step)
-    zero = x.new_zeros(())
+    zero = kept = x.new_zeros(())
 
     # Generators: minimise (4); D_X and D_Y get no gradient.
     with autocast():
@@ -99,7 +99,8 @@ def train_step(
         gan, cyc, idt, cycle_weight=loss.cycle, identity_weight=loss.identity
     )  # (4)
     if loss.structure > 0:
-        loss_g = loss_g + loss.structure * structure(x, images.fake_y, y, images.fake_x)
+        kept = structure(x, images.fake_y, y, images.fake_x)  # not in the paper
+        loss_g = loss_g + loss.structure * kept
     state.optimiser_g.zero_grad()
     torch.autograd.backward(loss_g, inputs=model.generator_parameters())
     state.optimiser_g.step()
@@ -120,6 +121,7 @@ def train_step(
         "gan": gan.detach(),
         "cycle": cyc.detach(),
         "identity": idt.detach(),
+        "structure": kept.detach(),
         "loss_d_ct": loss_d_x.detach(),
         "loss_d_mr": loss_d_y.detach(),
     }
@@ -159,11 +161,18 @@ def train(
     Raises:
         CtmrError: See `ctmr.errors`; `Stopped` after SIGINT or SIGTERM, with a checkpoint written.
     """
+    check_size(config)
+    if resume and init is not None:
+        raise UsageError("--resume and --init exclude each other", fix="leave out one of them")
+    if stop_after is not None and stop_after < 1:
+        raise UsageError(f"--stop-after must be at least 1: found {stop_after}", fix="raise it")
     folder = RunFolder(Path(run))
     if not resume:
         folder.require_new()
     store = prepare(Path(data), config.data)
     with folder.locked(), StopSignals() as signals:
+        if not resume:
+            folder.require_new()  # preparing takes time, in which another process can have trained
         # Start fresh, from a model's weights, or where the run was.
         runtime = Runtime(config.train.precision)
         state = new_state(config, runtime.device)

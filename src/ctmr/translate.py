@@ -1,24 +1,22 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ctmr.cyclegan import Direction
+from ctmr.cyclegan import Direction, Modality
 from ctmr.engine import run_generator
 from ctmr.errors import DataError
-from ctmr.intensity import FloatArray, Intensity
+from ctmr.intensity import FloatArray
 from ctmr.model import NOTICE, Model, read_model
 from ctmr.pixels import luma
 from ctmr.quality import Quality, judge
-from ctmr.scale import Scale, resize
+from ctmr.scale import resize
 from ctmr.scan import Encoding, Image
 
-Modality = Literal["ct", "mr"]
 DIRECTION_TO: dict[Modality, Direction] = {"mr": "ct-to-mr", "ct": "mr-to-ct"}
 OTHER: dict[Modality, Modality] = {"mr": "ct", "ct": "mr"}
 
@@ -35,15 +33,11 @@ class Translator:
         self.model = model
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._generators = {d: g.to(self.device) for d, g in model.generators.items()}
-        self._scale = Scale(**model.about["scale"])
-        self._intensities: dict[str, dict[Encoding, Intensity]] = {
-            modality: {name: _intensity(said) for name, said in by_encoding.items()}
-            for modality, by_encoding in model.about["intensities"].items()
-        }
+        self._scale, self._intensities = model.card.scale, model.card.intensities
 
     def __repr__(self) -> str:
-        network = self.model.network
-        return f"Translator({network.generator}, {self._scale}, sha256 {self.model.sha256[:16]})"
+        card = self.model.card
+        return f"Translator({card.network.generator}, {card.scale}, sha256 {card.sha256[:16]})"
 
     def translate(self, scan: Image, to: Modality) -> Image:
         """Translate an image; the result has its size, its spacing and, where the target has it, its depth.
@@ -67,8 +61,7 @@ class Translator:
         if cycle:
             back = run_generator(self._generators[DIRECTION_TO[OTHER[to]]], translated)
             error = float(np.abs(back - unit).mean() / 2)
-        training = self.model.about["training"][OTHER[to]]
-        quality = judge(unit, training["ranges"], error, training["cycle_error"])
+        quality = judge(unit, self.model.card.training[OTHER[to]], error)
         return self._from_unit(translated, scan, to), quality
 
     def to_unit(self, scan: Image, modality: Modality) -> FloatArray:
@@ -86,7 +79,7 @@ class Translator:
                 fix="convert the image"
                 + (", or say its HU in a ctmr.json (docs/data.md)" if "HU" in known else ""),
             )
-        array, channels = scan.array, self.model.data.channels
+        array, channels = scan.array, self.model.card.data.channels
         if channels == 1 and array.ndim == 3:
             array = luma(array)
         height, width = array.shape[:2]
@@ -133,11 +126,11 @@ class Translator:
         intensity = self._intensities[to][encoding]
         return {
             "notice": NOTICE,
-            "model_sha256": self.model.sha256,
+            "model_sha256": self.model.card.sha256,
             "direction": DIRECTION_TO[to],
             "unit": intensity.unit,
             "range": [intensity.low, intensity.high],
-            "scale": self.model.about["scale"],
+            "scale": asdict(self._scale),
             "precision": "float32",
             "seconds": round(seconds, 4),
             "quality": quality.as_json(),
@@ -151,7 +144,3 @@ def load_model(path: Path | str) -> Translator:
         CheckpointError: If there is no model, or it is damaged or of another version.
     """
     return Translator(read_model(Path(path)))
-
-
-def _intensity(said: Mapping[str, Any]) -> Intensity:
-    return Intensity(said["unit"], tuple(said["values"]), tuple(said["levels"]))

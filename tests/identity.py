@@ -1,0 +1,80 @@
+"""A model whose generators return what they are given, so that all around them can be seen."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ctmr.config import load_config
+from ctmr.intensity import Intensity, ct_window
+from ctmr.model import Card, Model
+from ctmr.quality import Usual
+from ctmr.scale import Scale
+from ctmr.translate import Translator
+
+GREY_8 = Intensity("grey", (0.0, 255.0))
+HU = ct_window("wide")
+# As many levels as HU has, so that HU -1024..3071 become grey 0..4095.
+GREY_12 = Intensity("grey", (0.0, 4095.0))
+
+
+class Identity(nn.Module):
+    """A generator that changes nothing."""
+
+    multiple = 4
+    smallest = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device_holder = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Inverse(Identity):
+    """A generator that turns black into white."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -x
+
+
+def translator(
+    *,
+    ct: dict[str, Intensity] | None = None,
+    mr: dict[str, Intensity] | None = None,
+    scale: Scale | None = None,
+    channels: int = 1,
+    generator: type[Identity] = Identity,
+    usual: Usual | None = None,
+    patients: str | None = None,
+) -> Translator:
+    """The translator of an identity model; by default of 8-bit CT and MR at a short side of 64 pixels."""
+    config = load_config("small", overrides=["data.size=32"])
+    usual = usual or Usual({}, 1.0)
+    data = config.data.model_copy(update={"channels": channels, "patient_pattern": patients})
+    card = Card(
+        format=1,
+        sha256="0" * 64,
+        network=config.network,
+        data=data,
+        scale=scale or Scale(64),
+        intensities={"ct": ct or {"8-bit": GREY_8}, "mr": mr or {"8-bit": GREY_8}},
+        training={"ct": usual, "mr": usual},
+        provenance={},
+        files={},
+    )
+    generators: Any = {"ct-to-mr": generator().eval(), "mr-to-ct": generator().eval()}
+    return Translator(Model(generators, {}, card))
+
+
+def smooth_head(height: int, width: int, low: float = 0, high: float = 255) -> np.ndarray:
+    """A smooth image like a slice of a head, from `low` to `high`, whatever its size the same picture (H, W)."""
+    rows = (np.arange(height)[:, None] + 0.5) / height * 2 - 1
+    columns = (np.arange(width)[None] + 0.5) / width * 2 - 1
+    radius = np.hypot(rows / 0.85, columns / 0.7)
+    shell = np.exp(-(((radius - 0.9) / 0.08) ** 2))
+    brain = 0.45 / (1 + np.exp((radius - 0.8) / 0.04)) * (1 + 0.3 * np.cos(9 * rows + 4 * columns))
+    image = np.clip(shell + brain, 0, 1)
+    return (low + (high - low) * image).astype(np.float32)

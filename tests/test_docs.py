@@ -1,0 +1,264 @@
+"""The documentation does what it says: every block of commands runs here, or says why it does not.
+
+    python tests/test_docs.py
+
+writes the table of settings in docs/training.md anew.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+
+from ctmr.cli import app
+from ctmr.config import RESUMABLE, Config
+from ctmr.intensity import CT_WINDOWS
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINING = ROOT / "docs" / "training.md"
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = ("bash", "console", "python")
+
+SMALLER = (
+    "data.size=32",
+    "network.filters=4",
+    "network.blocks=1",
+    "network.discriminator_filters=4",
+)
+SET = " ".join(f"--set {setting}" for setting in SMALLER)
+# What `<!-- run reduced -->` appends to a line of bash that begins so, and to `overrides=[...]` in Python.
+REDUCED = {
+    "ctmr train": f" --steps 4 {SET}",
+    "ctmr prepare": f" {SET}",
+    "ctmr synth": " --subjects 1 --size 48",
+}
+REDUCED_PYTHON = "".join(f", {setting!r}" for setting in ("train.steps=4", *SMALLER))
+
+# A block, with the comment on the line before it.
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<mark>(?:run|not run)\b.*?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+SETTINGS = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+
+
+class Block(NamedTuple):
+    """A fenced block of code of a document."""
+
+    path: Path
+    line: int
+    language: str
+    code: str
+    mark: str
+
+    @property
+    def runs(self) -> bool:
+        return not self.mark.startswith("not run")
+
+    @property
+    def place(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    text = path.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        if match["language"] in LANGUAGES:
+            line = text.count("\n", 0, match.start("code"))
+            yield Block(path, line, match["language"], match["code"], match["mark"] or "")
+
+
+BLOCKS = {path: list(blocks(path)) for path in DOCS}
+RUN = [path for path, found in BLOCKS.items() if any(block.runs for block in found)]
+
+
+def reduced(block: Block) -> str:
+    """The block's code, made tiny if its mark says so; of a console only what is typed."""
+    lines = block.code.splitlines()
+    if block.language == "console":
+        lines = [line[2:] for line in lines if line.startswith("$ ")]
+    if block.mark != "run reduced":
+        return "\n".join(lines)
+    if block.language == "python":
+        return re.sub(r"overrides=\[([^]]*)", rf"overrides=[\1{REDUCED_PYTHON}", block.code)
+    smaller = []
+    for line in lines:
+        more = next((options for start, options in REDUCED.items() if line.startswith(start)), "")
+        command, arrow, target = line.partition(" > ")
+        smaller.append(command + more + arrow + target)
+    return "\n".join(smaller)
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path,
+    tiny_data: Path,
+    tiny_pairs: Path,
+    tiny_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder with the DATA, PAIRS and MODEL that the documents speak of."""
+    for name, source in {
+        "DATA": tiny_data,
+        "PAIRS": tiny_pairs,
+        "MODEL": tiny_run / "model",
+    }.items():
+        shutil.copytree(source, tmp_path / name)
+    for folder in ("testA", "testB"):
+        shutil.copy(
+            min((tmp_path / "DATA" / folder).iterdir()), tmp_path / "DATA" / folder / "0001.png"
+        )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
+@pytest.mark.usefixtures("place")
+def test_the_commands_of_a_document_run_from_top_to_bottom(path: Path) -> None:
+    for block in BLOCKS[path]:
+        if not block.runs:
+            continue
+        code = reduced(block)
+        if block.language == "python":
+            exec(compile(code, block.place, "exec"), {"__name__": "__main__"})
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, f"{block.place}: {code}\n{done.stdout}{done.stderr}"
+
+
+def test_every_block_runs_or_says_why_not() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCS)
+    fences = re.findall(rf"^[ >]*```(?:{'|'.join(LANGUAGES)}).*$", text, re.MULTILINE)
+    every = [block for found in BLOCKS.values() for block in found]
+    executed = [block for block in every if block.runs]
+    marked = [block for block in every if re.fullmatch(r"not run: \S.{8,}", block.mark)]
+    unclear = [b.place for b in every if b.mark not in ("", "run reduced") and b not in marked]
+    assert unclear == [], "expected no mark, `run reduced` or `not run: REASON`"
+    assert len(executed) + len(marked) == len(every) == len(fences)
+    assert len(executed) >= 6
+    assert len(re.findall("<!-- (?:run|not run)", text)) == sum(b.mark != "" for b in every) + 2, (
+        "a mark must stand on the line before its block (two are explained in CONTRIBUTING.md)"
+    )
+
+
+def test_no_command_hides_in_a_block_that_is_not_run() -> None:
+    for path in DOCS:
+        for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
+            if match["language"] not in LANGUAGES:
+                assert not re.search(
+                    r"^\$? ?(ctmr|make|pip|python) ", match["code"], re.MULTILINE
+                ), path
+
+
+def spoken_commands() -> Iterator[tuple[str, str]]:
+    """Every `ctmr ...` in a block of bash or in a span of code, with its document."""
+    for path in DOCS:
+        for span in re.findall(r"`(ctmr [a-z][^`\n]*)`", path.read_text(encoding="utf-8")):
+            yield path.name, span
+        for block in BLOCKS[path]:
+            if block.language != "python":
+                for line in reduced(block).splitlines():
+                    if line.startswith("ctmr "):
+                        yield block.place, line
+
+
+def test_commands_and_options_in_the_documents_exist() -> None:
+    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    checked = 0
+    for place, line in spoken_commands():
+        words = shlex.split(line, comments=True)
+        assert words[1] in commands, f"{place}: {line}"
+        known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+        asked = {word for word in words[2:] if word.startswith("--")}
+        assert asked <= known | {"--help"}, f"{place}: {line}"
+        checked += 1
+    assert checked > 20
+
+
+def test_python_example_of_the_readme_has_at_most_15_lines() -> None:
+    examples = [b for b in BLOCKS[ROOT / "README.md"] if b.language == "python"]
+    assert len(examples) == 1
+    assert len(examples[0].code.splitlines()) <= 15
+
+
+def heading_anchor(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_within_the_documents_lead_somewhere() -> None:
+    broken = []
+    for path in [*DOCS, ROOT / "CHANGELOG.md"]:
+        for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
+            file = (path.parent / target) if target else path
+            if not file.exists():
+                broken.append(f"{path.name}: {target}")
+            elif anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                if anchor not in map(heading_anchor, headings):
+                    broken.append(f"{path.name}: {target}#{anchor}")
+    assert broken == []
+
+
+def settings_table() -> str:
+    """The table of settings, from the fields of `Config`, their ranges and their docstrings."""
+    schema = Config.model_json_schema()
+    rows = ["| key | values | meaning | on `--resume` |", "|---|---|---|---|"]
+
+    def add(prefix: str, properties: dict[str, Any]) -> None:
+        for name, its in properties.items():
+            if "$ref" in its:
+                add(f"{name}.", schema["$defs"][its["$ref"].rpartition("/")[2]]["properties"])
+                continue
+            key = prefix + name
+            may_change = "may change" if key in RESUMABLE else ""
+            rows.append(f"| `{key}` | {values(its)} | {its['description']} | {may_change} |")
+
+    add("", schema["properties"])
+    return "\n".join(rows) + "\n"
+
+
+def values(its: dict[str, Any]) -> str:
+    """The values a setting may have, in words."""
+    if "anyOf" in its:
+        return ", or ".join(values(one) for one in its["anyOf"])
+    if "enum" in its:
+        return ", ".join(f"`{value}`" for value in its["enum"])
+    kind = its["type"]
+    if kind in ("null", "boolean", "string"):
+        return {"null": "`null`", "boolean": "`true`, `false`", "string": "text"}[kind]
+    if kind == "integer":
+        high = its["maximum"] if "maximum" in its else its["exclusiveMaximum"] - 1
+        return f"{its['minimum']} to {high}".replace(str(2**63 - 1), "2^63 - 1")
+    above = f">= {its['minimum']:g}" if "minimum" in its else f"> {its['exclusiveMinimum']:g}"
+    below = f"<= {its['maximum']:g}" if "maximum" in its else f"< {its['exclusiveMaximum']:g}"
+    return f"number {above}, {below}"
+
+
+def test_windows_in_the_documents_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, knots in CT_WINDOWS.items():
+        row = f"| `{name}` | " + ", ".join(f"{hu:g} -> {level:g}" for hu, level in knots) + " |"
+        assert row in text
+
+
+def test_table_of_settings_is_that_of_the_configuration() -> None:
+    found = SETTINGS.findall(TRAINING.read_text(encoding="utf-8"))
+    assert found == [settings_table()], "run `python tests/test_docs.py` to write it anew"
+
+
+if __name__ == "__main__":
+    written = SETTINGS.sub(lambda _: settings_table(), TRAINING.read_text(encoding="utf-8"))
+    TRAINING.write_text(written, encoding="utf-8")

@@ -1,0 +1,131 @@
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ctmr.errors import OutputError
+from ctmr.files import replacing, require_empty, sync, write_bytes, write_json, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_text_is_written_as_utf8_and_its_folder_is_made(tmp_path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "Ähre\n")
+    assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "Ähre\n".encode()
+    assert names(tmp_path / "a" / "b") == ["c.txt"]
+
+
+def test_text_takes_the_place_of_an_older_one(tmp_path):
+    write_text(tmp_path / "a.txt", "old and longer")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    write_bytes(tmp_path / "a.bin", b"\xff\x00\n")
+    assert (tmp_path / "a.bin").read_bytes() == b"\xff\x00\n"
+
+
+def test_json_is_ascii_so_that_any_file_name_fits(tmp_path):
+    value = {"name": b"\xff.png".decode(errors="surrogateescape"), "values": ["ä", 2.5, None]}
+    write_json(tmp_path / "a.json", value)
+    content = (tmp_path / "a.json").read_bytes()
+    assert content.isascii()
+    assert content.endswith(b"}\n")
+    assert json.loads(content) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_with_nan_is_refused_and_the_old_file_stays(tmp_path, value):
+    (tmp_path / "a.json").write_text("old")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"psnr": value})
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()])
+def test_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    (tmp_path / "a.txt").write_text("old")
+
+    def write():
+        with replacing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_failure_to_sync_is_an_output_error_and_the_old_file_stays(tmp_path, monkeypatch, number):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "a.txt").write_text("old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=os.strerror(number)):
+        write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_folder_that_is_a_file_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/a\.txt: cannot write it .*Fix: check free space"):
+        write_text(tmp_path / "file" / "a.txt", "new")
+
+
+def test_place_that_is_a_folder_is_an_output_error(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OutputError, match="cannot write it"):
+        write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_file_is_synced_before_it_takes_its_place_and_the_folder_after(tmp_path, monkeypatch):
+    """The order that a power cut cannot undo (faults.md, R4)."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        events.append(
+            f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).suffix or 'folder'}"
+        )
+        fsync(descriptor)
+
+    def noted_replace(old, new):
+        events.append("replace")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_text(tmp_path / "a.txt", "new")
+    assert events == ["fsync .tmp", "replace", "fsync folder"]
+
+
+def test_sync_of_a_file_that_is_not_there_fails(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        sync(tmp_path / "a.txt")
+
+
+def test_new_or_empty_folder_may_be_written(tmp_path):
+    require_empty(tmp_path / "new")
+    require_empty(tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["full", "full/file"])
+def test_folder_that_holds_something_and_a_file_are_refused(tmp_path, place):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    with pytest.raises(
+        OutputError, match=r"expected a new or empty folder\. Fix: choose another OUT"
+    ):
+        require_empty(tmp_path / place)

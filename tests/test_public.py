@@ -1,0 +1,71 @@
+"""`import ctmr` and the start of the program, each in a fresh interpreter in which warnings are errors."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ctmr
+
+MODULES = sorted(path.stem for path in Path(ctmr.__file__).parent.glob("*.py"))
+
+
+def python(script: str) -> str:
+    """What the script prints, on both streams."""
+    command = [sys.executable, "-W", "error", "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+def test_public_names_are_sorted_and_there():
+    assert ctmr.__all__ == sorted(ctmr.__all__)
+    assert len(ctmr.__all__) == len(set(ctmr.__all__)) <= 20
+    for name in ctmr.__all__:
+        assert callable(getattr(ctmr, name))
+    assert ctmr.__version__.count(".") == 2
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'ctmr' has no attribute 'translat'"):
+        _ = ctmr.translat
+
+
+def test_names_of_the_contract_are_functions_whatever_was_imported_before():
+    for module in MODULES:
+        importlib.import_module(f"ctmr.{module}" if module != "__init__" else "ctmr")
+    from ctmr import evaluate, load_model, read_scan, synthesise_head, train, write_scan
+
+    for function in (evaluate, load_model, read_scan, synthesise_head, train, write_scan):
+        assert type(function).__name__ == "function"
+
+
+def test_no_module_is_called_like_a_public_name():
+    assert not set(MODULES) & set(ctmr.__all__)
+
+
+def test_import_loads_neither_torch_nor_matplotlib_and_prints_nothing():
+    script = "import sys, ctmr; assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)"
+    assert python(script) == ""
+
+
+def test_help_does_not_load_torch():
+    script = """
+import sys
+from ctmr.cli import main
+for arguments in (["--help"], ["train", "--help"]):
+    sys.argv = ["ctmr", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        assert ended.code == 0
+assert not {"torch", "matplotlib"} & set(sys.modules)
+"""
+    assert python(script).count("Usage: ctmr") == 2
+
+
+def test_no_module_prints_or_warns_when_it_is_imported():
+    names = [f"ctmr.{module}" for module in MODULES if module != "__init__"]
+    assert python(f"import {', '.join(names)}") == ""
