@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 TORCH ?=
-MINUTES ?= 6
+MINUTES ?= 7
 OUT ?= runs/demo
 
 BIN := .venv/bin

@@ -185,7 +185,7 @@ def test_hu_go_through_the_ct_window(data, tmp_path):
     store = prepare(data, CONFIG, tmp_path / "store")
     assert store.intensities["ct"] == {"HU": ct_window("piecewise")}
     column = store.slice("train", "ct", 0)[:, 0, 0]
-    assert column[[0, 35]] == pytest.approx([-0.5, 0.0], abs=2e-5)
+    assert column[[0, 35]] == pytest.approx([-0.7, -0.2], abs=2e-5)
 
 
 def test_commonest_encoding_comes_first_and_a_mixture_is_told(data, tmp_path, caplog):

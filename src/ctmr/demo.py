@@ -47,7 +47,12 @@ def run_demo(
     write_heads(data, subjects=SUBJECTS, seed=seed, size=SIZE, progress=progress("heads"))
     config = load_config(
         "small",
-        overrides=(f"seed={seed}", f"data.patient_pattern={PATIENTS}", "train.sample_every=250"),
+        overrides=(
+            f"seed={seed}",
+            f"data.patient_pattern={PATIENTS}",
+            "train.sample_every=250",
+            "train.log_every=5",
+        ),
     )
     config = with_steps(config, steps_in(minutes, config, data), None)
     say(f"training {config.train.steps} steps; sample grids appear in {folder.samples}")

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 # The eight neighbourhoods compared with a pixel's own, at this distance in pixels.
 DISTANCE = 2
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
-# Floor of the variance that scales differences, in [-1, 1] units squared: weaker edges, those of grey and white
-# matter among them, count less, since CT hardly has them.
-FLOOR = 0.1
+# Floor of the variance that scales differences, in [-1, 1] units squared: below it lies noise.
+FLOOR = 0.005
 
 
 def descriptor(images: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ctmr.synthetic import LESIONS, Head, synthesise_head
 # Axial slices of a head, in mm below its top: from the vault down to the skull base.
 HEIGHTS_MM = tuple(float(height) for height in range(120, 20, -10))
 SLICE_MM = 5.0
-FIELD_OF_VIEW_MM = (220.0, 260.0)
+FIELD_OF_VIEW_MM = (210.0, 240.0)
 TEST_SHARE = 0.5  # test subjects for each training subject of one modality, at least 2
 
 Result = TypeVar("Result")

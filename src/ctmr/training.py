@@ -209,7 +209,7 @@ def train(
             if observer is not None:
                 observer(row, total)
             step, ends = state.step, state.step == last or signals.received is not None
-            if ends or step % config.train.log_every == 0:
+            if step == total or step % config.train.log_every == 0:
                 folder.append_log(row)
                 samples.log(row)
             if ends or step % config.train.checkpoint_every == 0:
