@@ -138,6 +138,15 @@ def test_monotone_map_sees_the_head_only(tmp_path):
     assert np.abs(answer - mr / 2)[:16].max() <= 0.5
 
 
+def test_values_that_break_the_order_share_the_mean_of_their_pixels(tmp_path):
+    mr, ct = np.full((SIZE, SIZE), 10.0), np.zeros((SIZE, SIZE))
+    mr[16:], ct[16:] = 20, 100  # 512 pixels each
+    mr[:4], ct[:4] = 30, 60  # 128 pixels that fall
+    naive = fit_naive(pairs(tmp_path, a=(ct, mr)), "ct")
+    answer = naive.answers(source(np.full((SIZE, SIZE), 20.0)), "8-bit", None)["monotone map"]
+    assert answer[0, 0] == pytest.approx((512 * 100 + 128 * 60) / 640)
+
+
 def test_source_of_one_value_has_a_map(tmp_path):
     naive = fit_naive(pairs(tmp_path, a=(noise(1), np.full((SIZE, SIZE), 7.0))), "ct")
     answer = naive.answers(source(noise(2)), "8-bit", None)["monotone map"]

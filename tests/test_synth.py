@@ -15,8 +15,8 @@ from ctmr.cli import app
 from ctmr.errors import OutputError, ResourceError, UsageError
 from ctmr.pixels import COMMENT
 from ctmr.scan import read_image, read_scan
-from ctmr.synth import FIELD_OF_VIEW_MM, HEIGHTS_MM, write_heads
-from ctmr.synthetic import LESIONS
+from ctmr.synth import FIELD_OF_VIEW_MM, HEIGHTS_MM, SLICE_MM, write_heads
+from ctmr.synthetic import LESIONS, synthesise_head
 
 SIZE, SEED = 48, 1
 SLICES = len(HEIGHTS_MM)
@@ -140,7 +140,22 @@ def test_mask_takes_the_head_and_no_air(heads):
         assert ct[mask == 0].mean() < -800
 
 
-def test_face_is_at_the_top_of_an_image_and_slices_go_upwards(heads):
+def test_face_is_at_the_top_and_the_patients_right_at_the_left(heads):
+    subject = about(heads)[0]
+    head = synthesise_head(
+        subject["seed"],
+        shape=(SIZE, SIZE, SLICES),
+        spacing_mm=(subject["spacing_mm"], subject["spacing_mm"], SLICE_MM),
+        lesions=[lesion["kind"] for lesion in subject["lesions"]],
+        heights_mm=HEIGHTS_MM,
+    )  # I to the right, J to the front, K up
+    ct = read_scan(heads / "train/ct" / f"{subject['name']}_slice-04.png").array
+    for row, column in ((10, 20), (24, 9), (30, 40)):
+        expected = head.ct[SIZE - 1 - column, SIZE - 1 - row, 4]
+        assert ct[row, column] == pytest.approx(max(expected, -1024), abs=0.5)
+
+
+def test_slices_go_upwards(heads):
     for name in sorted(subjects(heads / "test/mask")):
         areas = [
             (read_image(heads / "test/mask" / f"{name}_slice-{i:02d}.png").array > 0).sum()

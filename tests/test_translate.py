@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctmr import load_model, read_scan
+from ctmr import load_model, read_scan, write_scan
 from ctmr.batch import translate_files
-from ctmr.errors import CheckpointError, DataError
+from ctmr.errors import CheckpointError, DataError, OutputError
 from ctmr.intensity import Intensity
 from ctmr.scale import Scale, resize
 from ctmr.scan import Image, read_image, write_image, write_image_info
@@ -280,3 +280,40 @@ def test_scan_is_not_changed(trained):
     array = smooth_head(50, 60)
     trained.translate(Image(array, "grey", 8), to="mr")
     assert np.array_equal(array, smooth_head(50, 60))
+
+
+# read_scan, write_scan
+
+
+def test_scan_written_beside_another_is_read_back(tmp_path):
+    hu = Image(np.rint(smooth_head(30, 40, -1000, 2000)), "HU", 16, (0.4, 0.6))
+    write_scan(tmp_path / "a.png", hu)
+    write_scan(str(tmp_path / "b.tif"), Image(hu.array[:20], "HU", 16))
+    for name, array, spacing in (("a.png", hu.array, (0.4, 0.6)), ("b.tif", hu.array[:20], None)):
+        scan = read_scan(str(tmp_path / name))
+        assert (scan.unit, scan.spacing_mm) == ("HU", spacing)
+        assert np.array_equal(scan.array, array)
+
+
+def test_grey_scan_without_spacing_is_one_file(tmp_path):
+    write_scan(tmp_path / "a.png", Image(grey(20, 30), "grey", 8))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("units", [("grey", "HU"), ("HU", "grey")])
+def test_scan_of_another_unit_is_not_written_beside(tmp_path, units):
+    for name, unit in zip(("a.png", "b.png"), units, strict=True):
+        scan = Image(grey(20, 30), unit, 16)
+        if name == "a.png":
+            write_scan(tmp_path / name, scan)
+            before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        else:
+            with pytest.raises(OutputError, match="would lie beside others of"):
+                write_scan(tmp_path / name, scan)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_scan_that_cannot_be_written_leaves_no_ctmr_json(tmp_path):
+    with pytest.raises(OutputError, match="needs a suffix"):
+        write_scan(tmp_path / "a.jpg", Image(grey(20, 30), "HU", 16))
+    assert not list(tmp_path.iterdir())

@@ -24,13 +24,8 @@ class Samples:
         split: Split = "test" if all(store.count("test", m) for m in ("ct", "mr")) else "train"
         if split == "train":
             logger.warning("no test images: the sample grids show training images")
-        ct_names = [entry.name for entry in store.entries(split, "ct")]
-        mr_names = [entry.name for entry in store.entries(split, "mr")]
-        ct = _spread(len(ct_names))
-        paired = ct_names == mr_names
-        mr = ct if paired else _spread(len(mr_names))
-        self._ct = _middles(store, split, "ct", ct)
-        self._mr = _middles(store, split, "mr", mr)
+        self._ct = _middles(store, split, "ct")
+        self._mr = _middles(store, split, "mr")
         self._writer = _event_writer(folder) if tensorboard else None
 
     def draw(self, state: TrainState) -> None:
@@ -64,11 +59,11 @@ def _spread(count: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
-def _middles(store: Store, split: Split, modality: Modality, chosen: list[int]) -> list[FloatArray]:
-    """The middle square of those slices, as large as a training crop (size, size, C) in [-1, 1]."""
+def _middles(store: Store, split: Split, modality: Modality) -> list[FloatArray]:
+    """The middle squares of some slices, as large as a training crop (size, size, C) in [-1, 1]; of pairs, both."""
     size = store.index.size
     images = []
-    for i in chosen:
+    for i in _spread(store.count(split, modality)):
         image = store.slice(split, modality, i)
         top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
         images.append(image[top : top + size, left : left + size])
