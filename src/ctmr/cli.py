@@ -1,19 +1,15 @@
 """The command line: text in, one library call, text out. The only place that prints."""
 
-import json
 import logging
 import os
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ctmr.errors import CtmrError, DataError, ResourceError, UsageError, printable
+from ctmr.console import fail, outcome_of, print_evaluation, progress_bars, say, some, train_bar
+from ctmr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ctmr.config import Config
@@ -51,13 +47,13 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Show the whole system without data: synthetic heads, training, errors against the truth, report."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.demo import run_demo
 
-        with _progress() as progress:
-            found = run_demo(out, minutes=minutes, seed=seed, say=_say, progress=progress)
-        _print_evaluation(found.summary)
-        _say(f"report: {out / 'report.html'}")
+        with progress_bars() as progress:
+            found = run_demo(out, minutes=minutes, seed=seed, say=say, progress=progress)
+        print_evaluation(found.summary)
+        say(f"report: {out / 'report.html'}")
         outcome.update(found.summary, run=str(out), report=str(out / "report.html"))
 
 
@@ -74,10 +70,10 @@ def synth(
     debug: Debug = False,
 ) -> None:
     """Write synthetic heads as a data folder: unpaired training images, paired test images."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.synth import write_heads
 
-        with _progress() as progress:
+        with progress_bars() as progress:
             counts = write_heads(
                 out,
                 subjects=subjects,
@@ -88,7 +84,7 @@ def synth(
                 progress=progress("heads"),
             )
         for folder, count in counts.items():
-            _say(f"{out / folder}: {count} images")
+            say(f"{out / folder}: {count} images")
         outcome.update(out=str(out), images=counts)
 
 
@@ -103,14 +99,14 @@ def prepare(
     debug: Debug = False,
 ) -> None:
     """Prepare a data folder once; ctmr train takes the store in place of DATA."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.config import load_config
         from ctmr.prepare import prepare as prepare_data
 
         resolved = load_config(preset or "default", config, settings or [])
-        with _progress() as progress:
+        with progress_bars() as progress:
             made = prepare_data(data, resolved.data, store, progress("preparing"))
-        _say(repr(made))
+        say(repr(made))
         outcome.update(store=str(made.path), fingerprint=made.fingerprint)
 
 
@@ -139,12 +135,12 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train both translators; Ctrl-C stops with a checkpoint, --resume goes on exactly."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         resolved = _train_config(out, resume, preset, config, settings or [], (steps, epochs))
         if print_config:
             from ctmr.config import config_yaml
 
-            _say(config_yaml(resolved).rstrip())
+            say(config_yaml(resolved).rstrip())
             outcome.update(resolved.model_dump())
             return
         if data is None or out is None:
@@ -152,7 +148,7 @@ def train(
             raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
         from ctmr.training import train as train_model
 
-        with _progress() as progress:
+        with progress_bars() as progress:
             summary = train_model(
                 resolved,
                 data,
@@ -160,12 +156,12 @@ def train(
                 resume=resume,
                 init=init,
                 stop_after=stop_after,
-                observer=_train_bar(progress),
+                observer=train_bar(progress),
             )
         outcome.update(vars(summary))
-        _say(", ".join(f"{key} {value}" for key, value in outcome.items()))
-        _say(f"report: {out / 'report.html'}")
-        _say(RESEARCH_USE)
+        say(", ".join(f"{key} {value}" for key, value in outcome.items()))
+        say(f"report: {out / 'report.html'}")
+        say(RESEARCH_USE)
 
 
 @app.command(epilog="Example: ctmr translate scans/ translated/ --model runs/first --to mr")
@@ -187,12 +183,12 @@ def translate(
     debug: Debug = False,
 ) -> None:
     """Translate images: same names, same sizes, a JSON beside each that says how far to trust it."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.batch import translate_files
         from ctmr.translate import load_model
 
         translator = load_model(model)
-        with _progress() as progress:
+        with progress_bars() as progress:
             summary = translate_files(
                 translator,
                 source,
@@ -202,14 +198,14 @@ def translate(
                 on_error=on_error,
                 progress=progress("translating"),
             )
-        _say(f"{summary.written} images written to {output} in {summary.seconds:.1f} s")
+        say(f"{summary.written} images written to {output} in {summary.seconds:.1f} s")
         if summary.warned:
-            _say(f"{len(summary.warned)} with a quality warning: {_some(summary.warned)}")
-        _say(RESEARCH_USE)
+            say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
+        say(RESEARCH_USE)
         outcome.update(vars(summary), output=str(output))
         if summary.skipped:
             raise DataError(
-                f"{len(summary.skipped)} inputs were skipped: {_some(summary.skipped)}",
+                f"{len(summary.skipped)} inputs were skipped: {some(summary.skipped)}",
                 file=source,
                 fix="restore these files and translate them again",
             )
@@ -231,11 +227,11 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Compare translations with the truth: MAE, PSNR and SSIM in the head mask."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation import evaluate as evaluate_model
 
         place = out or model / "evaluation"
-        with _progress() as progress:
+        with progress_bars() as progress:
             found = evaluate_model(
                 model,
                 pairs,
@@ -244,8 +240,8 @@ def evaluate(
                 fit=fit,
                 progress=progress("evaluating"),
             )
-        _print_evaluation(found.summary)
-        _say(f"written to {place}")
+        print_evaluation(found.summary)
+        say(f"written to {place}")
         outcome.update(found.summary)
 
 
@@ -256,11 +252,11 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write report.html of a run: curves, grids over time, settings and figures on one page."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.report import write_report
 
         page = write_report(run)
-        _say(f"report: {page}")
+        say(f"report: {page}")
         outcome.update(report=str(page))
 
 
@@ -272,81 +268,11 @@ def fetch(
     debug: Debug = False,
 ) -> None:
     """Download the paper's data set from Kaggle into a data folder."""
-    with _outcome(as_json, debug) as outcome:
+    with outcome_of(as_json, debug) as outcome:
         from ctmr.fetch import fetch_kaggle
 
-        _say(f"data folder: {fetch_kaggle(out)}")
+        say(f"data folder: {fetch_kaggle(out)}")
         outcome.update(dataset=dataset, out=str(out))
-
-
-def main() -> None:
-    """Entry point of `ctmr`."""
-    # Waiting threads sleep instead of spinning: seven times faster where another job has a core. Read by OpenMP when
-    # torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
-    )
-    try:
-        sys.exit(app(prog_name="ctmr", standalone_mode=False))
-    except _WRONG_USAGE as error:
-        if len(sys.argv) == 1:  # the message is the help
-            error.show()
-            sys.exit(error.exit_code)
-        what = " ".join(error.format_message().split()).rstrip(".")
-        command = error.ctx.command_path if error.ctx else "ctmr"
-        usage = UsageError(what[:1].lower() + what[1:], fix=f"see {command} --help")
-        sys.exit(_fail(usage, "--json" in sys.argv))
-
-
-Bar = Callable[[int, int], None]
-
-
-class Interrupted(CtmrError):
-    """Stopped by a signal at once."""
-
-    code = "E130"
-    exit_code = 130
-
-
-@contextmanager
-def _outcome(as_json: bool, debug: bool) -> Iterator[dict[str, Any]]:
-    """Run a command: its errors become one line and an exit code, its result one JSON object if asked for."""
-    outcome: dict[str, Any] = {}
-    try:
-        yield outcome
-    except (typer.Exit, typer.Abort):
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        raise typer.Exit(_fail(_as_ours(error), as_json)) from error
-    if as_json:
-        print(json.dumps(outcome))
-
-
-def _fail(error: CtmrError, as_json: bool) -> int:
-    """Show an error in one line, and as JSON if asked for; return its exit code."""
-    print(f"error[{error.code}]: {error}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(error.as_json()))
-    return error.exit_code
-
-
-def _as_ours(error: BaseException) -> CtmrError:
-    """The error as one with a code and a fix; the traceback of a bug goes to a file."""
-    if isinstance(error, CtmrError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupted at once", fix="run it again")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
-        return ResourceError("out of memory", fix="use a smaller data.size or train.batch_size")
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="ctmr-crash-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as crash:
-        crash.write("".join(traceback.format_exception(error)))
-    what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
-    return CtmrError(printable(what), fix=f"report it with {crash.name}")
 
 
 def _train_config(
@@ -368,87 +294,21 @@ def _train_config(
     return with_steps(resolved, *length)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], Bar]]:
-    """Progress bars on stderr, if it is a terminal: call with a label, then with done and total."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
+def main() -> None:
+    """Entry point of `ctmr`."""
+    # Waiting threads sleep instead of spinning: seven times faster where another job has a core. Read by OpenMP when
+    # torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-
-        def start(label: str) -> Bar:
-            task = progress.add_task(label, total=None, note="")
-
-            def show(done: int, total: int, note: str = "") -> None:
-                progress.update(task, completed=done, total=total, note=note)
-
-            return show
-
-        yield start
-
-
-def _train_bar(
-    progress: Callable[[str], Callable[..., None]],
-) -> Callable[[Mapping[str, float], int], None]:
-    """An observer of training that shows losses and speed."""
-    show = progress("training")
-
-    def observe(row: Mapping[str, float], total: int) -> None:
-        show(
-            int(row["step"]),
-            total,
-            f"G {row['loss_g']:.3f}  D_ct {row['loss_d_ct']:.3f}  D_mr {row['loss_d_mr']:.3f}"
-            f"  {row['seconds_per_step']:.2f} s/step",
-        )
-
-    return observe
-
-
-def _say(text: str) -> None:
-    print(text)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _print_evaluation(summary: Mapping[str, Any]) -> None:
-    """The table of an evaluation: a row for each direction and method."""
-    from rich.console import Console
-    from rich.table import Table
-
-    for direction, figures in summary["directions"].items():
-        names = [
-            n for n in ("mae", "mae_soft", "mae_bone", "mae_air", "psnr", "ssim") if n in figures
-        ]
-        table = Table(title=f"{direction}, {summary['patients']} patients, unit {figures['unit']}")
-        for column in ("method", *names):
-            table.add_column(column, justify="left" if column == "method" else "right")
-        for method, its in {"model": figures, **figures["naive"]}.items():
-            table.add_row(method, *(_summary_text(its.get(name), name) for name in names))
-        Console(width=max(100, Console().width)).print(table)
-        for method, its in figures["difference"].items():
-            low, high = its["ci95"]
-            _say(f"{method}: its MAE less the model's {its['mean']:.1f} [{low:.1f}, {high:.1f}]")
-    _say(f"{summary['notice']}")
-
-
-def _summary_text(its: Mapping[str, Any] | None, name: str) -> str:
-    if its is None:
-        return "-"
-    digits = 3 if name == "ssim" else 1
-    return f"{its['mean']:.{digits}f} [{its['ci95'][0]:.{digits}f}, {its['ci95'][1]:.{digits}f}]"
+    try:
+        sys.exit(app(prog_name="ctmr", standalone_mode=False))
+    except _WRONG_USAGE as error:
+        if len(sys.argv) == 1:  # the message is the help
+            error.show()
+            sys.exit(error.exit_code)
+        what = " ".join(error.format_message().split()).rstrip(".")
+        command = error.ctx.command_path if error.ctx else "ctmr"
+        usage = UsageError(what[:1].lower() + what[1:], fix=f"see {command} --help")
+        sys.exit(fail(usage, "--json" in sys.argv))
