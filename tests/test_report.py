@@ -97,7 +97,8 @@ def test_report_has_all_of_a_run(tmp_path: Path) -> None:
     assert "10.0% of the time waiting for data" in page.words
     assert "Generators, equation (4) 3.5 3.5" in page.words
     assert "data.size 128 Side in pixels of a training crop" in page.words
-    assert "train.learning_rate 0.0002" in page.words
+    rate = PRESETS["small"].train.learning_rate
+    assert f"train.learning_rate {rate}" in page.words
     assert {"losses_generators.png", "losses_D_ct.png", "losses_D_mr.png"} <= {
         entry.name for entry in run.iterdir()
     }

@@ -28,6 +28,7 @@ class Runtime:
             warnings.simplefilter("ignore")  # of its imports, not of ours
             from lightning_fabric import Fabric
 
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
             self.precision = _choose_precision(precision, accelerator)
             self._fabric = Fabric(

@@ -15,8 +15,8 @@ CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
     "wide": ((-1024.0, -1.0), (3071.0, 1.0)),
     # The radiologist's brain window: width 80, level 40. Not invertible outside.
     "brain": ((0.0, -1.0), (80.0, 1.0)),
-    # Half of [-1, 1] for -100..200 HU (fat, brain, blood), most of the rest for bone up to 1800 HU.
-    "piecewise": ((-1024.0, -1.0), (-100.0, -0.7), (200.0, 0.3), (1800.0, 0.9), (3071.0, 1.0)),
+    # Half of [-1, 1] for -100..200 HU (fat, brain, blood), most of the rest for bone up to 2000 HU.
+    "piecewise": ((-1024.0, -1.0), (-100.0, -0.7), (200.0, 0.3), (2000.0, 0.98), (3071.0, 1.0)),
 }
 
 
