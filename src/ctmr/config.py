@@ -202,7 +202,7 @@ PRESETS["small"] = PRESETS["default"].model_copy(
             update={
                 "epochs": 50,
                 "learning_rate": 0.0005,  # for the fewer steps that two cores do
-                "ema": 0.999,
+                "ema": 0.9995,
                 "checkpoint_every": 500,
                 "sample_every": 500,
             }

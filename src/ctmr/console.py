@@ -144,5 +144,6 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
 def _summary_text(its: Mapping[str, Any] | None, name: str) -> str:
     if its is None:
         return "-"
-    digits = 3 if name == "ssim" else 1
-    return f"{its['mean']:.{digits}f} [{its['ci95'][0]:.{digits}f}, {its['ci95'][1]:.{digits}f}]"
+    if name != "mae":
+        return f"{its['mean']:.3f}" if name == "ssim" else f"{its['mean']:.1f}"
+    return f"{its['mean']:.1f} [{its['ci95'][0]:.1f}, {its['ci95'][1]:.1f}]"

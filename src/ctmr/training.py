@@ -128,8 +128,8 @@ def train_step(
 
 
 def update_average(state: TrainState, decay: float) -> None:
-    """Move the averaged generators towards G and F; until `decay` is reached, over the last third of the steps."""
-    decay = min(decay, state.step / (state.step + 3))
+    """Move the averaged generators towards G and F; until `decay` is reached, over the last half of the steps."""
+    decay = min(decay, state.step / (state.step + 2))
     with torch.no_grad():
         for name, averaged in state.ema.items():
             current = state.model.get_submodule(name)
