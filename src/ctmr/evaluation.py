@@ -30,6 +30,7 @@ HU_RANGE = (-1024.0, 3000.0)
 AIR_BELOW, BONE_ABOVE = -200.0, 250.0
 FIGURES = ("mae", "psnr", "ssim", "mae_air", "mae_soft", "mae_bone")
 SHOWN = 3  # pairs in comparison.png
+GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 SHOWN_HU = (-1000.0, 1500.0)
 PROTOCOL = (
     "in the head mask, each figure averaged over a patient's images, then over patients; MAE not clipped;"
@@ -95,7 +96,7 @@ def evaluate(
     directions = DIRECTIONS if direction == "both" else (direction,)
     naive = {} if fit is None else {d: fit_naive(Path(fit), TO[d]) for d in directions}
     result, cases, units = Evaluation(), [], {}
-    shown = {(2 * i + 1) * len(found) // (2 * SHOWN) for i in range(SHOWN)}
+    shown = {int(len(found) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
     for n, pair in enumerate(found):
         images = read_pair(pair)
         mask = head_of(pair, images)

@@ -29,19 +29,20 @@ GAP = 4
 LABELS = 92
 HEADER = 36
 FOOTER = 28
-
 LONGEST = 36  # characters of a label
 POINTS = 2000  # of a drawn curve
-SMOOTHING = 80  # a curve is averaged over a fortieth of its length, where it has as many points
-# Label, and a colour of Okabe and Ito's palette, told apart by colour-blind readers.
+SMOOTHING = 80  # a curve is averaged over a fortieth of its length
+# Label, and a colour of Okabe and Ito's palette for the colour-blind.
 CURVES = {
-    "loss_g": ("total: L_GAN + weighted L_cyc and L_identity  (4)", "#333333"),
+    "loss_g": ("total  (4)", "#333333"),
     "gan": ("L_GAN  (1)", "#0072B2"),
     "cycle": ("L_cyc  (2)", "#D55E00"),
     "identity": ("L_identity  (3)", "#009E73"),
+    "structure": ("structure term, not in the paper", "#CC79A7"),
     "loss_d_ct": ("discriminator loss  (5)", "#0072B2"),
     "loss_d_mr": ("discriminator loss  (5)", "#0072B2"),
 }
+PARTS = ("gan", "cycle", "identity", "structure")  # the last two only where they are used
 CHANCE = 0.25  # equation (5) where D says 0.5 of every image: 1/2 (0.25 + 0.25)
 
 
@@ -189,7 +190,8 @@ def _generator_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(8, 7.4), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     _finish(above, _draw_curve(above, rows, "loss_g"))
-    _finish(below, max(_draw_curve(below, rows, key) for key in ("gan", "cycle", "identity")))
+    used = [key for key in PARTS if key in PARTS[:2] or np.nan_to_num(_column(rows, key)).any()]
+    _finish(below, max(_draw_curve(below, rows, key) for key in used))
     above.set_title("Generators", loc="left", fontweight="bold")
     below.set_xlabel("step")
     _epochs_on_top(above, rows)
