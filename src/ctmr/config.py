@@ -173,7 +173,7 @@ PRESETS["default"] = Config(
         flip=True,
     ),
     network=NetworkConfig(
-        generator="resnet",  # drew sharper edges than the encoders to 1/32, hid less than those with skips
+        generator="resnet",  # left the identity map sooner than an encoder with skips
         blocks=6,  # sees 100 pixels around: scalp, skull and brain
         filters=24,  # 5.9 GMAC at 256x256
         upsample="nearest",  # no checkerboards
