@@ -1,34 +1,51 @@
 """Settings side by side on synthetic heads: the readings of the paper's "ResNet34", and weights of the losses.
 
-    python benchmarks/compare.py readings --work FOLDER --steps 200 --size 64
+    python benchmarks/compare.py readings --work FOLDER --steps 500 --seconds
     python benchmarks/compare.py weights --work FOLDER --steps 600
 
 Makes synthetic heads once, trains each line of the table and prints its errors against the truth in the head mask.
-With --seconds, every line is trained again for the seconds that the slowest took.
+With --seconds, every line is trained again for as many steps as fit into the seconds of the slowest. Seconds are the
+steps times the median of a few steps timed at the start, one line after another: only then need the machine be idle.
 """
 
 import argparse
 import json
+import statistics
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctmr.config import load_config, with_steps
+from ctmr.config import Config, load_config, with_steps
 from ctmr.evaluation import evaluate
 from ctmr.synth import write_heads
 from ctmr.training import train
 
-PAPER = ("data.channels=1", "network.filters=32", "network.discriminator_filters=32")
+HALF = (  # half of the paper's filters, one channel, fast multiplications: for two cores
+    "data.channels=1",
+    "network.filters=32",
+    "network.discriminator_filters=32",
+    "train.precision=auto",
+)
+READINGS = {
+    "resnet34": (*HALF, "network.generator=resnet34"),
+    "resnet50": (*HALF, "network.generator=resnet50"),
+    "resnet, 16 blocks": (*HALF, "network.generator=resnet", "network.blocks=16"),
+}
+ADVISED = (  # what `small` does beside its generator
+    "data.ct_window=piecewise",
+    "network.initialisation=uniform",
+    "loss.cycle=2",
+    "loss.identity=0",
+    "loss.structure=4",
+    "loss.cycle_noise=0.05",
+    "train.learning_rate=0.0005",
+    "train.ema=0.9995",
+)
 TABLES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
-    "readings": (
-        "paper",
-        {
-            "resnet34": (*PAPER, "network.generator=resnet34"),
-            "resnet34 with skips": (*PAPER, "network.generator=resnet34", "network.skips=true"),
-            "resnet50": (*PAPER, "network.generator=resnet50"),
-            "resnet, 16 blocks": (*PAPER, "network.generator=resnet", "network.blocks=16"),
-        },
-    ),
+    "readings": ("paper", READINGS),
+    "readings-advised": ("paper", {name: (*line, *ADVISED) for name, line in READINGS.items()}),
     "weights": (
         "small",
         {
@@ -88,41 +105,61 @@ def main() -> None:
     if not data.exists():
         write_heads(data, subjects=options.subjects, size=options.size)
     names = TABLES[options.table][1]
-    rows = [
-        train_line(options, data, name, options.steps, f"{options.steps} steps") for name in names
-    ]
+    per_step = {name: seconds_per_step(options, data, name) for name in names}
+    lines = [(name, options.steps, f"{options.steps} steps") for name in names]
     if options.seconds:
-        longest = max(row.seconds for row in rows)
-        for row in rows[:]:
-            if row.seconds < 0.9 * longest:
-                steps = round(row.steps * longest / row.seconds)
-                rows.append(train_line(options, data, row.name, steps, f"{longest:.0f} s"))
+        budget = options.steps * max(per_step.values())
+        for name in names:
+            steps = round(budget / per_step[name])
+            if steps > 1.1 * options.steps:
+                lines.append((name, steps, f"{budget:.0f} s"))
+    rows = []
+    for name, steps, budget_text in lines:
+        errors = train_line(options, data, name, steps)
+        rows.append(Row(name, budget_text, steps, steps * per_step[name], *errors))
+        print(json.dumps(vars(rows[-1])), file=sys.stderr, flush=True)
     print_table(rows)
     if options.json:
         print(json.dumps([vars(row) for row in rows]))
 
 
-def train_line(options: argparse.Namespace, data: Path, name: str, steps: int, budget: str) -> Row:
-    """Train one line of the table for that many steps and evaluate it."""
+def line_config(options: argparse.Namespace, name: str, steps: int) -> Config:
+    """The settings of one line of the table."""
     preset, lines = TABLES[options.table]
-    config = load_config(
-        preset,
-        overrides=(
-            f"data.size={options.size}",
-            "data.patient_pattern=(subject-[0-9]+)",
-            f"train.sample_every={steps}",
-            f"train.checkpoint_every={steps}",
-            *lines[name],
-        ),
+    overrides = (
+        f"data.size={options.size}",
+        "data.patient_pattern=(subject-[0-9]+)",
+        f"train.sample_every={steps}",
+        f"train.checkpoint_every={steps}",
+        *lines[name],
     )
-    run = options.work / f"{options.table}-{list(lines).index(name)}-{steps}"
+    return with_steps(load_config(preset, overrides=overrides), steps, None)
+
+
+def seconds_per_step(options: argparse.Namespace, data: Path, name: str) -> float:
+    """Median of a few steps of one line, without the first."""
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        train(
+            line_config(options, name, options.steps),
+            data,
+            Path(scratch) / "run",
+            stop_after=min(10, options.steps),
+            observer=lambda row, _: seconds.append(row["seconds_per_step"]),
+        )
+    return statistics.median(seconds[len(seconds) // 4 :])
+
+
+def train_line(
+    options: argparse.Namespace, data: Path, name: str, steps: int
+) -> tuple[float, float]:
+    """Train one line of the table for that many steps; its errors MR to CT (HU) and CT to MR (grey levels)."""
+    number = list(TABLES[options.table][1]).index(name)
+    run = options.work / f"{options.table}-{number}-{steps}"
     if not (run / "model").exists():
-        train(with_steps(config, steps, None), data, run)
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    seconds = sum(row["seconds_per_step"] for row in log) / len(log) * steps
+        train(line_config(options, name, steps), data, run)
     found = evaluate(run, data / "test", out=run / "evaluation").summary["directions"]
-    errors = [found[direction]["mae"]["mean"] for direction in ("mr-to-ct", "ct-to-mr")]
-    return Row(name, budget, steps, seconds, *errors)
+    return found["mr-to-ct"]["mae"]["mean"], found["ct-to-mr"]["mae"]["mean"]
 
 
 def print_table(rows: Sequence[Row]) -> None:
