@@ -1,13 +1,14 @@
 """The bytes of a PNG, JPEG or TIFF file <-> an array of pixels: all that formats and modes need."""
 
+import contextlib
 import io
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import png
@@ -50,12 +51,10 @@ _CORRUPT = (
     png.Error,
     tifffile.TiffFileError,
 )
-# warnings.catch_warnings is process-wide: two threads inside would restore each other's filters.
+# The only lock of the warning filters, which are of the process: two threads would restore each other's.
 _WARNINGS_LOCK = threading.Lock()
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION_TAG = 0x0112
-
-T = TypeVar("T")
 
 
 class Pixels(NamedTuple):
@@ -79,13 +78,16 @@ def decode(content: bytes, path: Path) -> Pixels:
         DataError: If it is no such image, or is corrupt, too large, too small or has many frames.
     """
     try:
-        image = _quietly(lambda: _open(content, path))
+        with without_warnings():
+            image = _open(content, path)
         _check_header(image, path)
         if isinstance(image, TiffImageFile):  # reads tags, and warns of them, up to the last moment
-            stored = _quietly(lambda: _stored(image, content))
+            with without_warnings():
+                stored = _stored(image, content)
         else:
             stored = _stored(image, content)
-        orientation = _quietly(lambda: image.getexif().get(_ORIENTATION_TAG, 1))
+        with without_warnings():
+            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except _CORRUPT as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
@@ -138,6 +140,14 @@ def encode(pixels: Stored, form: Format) -> bytes:
     return stream.getvalue()
 
 
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignore what libraries warn of odd metadata, in one thread at a time; not to be nested."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _encode_rgb16(pixels: Stored) -> bytes:
     """PNG of 16-bit RGB, which Pillow cannot write."""
     height, width = pixels.shape[:2]
@@ -149,13 +159,6 @@ def _encode_rgb16(pixels: Stored) -> bytes:
     out = io.BytesIO()
     png.write_chunks(out, [header, (b"tEXt", b"Comment\0" + COMMENT.encode("ascii")), *rest])
     return out.getvalue()
-
-
-def _quietly(function: Callable[[], T]) -> T:
-    """What the function returns, without Pillow's warnings about odd metadata."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function()
 
 
 def _open(content: bytes, path: Path) -> ImageFile:
@@ -186,7 +189,8 @@ def _check_header(image: ImageFile, path: Path) -> None:
             file=path,
             fix="remove the image",
         )
-    frames = _quietly(lambda: getattr(image, "n_frames", 1))
+    with without_warnings():
+        frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise DataError(
             f"expected one image: found {frames} frames", file=path, fix="save each frame by itself"

@@ -1,0 +1,239 @@
+"""What a DICOM file and a series must say of their kind, place and units to be read; all else is refused."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+
+from ctmr.dicom_file import (
+    COPY_AGAIN,
+    GEOMETRY,
+    LAYOUT,
+    NATIVE,
+    UIDS,
+    SliceFile,
+    hashed,
+    parsing,
+    require,
+    tagged,
+)
+from ctmr.errors import SafetyError
+from ctmr.volume import Matrix
+
+MAX_SERIES_BYTES = 4 * 2**30
+MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for
+
+_NEAR, _FAR = 0.001, 1e6  # no length in mm is smaller or larger
+_STEEP = 1e9  # no slope or intercept is larger
+_CLASSES: dict[str, str] = {uid.CTImageStorage: "CT", uid.MRImageStorage: "MR"}
+_MULTI_FRAME = (
+    *(uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage),
+    *(uid.EnhancedMRImageStorage, uid.LegacyConvertedEnhancedMRImageStorage),
+)
+
+
+def is_localizer(image: SliceFile) -> bool:
+    """Whether it is a scout view (DICOM PS3.3 C.8.2.1.1.1)."""
+    kind = image.values.get("ImageType", "")
+    return not isinstance(kind, str) and len(kind) > 2 and kind[2] == "LOCALIZER"
+
+
+def check_file(image: SliceFile) -> None:
+    """Refuse a file that is no single CT or MR slice, or whose place or units are not known.
+
+    Raises:
+        DataError: If it is damaged, or of a kind that is not read.
+        SafetyError: If its geometry or units are missing or contradictory.
+    """
+    _check_kind(image)
+    _check_layout(image)
+    _check_place(image)
+    _check_units(image)
+
+
+def _check_kind(image: SliceFile) -> None:
+    """Refuse all but a single-frame CT or MR image with valid UIDs."""
+    path, values = image.path, image.values
+    with parsing(path):
+        frames = int(values.get("NumberOfFrames", 1))
+    what = "expected single-frame CT or MR: found an enhanced or multi-frame object"
+    kind = str(values.get("SOPClassUID", ""))
+    single = frames == 1 and kind not in _MULTI_FRAME
+    require(single, what, path, "convert it to NIfTI, for instance with dcm2niix")
+    modality = values.get("Modality")
+    known = modality in ("CT", "MR") and _CLASSES.get(kind) == modality
+    what = "expected a CT or MR image by Modality (0008,0060) and SOPClassUID (0008,0016)"
+    require(known, f"{what}: found another object", path, "leave it out")
+    for keyword in UIDS:
+        value = str(values.get(keyword, "" if keyword != "FrameOfReferenceUID" else "0"))
+        valid = len(value) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)*", value)
+        what = f"expected a valid {tagged(keyword)}: found none or an invalid one"
+        require(bool(valid), what, path, "export the series again")
+
+
+def _check_layout(image: SliceFile) -> None:
+    """Refuse colours, odd bit depths, sizes beyond the limits and files too short for their pixels."""
+    path, values = image.path, image.values
+    for keyword in LAYOUT:
+        require(keyword in values, f"expected {tagged(keyword)}: found none", path, COPY_AGAIN)
+    with parsing(path):
+        size = path.stat().st_size
+        numbers = [k for k in LAYOUT if k != "PhotometricInterpretation"]
+        values.update({keyword: int(values[keyword]) for keyword in numbers})
+    samples, rows, columns, allocated, stored, high, sign = (values[k] for k in numbers)
+    grey = samples == 1 and values["PhotometricInterpretation"] in ("MONOCHROME1", "MONOCHROME2")
+    what = "expected grey pixels, MONOCHROME1 or MONOCHROME2: found colours"
+    require(grey, what, path, "choose the original series")
+    what = f"expected 1 to {MAX_SIDE} rows and columns: found {rows} x {columns}"
+    require(0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE, what, path, COPY_AGAIN)
+    bits = (
+        allocated in (8, 16) and 0 < stored <= allocated and high == stored - 1 and sign in (0, 1)
+    )
+    what = f"expected 8 or 16 bits allocated, HighBit = BitsStored - 1: found {allocated}, {stored}"
+    require(bits, f"{what} stored, {high} high", path, "export the series again")
+    pixels = rows * columns * allocated // 8
+    what = f"expected {pixels} bytes of pixels: found a file of {size} bytes"
+    require(image.syntax not in NATIVE or size >= pixels, what, path, COPY_AGAIN)
+
+
+def _check_place(image: SliceFile) -> None:
+    """Refuse a position, orientation or pixel spacing that is missing or none."""
+    path, values = image.path, image.values
+    for keyword in GEOMETRY:
+        what = f"expected {tagged(keyword)}: found none"
+        require(keyword in values, what, path, "export the original images", SafetyError)
+    with parsing(path):
+        parts = [image.floats(keyword) for keyword in GEOMETRY]
+    sane = [part.size for part in parts] == [3, 6, 2] and all(
+        bool((np.abs(part) < _FAR).all()) for part in parts
+    )
+    what = f"expected finite position, orientation and pixel spacing > {_NEAR} mm: found others"
+    sane = sane and bool((parts[2] > _NEAR).all())
+    require(sane, what, path, "export the original images", SafetyError)
+    row, column = np.split(parts[1], 2)
+    off = np.abs([row @ row - 1, column @ column - 1, row @ column]).max()
+    what = f"expected orthonormal {tagged('ImageOrientationPatient')}: found it off by {off:.2g}"
+    require(bool(off <= 2e-3), what, path, "export the original images", SafetyError)
+
+
+def _check_units(image: SliceFile) -> None:
+    """Refuse a CT that is not in Hounsfield units, and a slope that loses the pixels."""
+    path, values = image.path, image.values
+    if values["Modality"] == "CT":
+        what = (
+            "expected RescaleSlope (0028,1053) and RescaleIntercept (0028,1052) of a CT: found none"
+        )
+        both = "RescaleSlope" in values and "RescaleIntercept" in values
+        require(both, what, path, "export the original images", SafetyError)
+        hu = str(values.get("RescaleType", "HU")).strip() == "HU"
+        what = "expected RescaleType (0028,1054) HU of a CT: found another unit"
+        require(hu, what, path, "choose the series in Hounsfield units", SafetyError)
+    with parsing(path):
+        slope, intercept = image.rescale
+    what = f"expected a finite RescaleSlope (0028,1053) that is not 0: found {slope}, {intercept}"
+    sane = 0 < abs(slope) < _STEEP and abs(intercept) < _STEEP  # False for NaN
+    require(sane, what, path, "export the original images")
+
+
+def check_series(images: Sequence[SliceFile], folder: Path) -> None:
+    """Refuse files that are not the slices of one series of one patient on one grid.
+
+    Raises:
+        DataError: If there are several series or grids, the same image twice, or too many pixels.
+        SafetyError: If modality, patient or frame of reference differ.
+    """
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        counts = Counter(hashed(image.values[keyword]) for image in images)
+        listed = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items()))
+        what = f"expected one {tagged(keyword)}: found {len(counts)}, hashed: {listed}"
+        require(len(counts) == 1, what, folder, "keep one series in a folder")
+    for keyword in ("Modality", "PatientID", "FrameOfReferenceUID"):
+        found = len({str(image.values.get(keyword, "")) for image in images})
+        what = f"expected one {tagged(keyword)} in a series: found {found}"
+        require(found == 1, what, folder, "keep one series in a folder", SafetyError)
+    for keyword in ("Rows", "Columns", "PixelSpacing"):
+        found = len({str(image.values[keyword]) for image in images})
+        what = f"expected one {tagged(keyword)} in a series: found {found}"
+        require(found == 1, what, folder, "keep one series in a folder")
+    seen: dict[str, Path] = {}
+    for image in images:
+        other = seen.setdefault(image.values["SOPInstanceUID"], image.path)
+        what = f"expected each SOPInstanceUID (0008,0018) once: found it in {other.name!r} too"
+        require(other is image.path, what, image.path, "remove one of the two files")
+    size = 4 * len(images) * images[0].values["Rows"] * images[0].values["Columns"]
+    what = f"expected a series of at most {MAX_SERIES_BYTES} bytes: found {size}"
+    require(size <= MAX_SERIES_BYTES, what, folder, "keep one series in a folder")
+
+
+def affine_of(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> tuple[Matrix, bool]:
+    """The affine (RAS+ mm) of sorted slices, sheared if the gantry was tilted, and whether they lie evenly.
+
+    Raises:
+        DataError: If two slices lie at one position.
+        SafetyError: If they are turned, lie off a line, or lie unevenly though `irregular` is not allowed.
+    """
+    first = slices[0]
+    orientation = first.floats("ImageOrientationPatient")
+    for image in slices:
+        off = np.abs(image.floats("ImageOrientationPatient") - orientation).max()
+        what = f"expected one {tagged('ImageOrientationPatient')}: found another, off by {off:.2g}"
+        require(off <= 1e-3, what, image.path, "keep one series in a folder", SafetyError)
+    even = len(slices) == 1 or _is_even(slices, folder, irregular)
+    down, across = first.floats("PixelSpacing")
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1] = orientation[:3] * across, orientation[3:] * down
+    lps[:3, 2] = _thickness(first) if len(slices) == 1 else _step(slices)
+    lps[:3, 3] = first.floats("ImagePositionPatient")
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, even
+
+
+def _thickness(image: SliceFile) -> NDArray[np.float64]:
+    """The way through a single slice, LPS mm."""
+    with parsing(image.path):
+        thickness = float(image.values.get("SliceThickness", 0))
+    what = "expected SliceThickness (0018,0050) of a single slice: found none"
+    sane = _NEAR < thickness < _FAR
+    require(sane, what, image.path, "export the original images", SafetyError)
+    return image.normal * thickness
+
+
+def _step(slices: Sequence[SliceFile]) -> NDArray[np.float64]:
+    """The mean way from one of two or more sorted slices to the next, LPS mm."""
+    places = np.stack([image.floats("ImagePositionPatient") for image in slices])
+    step = (places[-1] - places[0]) / (len(slices) - 1)
+    way = step / np.linalg.norm(step)
+    away = places - places[0]
+    off = np.linalg.norm(away - np.outer(away @ way, way), axis=1)
+    worst = slices[int(off.argmax())].path
+    what = f"expected all {tagged('ImagePositionPatient')} on a line: found one {off.max():.3g} mm"
+    fix = "export the original images"
+    require(bool(off.max() <= 0.05), f"{what} off", worst, fix, SafetyError)
+    return np.asarray(step)
+
+
+def _is_even(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> bool:
+    """Whether two or more sorted slices lie evenly; False only if `irregular` is allowed."""
+    along = np.array([image.along(slices[0].normal) for image in slices])
+    gaps = np.diff(along)
+    same = int(gaps.argmin())
+    what = f"expected one image at a position: found {slices[same].path.name!r} there too"
+    fix = "keep one echo, phase or reconstruction in a folder"
+    require(bool(gaps[same] > 0.01), what, slices[same + 1].path, fix)
+    usual = float(np.median(gaps))
+    tolerance = max(0.01 * usual, 0.05)
+    wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance)
+    drift = np.abs(along - np.linspace(along[0], along[-1], len(along))).max()
+    if wrong.size == 0 and drift <= 2 * tolerance:
+        return True
+    k = int(wrong[0]) if wrong.size else int(np.abs(gaps - gaps.mean()).argmax())
+    what = (
+        f"slice spacing must be regular within {tolerance:.3g} mm: found {gaps[k]:.3f} mm instead of"
+        f" {usual:.3f} mm between slices {k + 1} and {k + 2} of {len(along)}, at {along[k]:.3f} and"
+        f" {along[k + 1]:.3f} mm ({wrong.size} such gaps, drift {drift:.3g} mm)"
+    )
+    require(irregular, what, folder, "add the missing files, or allow uneven slices", SafetyError)
+    return False

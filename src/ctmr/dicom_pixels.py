@@ -1,0 +1,97 @@
+"""What the pixels of a DICOM slice mean: from compressed bytes to HU or MR units, padding to air."""
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread, uid
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+
+from ctmr.dicom_file import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
+
+AIR_HU = -1024.0
+# Second bytes of the markers that begin a frame header, in JPEG (ISO/IEC 10918-1 B.1.1.3) and JPEG-LS.
+_SOF = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
+
+
+def read_units(image: SliceFile) -> NDArray[np.float64]:
+    """The slice (rows, columns) in HU or MR units.
+
+    Raises:
+        DataError: If there is no decoder for its pixels, or they are damaged or of another size.
+    """
+    values = image.values
+    raw = _pixels(image)
+    spare = values["BitsAllocated"] - values["BitsStored"]
+    stored = raw << spare >> spare  # drops overlays above BitsStored and extends the sign
+    padded = np.zeros(raw.shape, bool)
+    if "PixelPaddingValue" in values:
+        with parsing(image.path):
+            pads = [int(values["PixelPaddingValue"])]
+            pads.append(int(values.get("PixelPaddingRangeLimit", pads[0])))
+        low, high = sorted(np.array(pads, np.int64).astype(raw.dtype))  # two's complement of any VR
+        fits = all(pad << spare >> spare == pad for pad in (low, high))
+        cells = stored if fits else raw
+        padded = (low <= cells) & (cells <= high)
+    if values["PhotometricInterpretation"] == "MONOCHROME1":
+        stored = (-1 if values["PixelRepresentation"] else 2 ** values["BitsStored"] - 1) - stored
+    slope, intercept = image.rescale
+    units: NDArray[np.float64] = stored.astype(np.float64) * slope + intercept
+    units[padded] = AIR_HU if values["Modality"] == "CT" else 0.0
+    return units
+
+
+def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinteger[Any]]:
+    """The pixels (rows, columns) as stored, decompressed within what the header says."""
+    path, syntax, values = image.path, image.syntax, image.values
+    rows, columns, bits = values["Rows"], values["Columns"], values["BitsAllocated"]
+    plugin = "" if syntax in NATIVE else "pydicom" if syntax == uid.RLELossless else "pylibjpeg"
+    name = "an unknown one" if syntax.name == syntax else f"{syntax.name} ({syntax})"
+    what = f"expected a transfer syntax with a decoder: found {name} without"
+    fix = "`pip install 'ctmr[jpeg]'` (pylibjpeg-libjpeg) for JPEG and JPEG-LS, else decompress it"
+    require(not plugin or _has_decoder(syntax, plugin), what, path, fix)
+    with parsing(path):
+        found = dcmread(path, specific_tags=[*LAYOUT, "PixelData"])
+        data = bytes(found.PixelData) if "PixelData" in found else b""
+    expected = rows * columns * bits // 8
+    what = f"expected {expected} bytes of PixelData (7FE0,0010): found {len(data)}"
+    require(bool(plugin) or len(data) >= expected, what, path, COPY_AGAIN)
+    if plugin:
+        what = (
+            f"expected compressed PixelData (7FE0,0010) of {rows} x {columns}: found another size"
+        )
+        with parsing(path):
+            frame = get_frame(data, 0, number_of_frames=1)
+            size = (rows, columns) if plugin == "pydicom" else _coded_size(frame)
+        fits = size == (rows, columns) and len(data) <= 2 * expected + 2**16
+        require(fits, what, path, COPY_AGAIN)
+    with parsing(path):
+        kind = np.dtype(f"<{'i' if values['PixelRepresentation'] else 'u'}{bits // 8}")
+        if plugin or syntax == uid.ExplicitVRBigEndian:
+            array, _ = get_decoder(syntax).as_array(found, raw=True, decoding_plugin=plugin)
+        else:  # not by pydicom, which drops bits that padding may use
+            array = np.frombuffer(data[:expected], kind)
+        return array.reshape(rows, columns).astype(kind)
+
+
+def _has_decoder(syntax: uid.UID, plugin: str) -> bool:
+    try:
+        return plugin in get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        return False
+
+
+def _coded_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns in a JPEG, JPEG-LS or JPEG 2000 code stream of one component, before it is decoded."""
+    if frame[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SOC, SIZ (ISO/IEC 15444-1 A.5.1)
+        right, below, left, top = struct.unpack(">4I", frame[8:24])
+        return (below - top, right - left) if frame[40:42] == b"\0\1" else None
+    at = 2
+    while frame[at] == 0xFF:  # JPEG and JPEG-LS: segments up to the frame header, SOF
+        if frame[at + 1] in _SOF:
+            height, width, components = struct.unpack(">HHB", frame[at + 5 : at + 10])
+            return (height, width) if components == 1 else None
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None

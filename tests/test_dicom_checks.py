@@ -1,0 +1,252 @@
+"""DICOM files and series that are refused for what they say."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+from pydicom import dcmread, uid
+
+from ctmr.dicom import find_dicom, read_series
+from ctmr.errors import DataError, SafetyError
+from dicom_series import affine, edit, edit_all, make, one, turned
+
+# Which images belong together
+
+
+def test_two_series_are_refused_with_their_counts_and_hashes(tmp_path):
+    make(tmp_path)
+    edit(one(tmp_path), SeriesInstanceUID="2.25.5")
+    name = hashlib.sha256(b"2.25.5").hexdigest()[:16]
+    with pytest.raises(DataError, match=rf"one SeriesInstanceUID .*: found 2.*{name} \(1 files\)"):
+        read_series(tmp_path)
+
+
+def test_two_studies_are_refused(tmp_path):
+    make(tmp_path)
+    edit(one(tmp_path), StudyInstanceUID="2.25.5")
+    with pytest.raises(DataError, match="one StudyInstanceUID"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "tags"),
+    [
+        (SafetyError, {"PatientID": "other"}),
+        (SafetyError, {"FrameOfReferenceUID": "2.25.5"}),
+        (SafetyError, {"Modality": "MR", "SOPClassUID": uid.MRImageStorage}),
+        (DataError, {"PixelSpacing": [3.0, 3.0]}),
+        (DataError, {"Rows": 5}),
+        (DataError, {"Columns": 6}),
+    ],
+)
+def test_slices_that_do_not_fit_together_are_refused(tmp_path, error, tags):
+    make(tmp_path)
+    edit(one(tmp_path), **tags)
+    with pytest.raises(error, match=rf"expected one {next(iter(tags))} \([0-9A-F]{{4}},.*found 2"):
+        read_series(tmp_path)
+
+
+def test_same_image_twice_is_refused_naming_both_files(tmp_path):
+    make(tmp_path)
+    shutil.copy(one(tmp_path), tmp_path / "twin.dcm")
+    with pytest.raises(DataError, match=r"twin\.dcm: .*SOPInstanceUID .*'slice_0001\.dcm'"):
+        read_series(tmp_path)
+
+
+def test_two_images_at_a_position_are_refused_naming_both_files(tmp_path):
+    make(tmp_path)
+    shutil.copy(one(tmp_path), tmp_path / "twin.dcm")
+    edit(tmp_path / "twin.dcm", SOPInstanceUID="2.25.5")
+    with pytest.raises(DataError, match=r"twin\.dcm: .*one image at a position.*'slice_0001\.dcm'"):
+        read_series(tmp_path)
+    with pytest.raises(DataError, match="one image at a position"):
+        read_series(tmp_path, irregular=True)
+
+
+# Geometry
+
+
+def test_missing_slice_is_refused_with_its_place_unless_asked_for(tmp_path):
+    volume = make(tmp_path, shape=(8, 8, 9))
+    find_dicom(tmp_path)[6].unlink()
+    with pytest.raises(
+        SafetyError,
+        match=r"found 5\.000 mm instead of 2\.500 mm between slices 6 and 7 of 8, at -9\.625 and -4\.625 mm",
+    ):
+        read_series(tmp_path)
+    series = read_series(tmp_path, irregular=True)
+    assert not series.even
+    assert series.volume.affine[2, 2] == pytest.approx(2.5 * 8 / 7)
+    assert np.array_equal(series.volume.array, np.delete(volume.array, 6, axis=2))
+
+
+def test_spacing_that_drifts_is_refused(tmp_path):
+    # Each gap is within 0.05 mm of the median, and yet the last third is 0.3 mm off.
+    make(tmp_path, shape=(4, 4, 30), matrix=affine(spacing=(1, 1, 1)))
+    for k, path in enumerate(find_dicom(tmp_path)):
+        edit(path, ImagePositionPatient=[0, 0, k + 0.04 * max(0, k - 15)])
+    with pytest.raises(SafetyError, match=r"drift 0\.\d+ mm"):
+        read_series(tmp_path)
+
+
+def test_slice_off_the_line_is_refused(tmp_path):
+    make(tmp_path)
+    path = find_dicom(tmp_path)[2]
+    x, y, z = dcmread(path).ImagePositionPatient
+    edit(path, ImagePositionPatient=[x + 0.2, y, z])
+    with pytest.raises(SafetyError, match=r"slice_0003\.dcm: .*on a line: found one 0\.2 mm off"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("degrees", [0.1, 2.0])
+def test_slice_turned_against_the_others_is_refused(tmp_path, degrees):
+    make(tmp_path)
+    row, column = turned(0, degrees)[:, 0], turned(0, degrees)[:, 1]
+    edit(
+        find_dicom(tmp_path)[2],
+        ImageOrientationPatient=[float(f"{v:.9f}") for v in (*row, *column)],
+    )
+    with pytest.raises(SafetyError, match=r"slice_0003\.dcm: .*found another, off by"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [[1, 0, 0, 0.1, 1, 0], [2, 0, 0, 0, 1, 0], [0] * 6])
+def test_orientation_that_is_not_orthonormal_is_refused(tmp_path, orientation):
+    make(tmp_path)
+    edit_all(tmp_path, ImageOrientationPatient=orientation)
+    with pytest.raises(SafetyError, match=r"orthonormal ImageOrientationPatient \(0020,0037\)"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+)
+def test_missing_geometry_is_refused(tmp_path, keyword):
+    make(tmp_path)
+    edit(one(tmp_path), **{keyword: None})
+    with pytest.raises(SafetyError, match=rf"expected {keyword} \(.*found none"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [0, 1]},
+        {"PixelSpacing": [-1, 1]},
+        {"ImagePositionPatient": [0, 0]},
+        {"ImagePositionPatient": [0, 0, 1e300]},
+    ],
+)
+def test_geometry_that_is_none_is_refused(tmp_path, tags):
+    make(tmp_path)
+    edit(one(tmp_path), **tags)
+    with pytest.raises(
+        SafetyError, match="expected finite position, orientation and pixel spacing"
+    ):
+        read_series(tmp_path)
+
+
+# Units
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_ct_without_rescale_is_refused(tmp_path, keyword):
+    make(tmp_path)
+    edit(one(tmp_path), **{keyword: None})
+    with pytest.raises(SafetyError, match=r"RescaleSlope .* of a CT: found none"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("slope", ["0", "NaN", "inf", "1e300"])
+def test_slope_that_loses_the_pixels_is_refused(tmp_path, slope):
+    make(tmp_path)
+    edit(one(tmp_path), lambda image: image.add_new("RescaleSlope", "DS", float(slope)))
+    with pytest.raises(DataError, match="finite RescaleSlope"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["US", "HU_MOD"])
+def test_ct_in_other_units_is_refused(tmp_path, kind):
+    make(tmp_path)
+    edit(one(tmp_path), RescaleType=kind)
+    with pytest.raises(SafetyError, match=r"RescaleType .* HU of a CT: found another unit"):
+        read_series(tmp_path)
+
+
+# Kinds of images
+
+
+@pytest.mark.parametrize(
+    "tags", [{"NumberOfFrames": 3}, {"SOPClassUID": uid.EnhancedCTImageStorage}]
+)
+def test_multi_frame_is_refused_with_what_to_do(tmp_path, tags):
+    make(tmp_path)
+    edit(one(tmp_path), **tags)
+    with pytest.raises(DataError, match=r"multi-frame object.*dcm2niix"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Modality": "PT"},
+        {"Modality": "MR"},
+        {"Modality": None},
+        {"SOPClassUID": uid.SecondaryCaptureImageStorage},
+    ],
+)
+def test_other_objects_are_refused(tmp_path, tags):
+    make(tmp_path)
+    edit(one(tmp_path), **tags)
+    with pytest.raises(DataError, match="expected a CT or MR image by Modality"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"SamplesPerPixel": 3}, {"PhotometricInterpretation": "PALETTE COLOR"}]
+)
+def test_colours_are_refused(tmp_path, tags):
+    make(tmp_path)
+    edit(one(tmp_path), **tags)
+    with pytest.raises(DataError, match="expected grey pixels"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"BitsAllocated": 32}, {"BitsStored": 17}, {"BitsStored": 0}, {"HighBit": 11}]
+)
+def test_odd_bit_depths_are_refused(tmp_path, tags):
+    make(tmp_path)
+    edit(one(tmp_path), **tags)
+    with pytest.raises(DataError, match="8 or 16 bits allocated"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "BitsStored", "PixelRepresentation"])
+def test_missing_layout_is_refused(tmp_path, keyword):
+    make(tmp_path)
+    edit(one(tmp_path), **{keyword: None})
+    with pytest.raises(DataError, match=rf"expected {keyword} \(0028,.*found none"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["../../../etc/x", "1." * 40 + "1", "1..2", ""])
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
+def test_invalid_uid_is_refused(tmp_path, keyword, value):
+    make(tmp_path)
+
+    def change(image):
+        image[keyword]._value = uid.UID(value, validation_mode=0)
+
+    edit(one(tmp_path), change)
+    with pytest.raises(DataError, match=rf"expected a valid {keyword}") as caught:
+        read_series(tmp_path)
+    assert not value or value not in str(caught.value)
+
+
+def test_pixels_that_the_file_cannot_hold_are_refused_before_they_are_read(tmp_path):
+    make(tmp_path)
+    edit_all(tmp_path, Rows=4000, Columns=4000)
+    with pytest.raises(DataError, match="expected 32000000 bytes of pixels: found a file of"):
+        read_series(tmp_path)
