@@ -12,11 +12,11 @@ from PIL import Image as Pillow
 from ctmr import load_model
 from ctmr.batch import translate_files
 from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.images import Image, read_image, read_image_info, write_image, write_image_info
 from ctmr.model import NOTICE
 from ctmr.pixels import COMMENT
 from ctmr.quality import Usual
 from ctmr.scale import Scale
-from ctmr.scan import Image, read_image, read_image_info, write_image, write_image_info
 from identity import GREY_8, GREY_12, HU, smooth_head, translator
 
 
@@ -223,7 +223,7 @@ def test_input_that_is_no_image_is_refused(tmp_path, name):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match=r"expected|cannot read it") as caught:
+    with pytest.raises(DataError, match=r"expected|no such file|cannot read it") as caught:
         translate_files(translator(), tmp_path / name, tmp_path / "out.png", "ct")
     assert caught.value.file == str(tmp_path / name)
 
@@ -311,7 +311,7 @@ def ruin(folder: Path) -> dict[str, str]:
 def test_all_bad_inputs_are_named_before_any_work(tmp_path):
     source = tmp_path / "in"
     bad = ruin(source)
-    with pytest.raises(DataError, match=r"10 of 11 images cannot be translated") as caught:
+    with pytest.raises(DataError, match=r"10 of 11 scans cannot be translated") as caught:
         translate_files(translator(), source, tmp_path / "out", "ct")
     for name, why in bad.items():
         assert f"{name} (" in caught.value.what

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from ctmr import cli
 from ctmr.cli import app
 from ctmr.config import load_config
-from ctmr.scan import Image, write_image
+from ctmr.images import Image, write_image
 
 COMMANDS = ("demo", "synth", "prepare", "train", "translate", "evaluate", "report", "fetch")
 TINY = [
@@ -250,12 +250,12 @@ def test_bad_input_ends_with_3(tmp_path, tiny_run, tiny_pairs):
     skipped = run(*arguments, "--on-error", "skip")
     assert_fails(skipped, 3, "2 inputs were skipped", "bad1.png", "bad2.png")
     assert (tmp_path / "out" / "good.png").exists()
-    assert "1 images written" in skipped.stdout
+    assert "1 scans written" in skipped.stdout
 
     deep = image(tmp_path / "deep.png", depth=16)
     arguments = ["translate", deep, tmp_path / "o.png", "--model", tiny_run, "--to", "ct"]
     assert_fails(run(*arguments), 3, "deep.png", "expected 8-bit values")
-    assert_fails(run("evaluate", tiny_run, tmp_path), 3, "expected a folder of images")
+    assert_fails(run("evaluate", tiny_run, tmp_path), 3, "expected a folder of scans")
     assert_fails(run("train", tmp_path, "--out", tmp_path / "run"), 3, "trainA", "trainB")
     assert not (tmp_path / "run").exists()
 

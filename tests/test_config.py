@@ -29,6 +29,7 @@ SMALL = PRESETS["small"]
 RANGES = {
     "seed": (0, 2**63 - 1),
     "data.size": (32, 2048),
+    "data.pixel_mm": (0.1, 10.0),
     "network.blocks": (1, 64),
     "network.filters": (4, 256),
     "network.discriminator_filters": (4, 256),
@@ -52,6 +53,7 @@ CHOICES = {
     "data.channels": (1, 3),
     "data.ct_window": ("wide", "brain", "piecewise"),
     "data.flip": (False, True),
+    "data.match_heights": (False, True),
     "data.patient_pattern": (None, "(p[0-9]+)"),
     "network.generator": ("resnet", "resnet34", "resnet50"),
     "network.upsample": ("deconvolution", "nearest"),
@@ -127,7 +129,12 @@ def test_value_of_no_use_is_refused(key, value):
 
 
 @pytest.mark.parametrize(
-    "key", [key for key in KEYS if key not in ("data.flip", "network.skips", "train.tensorboard")]
+    "key",
+    [
+        key
+        for key in KEYS
+        if key not in ("data.flip", "data.match_heights", "network.skips", "train.tensorboard")
+    ],
 )
 def test_bool_is_not_taken_for_a_number_or_a_name(key):
     refused(key, True)
@@ -372,6 +379,8 @@ PAPER = {
     # issue 2, the paper's table
     "data.channels": 3,
     "data.flip": True,
+    "data.match_heights": False,
+    "data.pixel_mm": 1.0,
     "loss.cycle": 4.0,
     "loss.identity": 8.0,
     "train.epochs": 200,

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 
 from ctmr import evaluate, load_model
 from ctmr.errors import DataError, OutputError
-from ctmr.scan import Image, write_image, write_image_info
+from ctmr.images import Image, write_image, write_image_info
 from identity import GREY_8, HU, Identity, Inverse, translator
 
 SIZE = 32
@@ -264,7 +264,7 @@ def test_model_may_be_a_path_or_a_translator(tiny_run, tiny_pairs):
 def test_pair_of_two_sizes_is_refused(tmp_path):
     folder = pairs(tmp_path, a=(1, 2))
     save(folder / "mr" / "a.png", np.zeros((40, 32)))
-    with pytest.raises(DataError, match=r"expected two images of one size"):
+    with pytest.raises(DataError, match=r"expected two scans of one size"):
         evaluate(translator(), folder)
 
 

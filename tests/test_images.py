@@ -17,9 +17,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from ctmr.errors import DataError, OutputError
-from ctmr.pixels import COMMENT, encode
-from ctmr.scale import Scale, resize, training_scale
-from ctmr.scan import (
+from ctmr.images import (
     Image,
     ImageInfo,
     find_images,
@@ -28,6 +26,8 @@ from ctmr.scan import (
     write_image,
     write_image_info,
 )
+from ctmr.pixels import COMMENT, encode
+from ctmr.scale import Scale, resize, training_scale
 
 
 def noise(*shape: int, top: int = 256, seed: int = 0) -> np.ndarray:

@@ -11,8 +11,8 @@ from ctmr import load_model
 from ctmr.checkpoint import new_state
 from ctmr.cyclegan import CycleGAN
 from ctmr.errors import CheckpointError, OutputError
+from ctmr.images import Image
 from ctmr.model import UNSEALED, load_weights, model_folder, read_model, save_model, sealed
-from ctmr.scan import Image
 
 FILES = (
     "model.json",

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctmr.errors import DataError
+from ctmr.images import Image, write_image, write_image_info
 from ctmr.naive import GRID_MM, fit_naive
-from ctmr.scan import Image, write_image, write_image_info
 from identity import smooth_head
 
 SIZE = 32

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ctmr.errors import DataError, UsageError
+from ctmr.images import Image, write_image, write_image_info
 from ctmr.pairs import find_pairs, head_of, read_pair
-from ctmr.scan import Image, write_image, write_image_info
 from identity import smooth_head
 
 
@@ -67,7 +67,7 @@ def test_images_without_a_partner_are_counted_in_a_warning(tmp_path, caplog):
         save(tmp_path / kind / f"{name}.png", square())
     with caplog.at_level(logging.WARNING):
         assert [pair.name for pair in find_pairs(tmp_path)] == ["a"]
-    assert "left out 3 images without a partner" in caplog.text
+    assert "left out 3 scans without a partner" in caplog.text
 
 
 def test_folder_without_common_names_is_refused(tmp_path):
@@ -80,7 +80,7 @@ def test_folder_without_common_names_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["ct", "mr"])
 def test_missing_folder_is_named(tmp_path, kind):
     pair_folder(tmp_path, "a.png", kinds=tuple({"ct", "mr"} - {kind}))
-    with pytest.raises(DataError, match="expected a folder of images: found none") as caught:
+    with pytest.raises(DataError, match="expected a folder of scans: found none") as caught:
         find_pairs(tmp_path)
     assert caught.value.file == str(tmp_path / kind)
 
@@ -88,7 +88,7 @@ def test_missing_folder_is_named(tmp_path, kind):
 def test_name_that_is_there_twice_is_refused(tmp_path):
     pair_folder(tmp_path, "a.png")
     save(tmp_path / "mr" / "a.tif", square())
-    with pytest.raises(DataError, match="two images are called 'a'") as caught:
+    with pytest.raises(DataError, match="two scans are called 'a'") as caught:
         find_pairs(tmp_path)
     assert caught.value.file == str(tmp_path / "mr")
 

@@ -12,11 +12,11 @@ from PIL import Image as Pillow
 import ctmr.survey
 from ctmr.config import PRESETS, DataConfig
 from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.images import Image, write_image, write_image_info
 from ctmr.intensity import ct_window
 from ctmr.pixels import encode
 from ctmr.prepare import find_data, open_store, prepare
 from ctmr.scale import Scale
-from ctmr.scan import Image, write_image, write_image_info
 from ctmr.store import from_codes, to_codes
 
 PAPER_NAMES = ("trainA", "trainB", "testA", "testB")
@@ -128,7 +128,7 @@ def test_all_unusable_files_are_listed_at_once_and_nothing_is_written(data, tmp_
     with pytest.raises(DataError) as caught:
         prepare(data, CONFIG, tmp_path / "store")
     message = str(caught.value)
-    assert "3 of 10 images cannot be used" in message
+    assert "3 of 10 scans cannot be used" in message
     for label in ("trainA/empty.png (", "trainB/text.png (", "testB/new\\nline.png ("):
         assert label in message
     assert not (tmp_path / "store").exists()
@@ -405,10 +405,10 @@ def test_incomplete_or_foreign_store_is_refused(data, tmp_path):
         open_store(tmp_path / "store")
     index.write_text(text)
     edit(index, format="ctmr store 0")
-    with pytest.raises(DataError, match="is not of 'ctmr store 1': format"):
+    with pytest.raises(DataError, match="is not of 'ctmr store 2': format"):
         open_store(tmp_path / "store")
     index.write_text("{")
-    with pytest.raises(DataError, match="is not of 'ctmr store 1'"):
+    with pytest.raises(DataError, match="is not of 'ctmr store 2'"):
         open_store(tmp_path / "store")
     index.unlink()
     with pytest.raises(DataError, match="expected a store"):

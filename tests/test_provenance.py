@@ -14,6 +14,8 @@ CHANGES = {
     "data.channels": 3,
     "data.ct_window": "brain",
     "data.flip": False,
+    "data.pixel_mm": 2.0,
+    "data.match_heights": False,
     "data.patient_pattern": "(x)",
     "network.generator": "resnet34",
     "network.blocks": 2,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ctmr import load_model, read_scan
+from ctmr.errors import SafetyError
+from ctmr.images import Image
 from ctmr.quality import Usual, describe, judge
-from ctmr.scan import Image
 from identity import Inverse, smooth_head, translator
 
 FEATURES = (
@@ -20,9 +21,8 @@ FEATURES = (
 
 
 def quality_of(model, array: np.ndarray, to="mr"):
-    return model.translate_with_quality(Image(array.astype(np.float32), "grey", 8), to, cycle=True)[
-        1
-    ]
+    image = Image(array.astype(np.float32), "grey", 8)
+    return model.translation(image, to, quality="full", anyway=True).quality
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_cycle_error_is_half_the_mean_difference_of_there_and_back():
 def test_training_images_are_ok(model, tiny_data, to):
     folder = tiny_data / ("trainA" if to == "mr" else "trainB")
     for path in sorted(folder.iterdir()):
-        found = model.translate_with_quality(read_scan(path), to, cycle=False)[1]
+        found = model.translation(read_scan(path), to, quality="none").quality
         assert (found.level, found.why) == ("ok", ()), path.name
 
 
@@ -105,18 +105,24 @@ def test_image_unlike_the_training_images_warns_with_the_feature(model, tiny_dat
     assert "training images have" in why[0]
 
 
-def test_mr_given_as_ct_warns(model, tiny_data):
+def test_mr_given_as_ct_is_refused_and_warns_where_the_user_insists(model, tiny_data):
     scan = read_scan(tiny_data / "trainB" / "mr_00.png")
-    assert model.translate_with_quality(scan, "mr", cycle=True)[1].level == "warn"
+    with pytest.raises(
+        SafetyError, match="expected CT: found an image unlike the CT and like the MR"
+    ):
+        model.translation(scan, "mr", quality="full")
+    with pytest.raises(SafetyError, match="unlike the CT and like the MR"):
+        model.check(scan, "mr")
+    assert model.translation(scan, "mr", quality="full", anyway=True).quality.level == "warn"
 
 
 @pytest.mark.parametrize("value", [0, 255])
 @pytest.mark.parametrize("size", [(16, 16), (16, 100), (64, 64)])
 def test_blank_image_has_no_nan(model, value, size):
     scan = Image(np.full(size, value, np.float32), "grey", 8)
-    result, found = model.translate_with_quality(scan, "ct", cycle=True)
-    assert np.isfinite(result.array).all()
-    text = json.dumps(found.as_json(), allow_nan=False)  # refuses NaN
+    done = model.translation(scan, "ct", quality="full", anyway=True)
+    assert np.isfinite(done.scan.array).all()
+    text = json.dumps(done.quality.as_json(), allow_nan=False)  # refuses NaN
     assert json.loads(text)["level"] == "warn"
 
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ctmr.cli import app
 from ctmr.errors import OutputError, ResourceError, UsageError
+from ctmr.images import read_image
 from ctmr.pixels import COMMENT
-from ctmr.scan import read_image, read_scan
+from ctmr.scan import read_scan
 from ctmr.synth import FIELD_OF_VIEW_MM, HEIGHTS_MM, SLICE_MM, write_heads
 from ctmr.synthetic import LESIONS, synthesise_head
 

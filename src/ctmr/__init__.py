@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from ctmr.config import Config, load_config
     from ctmr.errors import CtmrError
     from ctmr.evaluation import Evaluation, evaluate
+    from ctmr.images import Image
     from ctmr.report import write_report
-    from ctmr.scan import Image, read_scan, write_scan
+    from ctmr.scan import read_scan, write_scan
     from ctmr.synthetic import Head, synthesise_head
     from ctmr.training import TrainSummary, train
     from ctmr.translate import Translator, load_model
+    from ctmr.volume import Volume
 
 __version__ = version("ctmr")
 
@@ -24,9 +26,10 @@ _HOMES = {
     "CtmrError": "errors",
     "Evaluation": "evaluation",
     "Head": "synthetic",
-    "Image": "scan",
+    "Image": "images",
     "TrainSummary": "training",
     "Translator": "translate",
+    "Volume": "volume",
     "evaluate": "evaluation",
     "load_config": "config",
     "load_model": "translate",
@@ -45,6 +48,7 @@ __all__ = [
     "Image",
     "TrainSummary",
     "Translator",
+    "Volume",
     "evaluate",
     "load_config",
     "load_model",

@@ -61,15 +61,17 @@ def demo(
 def synth(
     out: Annotated[Path, typer.Argument(help="New data folder.")],
     subjects: Annotated[int, typer.Option(help="Training subjects of each modality.")] = 24,
-    image_format: Annotated[Literal["png"], typer.Option("--format", help="Of the scans.")] = "png",
+    image_format: Annotated[
+        Literal["png", "nifti", "dicom"], typer.Option("--format", help="Of the scans.")
+    ] = "png",
     seed: Annotated[int, typer.Option(help="The same seed gives the same heads.")] = 0,
     lesions: Annotated[float, typer.Option(help="Share of subjects with lesions.")] = 0.0,
-    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 256,
+    size: Annotated[int, typer.Option(help="Side of an axial slice in pixels.")] = 256,
     sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR weighting.")] = "t1",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write synthetic heads as a data folder: unpaired training images, paired test images."""
+    """Write synthetic heads as a data folder: unpaired training scans, paired test scans."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.synth import write_heads
 
@@ -81,10 +83,11 @@ def synth(
                 lesions=lesions,
                 size=size,
                 sequence=sequence,
+                image_format=image_format,
                 progress=progress("heads"),
             )
         for folder, count in counts.items():
-            say(f"{out / folder}: {count} images")
+            say(f"{out / folder}: {count} scans")
         outcome.update(out=str(out), images=counts)
 
 
@@ -167,7 +170,11 @@ def train(
 @app.command(epilog="Example: ctmr translate scans/ translated/ --model runs/first --to mr")
 def translate(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="An image or a folder of images.")
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="An image, a NIfTI file, a folder with a DICOM series, or a folder of these.",
+        ),
     ],
     output: Annotated[Path, typer.Argument(help="The same for the translation.")],
     model: Annotated[Path, typer.Option(help="Run or model folder.")],
@@ -177,14 +184,31 @@ def translate(
         typer.Option(help="How many images are translated back to judge them."),
     ] = "fast",
     on_error: Annotated[
-        Literal["stop", "skip"], typer.Option(help="What to do about unreadable inputs.")
+        Literal["stop", "skip"], typer.Option(help="What to do about unusable inputs.")
     ] = "stop",
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="DICOM_DIR", help="Write NIfTI inputs as DICOM, as this series is."),
+    ] = None,
+    geometry: Annotated[
+        Literal["sform", "qform", "RAS", "LAS", "LPS"] | None,
+        typer.Option(
+            help="Believe this of NIfTI headers that contradict themselves or say nothing."
+        ),
+    ] = None,
+    irregular: Annotated[
+        bool, typer.Option("--irregular", help="Accept DICOM series with gaps or uneven slices.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Accept what looks like another modality.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Translate images: same names, same sizes, a JSON beside each that says how far to trust it."""
+    """Translate scans: same names, same grids, a JSON beside each that says how far to trust it."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.batch import translate_files
+        from ctmr.jobs import Reading
         from ctmr.translate import load_model
 
         translator = load_model(model)
@@ -196,9 +220,10 @@ def translate(
                 to,
                 quality=quality,
                 on_error=on_error,
+                reading=Reading(geometry, irregular, anyway, like),
                 progress=progress("translating"),
             )
-        say(f"{summary.written} images written to {output} in {summary.seconds:.1f} s")
+        say(f"{summary.written} scans written to {output} in {summary.seconds:.1f} s")
         if summary.warned:
             say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
         say(RESEARCH_USE)

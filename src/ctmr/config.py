@@ -37,6 +37,10 @@ class DataConfig(Section):
     """Channels of an image: 1 (grey) or 3 (RGB)."""
     ct_window: CtWindow
     """Map from HU to [-1, 1], where the CT states HU."""
+    pixel_mm: float = Field(ge=0.1, le=10)
+    """In-plane pixel size in mm to which axial slices of volumes are brought."""
+    match_heights: bool
+    """Whether to pair slices of volumes that lie at similar heights, in mm below the top of the head."""
     flip: bool
     """Whether to mirror training images at random."""
     patient_pattern: str | None = None
@@ -137,6 +141,8 @@ PRESETS: dict[str, Config] = {
             size=256,  # not in the paper: Zhu et al. 2017
             channels=3,  # the paper's MR are RGB
             ct_window="wide",
+            pixel_mm=1.0,  # not in the paper, which has no volumes: 256 mm hold a head
+            match_heights=False,
             flip=True,
         ),
         network=NetworkConfig(
@@ -170,6 +176,8 @@ PRESETS["default"] = Config(
         size=256,
         channels=1,  # CT and most MR are grey
         ct_window="piecewise",  # soft tissue is visible to the networks, and bone keeps its HU
+        pixel_mm=1.0,  # 256 mm hold a head
+        match_heights=True,  # a vault and a skull base are not to be told apart by a discriminator
         flip=True,
     ),
     network=NetworkConfig(
@@ -194,7 +202,9 @@ PRESETS["default"] = Config(
 # Useful on two cores without a GPU.
 PRESETS["small"] = PRESETS["default"].model_copy(
     update={
-        "data": PRESETS["default"].data.model_copy(update={"size": 128}),
+        "data": PRESETS["default"].data.model_copy(
+            update={"size": 128, "pixel_mm": 1.75}
+        ),  # 224 mm
         "network": PRESETS["default"].network.model_copy(
             update={"filters": 16, "discriminator_filters": 32}  # 0.7 GMAC at 128x128
         ),

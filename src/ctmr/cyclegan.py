@@ -17,7 +17,6 @@ from ctmr.networks import (
 )
 from ctmr.randomness import torch_stream
 
-Modality = Literal["ct", "mr"]
 Direction = Literal["ct-to-mr", "mr-to-ct"]
 DIRECTIONS: tuple[Direction, Direction] = ("ct-to-mr", "mr-to-ct")
 

@@ -11,9 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from ctmr.config import DataConfig
 from ctmr.randomness import stream
-from ctmr.store import MODALITIES, Modality, Store, from_codes
+from ctmr.store import Store, from_codes
+from ctmr.volume import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
+NEAR_MM = 6.0  # heights that count as similar
 
 
 @functools.lru_cache(maxsize=8)
@@ -31,7 +33,7 @@ class UnpairedSlices(Dataset[Sample]):
 
     Args:
         store: Prepared slices.
-        config: Size of the crop, and whether to mirror.
+        config: Size of the crop, whether to mirror, and whether to pair slices of volumes by their heights.
         seed: All randomness is a pure function of it and of the sample's number.
     """
 
@@ -40,6 +42,11 @@ class UnpairedSlices(Dataset[Sample]):
         self.size = config.size
         self.flip = config.flip
         self.seed = seed
+        self._heights: dict[Modality, NDArray[np.float64]] = {}
+        entries = {modality: store.entries("train", modality) for modality in MODALITIES}
+        if config.match_heights and all(e.height_mm is not None for e in sum(entries.values(), ())):
+            for modality, its in entries.items():
+                self._heights[modality] = np.array([e.height_mm for e in its], dtype=np.float64)
 
     @property
     def images(self) -> int:
@@ -53,14 +60,31 @@ class UnpairedSlices(Dataset[Sample]):
         repeat, place = divmod(position, count)
         return int(permutation(self.seed, modality, epoch, repeat, count)[place])
 
+    def pair(self, n: int) -> tuple[int, int]:
+        """Which CT and which MR slice are in sample `n`: those of the folders' orders, or at similar heights.
+
+        With heights, the slice of the larger folder is that of its order, and its partner is drawn from all of the
+        other folder that lie within `NEAR_MM` of its height; if none does, the nearest is taken.
+        """
+        if not self._heights:
+            return self.index(n, "ct"), self.index(n, "mr")
+        larger: Modality = max(MODALITIES, key=lambda m: self.store.count("train", m))
+        first = self.index(n, larger)
+        other: Modality = "mr" if larger == "ct" else "ct"
+        distance = np.abs(self._heights[other] - self._heights[larger][first])
+        near = np.flatnonzero(distance <= max(NEAR_MM, float(distance.min())))
+        second = int(near[stream(self.seed, "partner", n).integers(near.size)])
+        return (first, second) if larger == "ct" else (second, first)
+
     def __getitem__(self, n: int) -> Sample:
         """Sample number `n >= 0` of the run: x (CT) and y (MR), `(C, size, size)` in [-1, 1]."""
         if n < 0:
             raise IndexError(f"sample number must not be negative: got {n}")
-        return self._crop(n, "ct"), self._crop(n, "mr")
+        ct, mr = self.pair(n)
+        return self._crop(n, "ct", ct), self._crop(n, "mr", mr)
 
-    def _crop(self, n: int, modality: Modality) -> Tensor:
-        codes = self.store.codes("train", modality, self.index(n, modality))  # (H, W, C)
+    def _crop(self, n: int, modality: Modality, index: int) -> Tensor:
+        codes = self.store.codes("train", modality, index)  # (H, W, C)
         draw = stream(self.seed, "crop", modality, n)
         top = int(draw.integers(codes.shape[0] - self.size + 1))
         left = int(draw.integers(codes.shape[1] - self.size + 1))

@@ -18,15 +18,21 @@ def run_generator(generator: Generator, image: FloatArray) -> FloatArray:
     Returns:
         (H, W, C) in [-1, 1].
     """
-    height, width = image.shape[:2]
+    result: FloatArray = run_batch(generator, image[None])[0]
+    return result
+
+
+def run_batch(generator: Generator, images: FloatArray) -> FloatArray:
+    """Translate images (N, H, W, C) in [-1, 1] of one size together; see `run_generator`."""
+    height, width = images.shape[1:3]
     around = [_padding(side, generator.multiple, generator.smallest) for side in (height, width)]
-    padded = np.pad(image, (*around, (0, 0)), mode="symmetric").transpose(2, 0, 1)  # (C, H, W)
+    padded = np.pad(images, ((0, 0), *around, (0, 0)), mode="symmetric").transpose(0, 3, 1, 2)
     device = next(generator.parameters()).device
     with torch.inference_mode():
-        result: Tensor = generator(torch.from_numpy(np.ascontiguousarray(padded))[None].to(device))
-    array = result[0].float().cpu().numpy().transpose(1, 2, 0)  # (H, W, C)
+        result: Tensor = generator(torch.from_numpy(np.ascontiguousarray(padded)).to(device))
+    array: FloatArray = result.float().cpu().numpy().transpose(0, 2, 3, 1)  # (N, H, W, C)
     (top, _), (left, _) = around
-    return array[top : top + height, left : left + width]
+    return array[:, top : top + height, left : left + width]
 
 
 def _padding(side: int, multiple: int, smallest: int) -> tuple[int, int]:

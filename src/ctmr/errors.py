@@ -14,6 +14,7 @@ CtmrError
 
 import copyreg
 from pathlib import Path
+from typing import Self
 
 
 class CtmrError(Exception):
@@ -42,6 +43,10 @@ class CtmrError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle it without `__init__`, so that it comes whole out of a worker process."""
         return copyreg.__newobj__, (type(self), str(self)), self.__dict__  # type: ignore[attr-defined]
+
+    def at(self, file: Path | str) -> Self:
+        """The same error with its file named, if it names none."""
+        return self if self.file is not None else type(self)(self.what, file=file, fix=self.fix)
 
     def as_json(self) -> dict[str, str | int | None]:
         """The same line as an object, for `--json`."""

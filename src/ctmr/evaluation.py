@@ -3,23 +3,24 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ctmr import metrics
-from ctmr.cyclegan import DIRECTIONS, Direction, Modality
-from ctmr.errors import DataError
+from ctmr.cyclegan import DIRECTIONS, Direction
+from ctmr.errors import CtmrError, DataError
 from ctmr.files import write_json, write_text
-from ctmr.intensity import FloatArray
-from ctmr.metrics import BoolArray
+from ctmr.images import Image
+from ctmr.intensity import MR_UNITS, BoolArray, FloatArray
 from ctmr.model import NOTICE
 from ctmr.naive import fit_naive
 from ctmr.pairs import Pair, find_pairs, head_of, read_pair
-from ctmr.scan import Image
+from ctmr.scan import Scan
 from ctmr.translate import DIRECTION_TO, OTHER, Translator, load_model
+from ctmr.volume import Modality, Volume, axial_slices, canonical
 
 if TYPE_CHECKING:
     from ctmr.figures import Case
@@ -34,7 +35,8 @@ GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 SHOWN_HU = (-1000.0, 1500.0)
 PROTOCOL = (
     "in the head mask, each figure averaged over a patient's images, then over patients; MAE not clipped;"
-    " PSNR and SSIM (7x7 uniform window) clipped to -1024..3000 HU, or to the range of the image's depth;"
+    " PSNR and SSIM (7x7 or 7x7x7 uniform window) clipped to -1024..3000 HU, or to the range of the image's depth;"
+    " an MR volume is brought to 0..1000 by the 0.5 and 99.5 percentiles of its head;"
     " air below -200 HU and bone above 250 HU of the truth; 95 % intervals by bootstrap over patients"
 )
 TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
@@ -73,7 +75,7 @@ def evaluate(
     fit: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Translate the images of PAIRS and compare each with the truth of the same name.
+    """Translate the scans of PAIRS and compare each with the truth of the same name.
 
     Args:
         model: A run or model folder, or its translator.
@@ -104,14 +106,15 @@ def evaluate(
             source, truth = images[OTHER[TO[d]]], images[TO[d]]
             translated = _translate(translator, pair, images, TO[d])
             answers = {"model": translated.array}
-            if naive:
+            if naive and isinstance(source, Image):
                 answers |= naive[d].answers(source, truth.encoding, pair.level)
+            actual, unit, span = _truth(truth, mask)
             for method, answer in answers.items():
-                figures = _figures(answer, truth.array, mask, truth.unit, truth.depth)
+                figures = _figures(answer, actual, mask, unit, span)
                 result.rows.append(Row(pair.name, pair.patient, d, method, figures))
-            units[d] = truth.unit
+            units[d] = unit
             if out is not None and n in shown:
-                cases.append(_case(d, pair.name, source, translated, truth))
+                cases.append(_case(f"{pair.name} {d}", source, translated, truth, mask))
         if progress is not None:
             progress(n + 1, len(found))
     result.summary = _summary(result.rows, directions, found, units)
@@ -120,15 +123,58 @@ def evaluate(
     return result
 
 
+def _truth(truth: Scan, mask: BoolArray) -> tuple[FloatArray, str, tuple[float, float]]:
+    """The truth's values as the model writes them, their unit, and the range of PSNR and SSIM."""
+    if truth.encoding == "HU":
+        return truth.array, "HU", HU_RANGE
+    if isinstance(truth, Volume):
+        intensity = MR_UNITS.fitted(truth.array[mask])
+        return (
+            MR_UNITS.from_unit(intensity.to_unit(truth.array)),
+            "MR",
+            (MR_UNITS.low, MR_UNITS.high),
+        )
+    return truth.array, "grey", (0.0, float(2**truth.depth - 1))
+
+
+def _case(label: str, source: Scan, result: Scan, truth: Scan, mask: BoolArray) -> "Case":
+    """A row of `comparison.png`; HU are shown from air to bone."""
+    from ctmr.figures import Case
+
+    def window(unit: str, span: tuple[float, float]) -> tuple[float, float]:
+        return SHOWN_HU if unit == "HU" else span
+
+    seen, seen_unit, seen_span = _truth(source, mask)
+    actual, unit, span = _truth(truth, mask)
+    return Case(
+        label=label,
+        source=_plane(seen, source),
+        result=_plane(result.array, result),
+        truth=_plane(actual, truth),
+        unit=unit,
+        source_window=window(seen_unit, seen_span),
+        window=window(unit, span),
+    )
+
+
+def _plane(array: FloatArray, scan: Scan) -> FloatArray:
+    """What the figure shows of a scan's array: the image, or a volume's middle axial slice."""
+    if isinstance(scan, Image):
+        return _grey(array)
+    slices = axial_slices(canonical(replace(scan, array=array)).array)
+    middle: FloatArray = slices[len(slices) // 2]
+    return middle
+
+
 def _translate(
-    translator: Translator, pair: Pair, images: Mapping[Modality, Image], to: Modality
-) -> Image:
-    """The translation of a pair's image into the values of its truth."""
+    translator: Translator, pair: Pair, images: Mapping[Modality, Scan], to: Modality
+) -> Scan:
+    """The translation of a pair's scan into the values of its truth."""
     files = {"ct": pair.ct, "mr": pair.mr}
     try:
-        translated = translator.translate(images[OTHER[to]], to)
-    except DataError as error:
-        raise DataError(error.what, file=files[OTHER[to]], fix=error.fix) from error
+        translated = translator.translation(images[OTHER[to]], to, quality="none").scan
+    except CtmrError as error:
+        raise error.at(files[OTHER[to]]) from error
     if translated.encoding != images[to].encoding:
         raise DataError(
             f"expected {translated.encoding} values, as the model's translations have: found"
@@ -140,11 +186,15 @@ def _translate(
 
 
 def _figures(
-    answer: FloatArray, truth: FloatArray, mask: BoolArray, unit: str, depth: int
+    answer: FloatArray,
+    truth: FloatArray,
+    mask: BoolArray,
+    unit: str,
+    span: tuple[float, float],
 ) -> dict[str, float]:
-    """The figures of one answer (H, W) or (H, W, 3): MAE unclipped; PSNR and SSIM clipped to the range."""
+    """The figures of one answer: MAE unclipped; PSNR and SSIM clipped to the range `span`."""
     answer, truth = _grey(answer), _grey(truth)
-    low, high = HU_RANGE if unit == "HU" else (0.0, float(2**depth - 1))
+    low, high = span
     clipped, clipped_truth = np.clip(answer, low, high), np.clip(truth, low, high)
     figures = {
         "mae": metrics.mae(answer, truth, mask),
@@ -161,7 +211,10 @@ def _figures(
 
 
 def _grey(array: FloatArray) -> FloatArray:
-    return array if array.ndim == 2 else array.mean(axis=-1, dtype=np.float32)
+    """(H, W, 3) -> (H, W); images (H, W) and volumes (I, J, K) stay."""
+    if array.ndim == 3 and array.shape[-1] == 3:
+        array = array.mean(axis=-1, dtype=np.float32)
+    return array
 
 
 def _summary(
@@ -229,21 +282,3 @@ def _write(out: Path, result: Evaluation, cases: "Sequence[Case]") -> None:
         writer.writerow((row.name, row.patient, row.direction, row.method, *values))
     write_text(out / "metrics.csv", table.getvalue())
     figures.save(figures.comparison(cases), out / "comparison.png")
-
-
-def _case(direction: Direction, name: str, source: Image, result: Image, truth: Image) -> "Case":
-    """A row of `comparison.png`; HU are shown from air to bone."""
-    from ctmr.figures import Case
-
-    def window(image: Image) -> tuple[float, float]:
-        return SHOWN_HU if image.unit == "HU" else (0.0, float(2**image.depth - 1))
-
-    return Case(
-        label=f"{name} {direction}",
-        source=_grey(source.array),
-        result=_grey(result.array),
-        truth=_grey(truth.array),
-        unit=truth.unit,
-        source_window=window(source),
-        window=window(truth),
-    )

@@ -1,4 +1,4 @@
-"""The layout of a data folder: which folder is which, and which images it holds."""
+"""The layout of a data folder: which folder is which, and which scans it holds."""
 
 import logging
 import re
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctmr.errors import DataError, UsageError, printable
-from ctmr.scan import ImageInfo, find_images, read_image_info
-from ctmr.store import MODALITIES, SPLITS, Modality, Split
+from ctmr.images import ImageInfo, read_image_info
+from ctmr.scan import READABLE, Kind, find_scans, kind_of
+from ctmr.store import SPLITS, Split
+from ctmr.volume import MODALITIES, Modality
 
 # As in the paper's data set (A = CT, B = MR), and by name.
 LAYOUTS: tuple[dict[tuple[Split, Modality], str], ...] = (
@@ -27,10 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """One image file of a data folder.
+    """One scan of a data folder: an image file, a NIfTI file or a folder with a DICOM series.
 
     Attributes:
         data: The data folder.
+        kind: What sort of scan it is.
         label: `folder/name`, with undecodable bytes escaped.
         patient: What the patient pattern found in the label.
         info: The folder's `ctmr.json`.
@@ -40,13 +43,14 @@ class Source:
     split: Split
     modality: Modality
     path: Path
+    kind: Kind
     label: str
     patient: str | None
     info: ImageInfo
 
     @property
     def name(self) -> str:
-        """The file name, with undecodable bytes escaped."""
+        """The name of the file or folder, with undecodable bytes escaped."""
         return self.label.rpartition("/")[2]
 
 
@@ -89,10 +93,11 @@ def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
 
 
 def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
-    """All images of a data folder: by split, modality and the bytes of their names.
+    """All scans of a data folder: by split, modality and the bytes of their names.
 
     Raises:
-        DataError: If a training folder has no image, or a `ctmr.json` is wrong or gives HU to MR.
+        DataError: If a training folder has no scan, or a `ctmr.json` is wrong or gives HU to MR, or images and volumes
+            are mixed.
         UsageError: If the pattern is not a regular expression with a group.
     """
     patient_of = patient_finder(patient_pattern)
@@ -107,17 +112,29 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
                     file=folder,
                     fix="remove unit, slope and intercept there, or exchange the folders",
                 )
-            paths = find_images(folder)
+            paths = find_scans(folder)
             if split == "train" and not paths:
                 raise DataError(
-                    f"expected PNG, JPEG or TIFF images in it: found none; training needs"
+                    f"expected {READABLE} in it: found none; training needs"
                     f" {LAYOUTS[0]['train', 'ct']} (CT) and {LAYOUTS[0]['train', 'mr']} (MR)",
                     file=folder,
-                    fix="put images there",
+                    fix="put scans there",
                 )
             for path in paths:
                 label = _readable(path.relative_to(data).as_posix())
-                sources.append(Source(data, split, modality, path, label, patient_of(label), info))
+                kind = kind_of(path) or "image"
+                patient = patient_of(label)
+                sources.append(Source(data, split, modality, path, kind, label, patient, info))
+    images = [source for source in sources if source.kind == "image"]
+    volumes = [source for source in sources if source.kind != "image"]
+    if images and volumes:
+        raise DataError(
+            f"expected images only, or volumes only: found {len(images)} images, such as"
+            f" {printable(images[0].label)}, and {len(volumes)} volumes, such as"
+            f" {printable(volumes[0].label)}",
+            file=data,
+            fix="put them into two data folders",
+        )
     return sources
 
 

@@ -1,4 +1,4 @@
-"""Images on disk <-> arrays with a unit and a spacing: the only place that looks at a suffix."""
+"""Image files <-> arrays with a unit and a spacing, and `ctmr.json`, which says them."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ import numpy as np
 
 from ctmr.errors import DataError, OutputError, printable
 from ctmr.files import write_bytes, write_json
-from ctmr.intensity import FloatArray
+from ctmr.intensity import Encoding, FloatArray
 from ctmr.pixels import Depth, Format, decode, encode, luma
 from ctmr.scale import Spacing
 
@@ -32,7 +32,6 @@ MAX_INFO_BYTES = 10_000_000
 HU_SLOPE, HU_INTERCEPT = 1.0, -1024.0
 
 Unit = Literal["HU", "grey"]
-Encoding = Literal["HU", "8-bit", "16-bit"]
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ def find_images(folder: Path) -> list[Path]:
             continue
         if not is_image_name(path):
             others += 1
-        elif not _is_regular(path):
+        elif not is_regular(path):
             logger.warning("%s: skipped, it is not a regular file", printable(str(path)))
         else:
             images.append(path)
@@ -136,25 +135,15 @@ def read_image(
     return image
 
 
-def read_scan(path: Path | str) -> Image:
-    """The scan in a file, in HU where a `ctmr.json` beside it says so.
+def save_image(path: Path, image: Image) -> None:
+    """Write an image in the format of the suffix; one in HU gets a `ctmr.json` beside it that says so.
 
     Raises:
-        DataError: If it cannot be read.
-    """
-    return read_image(Path(path))
-
-
-def write_scan(path: Path | str, scan: Image) -> None:
-    """Write a scan in the format of the suffix; one in HU gets a `ctmr.json` beside it that says so.
-
-    Raises:
-        OutputError: If the format cannot hold the scan, images of another unit are there, or the file cannot be
+        OutputError: If the format cannot hold the image, images of another unit are there, or the file cannot be
             written.
     """
-    path = Path(path)
-    content = _encoded(path, scan)
-    add_image_info(path.parent, scan.unit, {path.name: scan.spacing_mm})
+    content = _encoded(path, image)
+    add_image_info(path.parent, image.unit, {path.name: image.spacing_mm})
     write_bytes(path, content)
 
 
@@ -306,7 +295,8 @@ def add_image_info(folder: Path, unit: Unit, files: Mapping[str, Spacing | None]
         write_image_info(folder, unit, existing.spacing_mm, {**existing.files, **known})
 
 
-def _is_regular(path: Path) -> bool:
+def is_regular(path: Path) -> bool:
+    """Whether it is a file, or a link to one; a FIFO and a loop of links are not."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:  # a dangling link or a loop of links

@@ -1,13 +1,16 @@
 """Grey values <-> [-1, 1], both ways: the only place where grey values change."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 CtWindow = Literal["wide", "brain", "piecewise"]
+Unit = Literal["HU", "grey", "MR"]  # MR: arbitrary units of an MR volume
+Encoding = Literal["HU", "8-bit", "16-bit", "MR"]
 
 # Knots of the CT windows: (HU, value in [-1, 1]).
 CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
@@ -25,14 +28,17 @@ class Intensity:
     """A monotone piecewise-linear map between a file's grey values and [-1, 1].
 
     Attributes:
-        unit: `"HU"` or `"grey"`.
+        unit: Of the grey values.
         values: Grey values at the knots, strictly increasing.
         levels: Values in [-1, 1] at the knots, strictly increasing, from -1 to 1.
+        percentiles: Where set, a scan that comes in is mapped by these percentiles of its own head (`fitted`), and
+            `values` are for scans that go out.
     """
 
-    unit: Literal["HU", "grey"]
+    unit: Unit
     values: tuple[float, ...]
     levels: tuple[float, ...] = (-1.0, 1.0)
+    percentiles: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.levels) or len(self.values) < 2:
@@ -65,6 +71,22 @@ class Intensity:
     def from_unit(self, array: FloatArray) -> FloatArray:
         """Values in [-1, 1] of any shape -> grey values; values outside [-1, 1] are clipped."""
         return np.interp(array, self.levels, self.values).astype(np.float32)
+
+    def fitted(self, head: FloatArray) -> "Intensity":
+        """The map for a scan with these values in its head: itself, or with the ends at their percentiles."""
+        if self.percentiles is None:
+            return self
+        low, high = (float(value) for value in np.percentile(head, self.percentiles))
+        return replace(self, values=(low, max(high, low + 1e-6 * max(1.0, abs(low)))))
+
+    def clipped_share(self, array: FloatArray) -> float:
+        """Share of grey values outside the range, which `to_unit` clips."""
+        return float(((array < self.low) | (array > self.high)).mean())
+
+
+# MR have no accepted unit: each volume that comes in is mapped by percentiles of its head, what goes out has 1000 where
+# those had their upper percentile.
+MR_UNITS = Intensity("MR", (0.0, 1000.0), percentiles=(0.5, 99.5))
 
 
 def ct_window(name: CtWindow) -> Intensity:

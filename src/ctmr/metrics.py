@@ -1,5 +1,6 @@
 """How far a translated image is from the truth: every figure with an explicit mask and an explicit range."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.metrics import structural_similarity
 
-from ctmr.intensity import FloatArray
-
-BoolArray = NDArray[np.bool_]
+from ctmr.intensity import BoolArray, FloatArray
 
 SSIM_WINDOW = 7  # pixels; the uniform window that scikit-image takes by default
 PSNR_CAP = 100.0  # dB
@@ -61,9 +60,9 @@ def ssim(result: FloatArray, truth: FloatArray, mask: BoolArray, data_range: flo
     """Structural similarity (Wang et al. 2004): the mean, in the mask, of the map of a 7x7 uniform window.
 
     Args:
-        result: Image (H, W), at least 7x7.
-        truth: Image (H, W).
-        mask: Where the map counts (H, W); windows at its rim see what lies outside.
+        result: Image (H, W), at least 7x7, or volume, whose window is 7x7x7.
+        truth: Of the same shape.
+        mask: Where the map counts; windows at its rim see what lies outside.
         data_range: Largest minus smallest possible value, in the images' unit.
 
     Raises:
@@ -81,7 +80,13 @@ def ssim(result: FloatArray, truth: FloatArray, mask: BoolArray, data_range: flo
     return float(similarity[mask].mean())
 
 
-def head_mask(image: FloatArray, threshold: float | None) -> BoolArray:
+def head_mask(
+    image: FloatArray,
+    threshold: float | None,
+    *,
+    radius: float | None = None,
+    spacing: Sequence[float] | None = None,
+) -> BoolArray:
     """Where the head is: one filled region, with the skull, the sinuses and the ventricles.
 
     Pixels above the threshold are closed by a disk of 3 % of the short side, which joins scalp and brain over a skull
@@ -91,6 +96,8 @@ def head_mask(image: FloatArray, threshold: float | None) -> BoolArray:
     Args:
         image: Slice (H, W) or volume, in HU or grey values.
         threshold: Lowest value of tissue (about -300 for HU); None takes Otsu's (1979).
+        radius: Of the disk or ball, in the unit of `spacing`.
+        spacing: Size of a pixel along each axis; 1 by default.
 
     Returns:
         Mask of the same shape; all False where nothing is above the threshold or the image is constant.
@@ -102,9 +109,11 @@ def head_mask(image: FloatArray, threshold: float | None) -> BoolArray:
     tissue = image > threshold
     if not tissue.any():
         return tissue
-    radius = max(1, round(RADIUS * min(image.shape)))
-    filled = ndimage.binary_fill_holes(_closed(tissue, radius))
-    opened = ~_closed(~filled, radius)
+    if radius is None:
+        radius = max(1, round(RADIUS * min(image.shape)))
+    spacing = (1.0,) * image.ndim if spacing is None else spacing
+    filled = ndimage.binary_fill_holes(_closed(tissue, radius, spacing))
+    opened = ~_closed(~filled, radius, spacing)
     labels, count = ndimage.label(opened if opened.any() else filled)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     return np.asarray(labels == 1 + sizes.argmax())
@@ -147,15 +156,16 @@ def _require_range(data_range: float) -> None:
         raise ValueError(f"data_range must be positive: got {data_range!r}")
 
 
-def _closed(mask: BoolArray, radius: int) -> BoolArray:
+def _closed(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
     """The closing of a mask by a ball; the image goes on beyond its border as it ends there."""
-    padded = np.pad(mask, radius + 1, mode="edge")
-    closed = ~_grown(~_grown(padded, radius), radius)
-    return closed[(slice(radius + 1, -radius - 1),) * mask.ndim]
+    around = [math.ceil(radius / side) + 1 for side in spacing]
+    padded = np.pad(mask, [(pixels, pixels) for pixels in around], mode="edge")
+    closed = ~_grown(~_grown(padded, radius, spacing), radius, spacing)
+    return closed[tuple(slice(pixels, -pixels) for pixels in around)]
 
 
-def _grown(mask: BoolArray, radius: int) -> BoolArray:
+def _grown(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
     """The mask and all within the radius of it."""
     if not mask.any():
         return mask
-    return np.asarray(ndimage.distance_transform_edt(~mask) <= radius)
+    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing) <= radius)

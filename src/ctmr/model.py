@@ -17,13 +17,14 @@ from torch import nn
 
 from ctmr.checkpoint import TrainState, load_strictly
 from ctmr.config import Config, DataConfig, NetworkConfig
-from ctmr.cyclegan import Direction, Modality, generator_of
+from ctmr.cyclegan import Direction, generator_of
 from ctmr.errors import CheckpointError, OutputError
 from ctmr.files import sync
 from ctmr.networks import Discriminator, Generator
 from ctmr.quality import Usual
 from ctmr.scale import Scale
 from ctmr.store import Intensities
+from ctmr.volume import Modality
 
 Network = TypeVar("Network", bound=nn.Module)
 

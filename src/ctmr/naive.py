@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from ctmr.cyclegan import Modality
-from ctmr.errors import DataError
-from ctmr.intensity import FloatArray
+from ctmr.errors import DataError, UsageError
+from ctmr.images import Image
+from ctmr.intensity import Encoding, FloatArray
 from ctmr.pairs import find_pairs, head_of, read_pair
 from ctmr.scale import Spacing, resize
-from ctmr.scan import Encoding, Image
+from ctmr.volume import Modality, Volume
 
 # Grid of the mean images where pixels have a size: it covers a head and its surroundings.
 GRID, GRID_MM = 160, 1.75
@@ -67,6 +67,12 @@ def fit_naive(folder: Path, to: Modality) -> Naive:
     for pair in find_pairs(folder):
         images = read_pair(pair)
         source, truth = images["mr" if to == "ct" else "ct"], images[to]
+        if isinstance(source, Volume) or isinstance(truth, Volume):
+            raise UsageError(
+                "naive answers are fitted on pairs of images: found volumes",
+                file=folder,
+                fix="leave out --fit",
+            )
         encodings.add((source.encoding, truth.encoding))
         mask = head_of(pair, images)
         sources.append(_grey(source)[mask])

@@ -1,4 +1,4 @@
-"""PAIRS: a folder with `ct/`, `mr/` and optionally `mask/`, where one name is one slice."""
+"""PAIRS: a folder with `ct/`, `mr/` and optionally `mask/`, where one name is one slice or one volume."""
 
 import logging
 import re
@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.cyclegan import Modality
-from ctmr.errors import DataError, printable
+from ctmr.errors import CtmrError, DataError, printable
 from ctmr.folders import patient_finder
-from ctmr.metrics import BoolArray, head_mask
-from ctmr.scan import Image, find_images, read_image
+from ctmr.images import read_image
+from ctmr.intensity import BoolArray
+from ctmr.metrics import head_mask
+from ctmr.modality import as_modality
+from ctmr.scan import Scan, find_scans, read_scan, stem_of
+from ctmr.volume import Modality, Volume, canonical, find_head, like, onto_grid
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +26,15 @@ _LEVEL = re.compile(r"slice-?(\d+)")
 
 @dataclass(frozen=True)
 class Pair:
-    """One slice in both modalities.
+    """One slice or volume in both modalities.
 
     Attributes:
-        name: File name without suffix.
+        name: Name without the suffix.
         patient: What `data.patient_pattern` finds in the name, else the name.
         level: Number after `slice` in the name: slices of one level are at one height; None if it has none.
-        ct: File of the CT.
-        mr: File of the MR.
-        mask: File of the head mask, if there is one.
+        ct: The CT.
+        mr: The MR.
+        mask: The head mask, if there is one.
     """
 
     name: str
@@ -53,13 +56,13 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
     if not both:
         counts = ", ".join(f"{len(files[kind])} in {kind}/" for kind in ("ct", "mr"))
         raise DataError(
-            f"expected images of the same names in ct/ and mr/: found {counts}, none in both",
+            f"expected scans of the same names in ct/ and mr/: found {counts}, none in both",
             file=folder,
             fix="give a folder of pairs (docs/data.md)",
         )
     alone = len(files["ct"].keys() ^ files["mr"].keys())
     if alone:
-        logger.warning("%s: left out %d images without a partner", printable(str(folder)), alone)
+        logger.warning("%s: left out %d scans without a partner", printable(str(folder)), alone)
     patient_of = patient_finder(patient_pattern)
     pairs = []
     for stem in both:
@@ -77,30 +80,37 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
     return pairs
 
 
-def read_pair(pair: Pair) -> dict[Modality, Image]:
-    """Both images of a pair.
+def read_pair(pair: Pair) -> dict[Modality, Scan]:
+    """Both scans of a pair; volumes lie on the grid of the CT.
 
     Raises:
-        DataError: If one cannot be read, or their sizes differ.
+        CtmrError: If one cannot be read, or they are not on one grid.
     """
-    images: dict[Modality, Image] = {"ct": read_image(pair.ct), "mr": read_image(pair.mr)}
-    shapes = {modality: image.array.shape[:2] for modality, image in images.items()}
-    if shapes["ct"] != shapes["mr"]:
+    ct, mr = read_scan(pair.ct), read_scan(pair.mr)
+    if isinstance(ct, Volume) and isinstance(mr, Volume):
+        try:
+            mr = onto_grid(mr, ct)
+            return {"ct": as_modality(ct, "ct"), "mr": as_modality(mr, "mr")}
+        except CtmrError as error:
+            raise error.at(pair.mr) from error
+    if isinstance(ct, Volume) or isinstance(mr, Volume) or ct.array.shape[:2] != mr.array.shape[:2]:
         raise DataError(
-            f"expected two images of one size: found CT {shapes['ct']} and MR {shapes['mr']}",
+            f"expected two scans of one size: found CT {ct.array.shape} and MR {mr.array.shape}",
             file=pair.mr,
             fix="register the pair onto one grid",
         )
-    return images
+    return {"ct": ct, "mr": mr}
 
 
-def head_of(pair: Pair, images: Mapping[Modality, Image]) -> BoolArray:
-    """The head mask (H, W) of a pair: its mask file, else the CT above -300 HU, else the MR above Otsu's threshold.
+def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
+    """The head mask of a pair: its mask file, else the CT above -300 HU, else the MR above Otsu's threshold.
 
     Raises:
         DataError: If the mask has another size, or there is no head in it.
     """
     ct, mr = images["ct"], images["mr"]
+    if isinstance(ct, Volume) or isinstance(mr, Volume):
+        return _head_of_volume(pair, images["ct"])
     if pair.mask is not None:
         mask = read_image(pair.mask, channels=1).array > 0
     elif ct.unit == "HU":
@@ -118,20 +128,42 @@ def head_of(pair: Pair, images: Mapping[Modality, Image]) -> BoolArray:
     return mask
 
 
+def _head_of_volume(pair: Pair, ct: Scan) -> BoolArray:
+    """The head mask (I, J, K) on the grid of a CT volume."""
+    if not isinstance(ct, Volume):
+        raise ValueError("the CT of a pair of volumes is a volume")
+    if pair.mask is not None:
+        mask = read_scan(pair.mask)
+        if not isinstance(mask, Volume):
+            raise DataError(
+                "expected a volume as mask: found an image", file=pair.mask, fix="give a volume"
+            )
+        try:
+            return onto_grid(mask, ct).array > 0
+        except CtmrError as error:
+            raise error.at(pair.mask) from error
+    upright = canonical(ct)
+    head = find_head(upright, "ct")
+    if head is None:
+        raise DataError("expected a head: found none", file=pair.ct, fix="remove the pair")
+    return like(head.mask(upright.array.shape).astype(np.float32), ct) > 0
+
+
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         if folder.name == "mask":
             return {}
         raise DataError(
-            "expected a folder of images: found none",
+            "expected a folder of scans: found none",
             file=folder,
             fix="give a folder with ct/ and mr/ (docs/data.md)",
         )
     found: dict[str, Path] = {}
-    for path in find_images(folder):
-        if path.stem in found:
+    for path in find_scans(folder):
+        stem = stem_of(path)
+        if stem in found:
             raise DataError(
-                f"two images are called {printable(path.stem)!r}", file=folder, fix="rename one"
+                f"two scans are called {printable(stem)!r}", file=folder, fix="rename one"
             )
-        found[path.stem] = path
+        found[stem] = path
     return found

@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,42 +16,26 @@ from ctmr.config import DataConfig
 from ctmr.errors import DataError, OutputError, printable
 from ctmr.files import sync, write_text
 from ctmr.folders import Source, find_data, list_sources
-from ctmr.intensity import Intensity, ct_window
-from ctmr.scale import Scale, resize, training_scale
-from ctmr.scan import Encoding, image_of, read_bytes
+from ctmr.images import image_of, read_bytes
+from ctmr.intensity import FloatArray
+from ctmr.planning import Plan, plan
+from ctmr.scale import MARGIN, Scale, resize
+from ctmr.slices import head_slices
 from ctmr.store import (
     FORMAT,
     INDEX_NAME,
-    MODALITIES,
     SLICES_NAME,
-    SPLITS,
     Codes,
-    Entry,
     Index,
-    Intensities,
     Store,
     open_store,
     to_codes,
     with_settings,
 )
-from ctmr.survey import (
-    Histogram,
-    Look,
-    Progress,
-    Survey,
-    each,
-    hash_all,
-    overlap,
-    refuse_all,
-    survey,
-)
+from ctmr.survey import Progress, content_hash, each, hash_all, read_volume, survey
 
 __all__ = ["Store", "find_data", "open_store", "prepare"]
 
-# Part of a 16-bit folder's values left out at each end: a few hot pixels must not set the range.
-TAIL = 0.0005
-
-Shapes = list[tuple[int, int]]
 
 logger = logging.getLogger(__name__)
 
@@ -72,25 +55,28 @@ def prepare(
         progress: Called with the work done and the work to do.
 
     Raises:
-        DataError: If folders are missing, or for all images that cannot be used, at once.
+        CtmrError: If folders are missing, or for all scans that cannot be used, at once.
         UsageError: If `data` is a store made with other settings.
         OutputError: If the store cannot be written.
     """
     if (data / INDEX_NAME).is_file():
         return with_settings(open_store(data), config)
     sources = list_sources(data, config.patient_pattern)
+    scale = None
+    if any(source.kind != "image" for source in sources):
+        scale = Scale(round(MARGIN * config.size), config.pixel_mm)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashes = hash_all(pool, sources)
         if hashes is None:
-            survey(pool, sources, progress)  # it names the files
+            survey(pool, sources, progress, config.size, scale)  # it names the files
             raise DataError("files changed while they were read", file=data, fix="run it again")
         fingerprint = _fingerprint(sources, hashes, config)
         place = store or _cache() / "stores" / fingerprint[:16]
         prepared = _existing(place, fingerprint, in_cache=store is None)
         if prepared is None:
-            found = survey(pool, sources, progress)
-            index, shapes = _plan(found, config, fingerprint)
-            prepared = _write(pool, place, index, sources, shapes, progress)
+            found = survey(pool, sources, progress, config.size, scale)
+            index, plans = plan(found, config, scale, fingerprint)
+            prepared = _write(pool, place, index, sources, plans, progress)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
     return prepared
@@ -107,7 +93,8 @@ def _cache() -> Path:
 
 def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataConfig) -> str:
     """SHA-256 over all that the store depends on."""
-    settings = [config.size, config.channels, config.ct_window, config.patient_pattern]
+    settings: list[object] = [config.size, config.channels, config.ct_window]
+    settings += [config.pixel_mm, config.patient_pattern]
     infos = {f"{source.split} {source.modality}": repr(source.info) for source in sources}
     files = sorted(
         (source.split, source.modality, source.label, sha256)
@@ -138,85 +125,6 @@ def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
     )
 
 
-def _plan(found: Survey, config: DataConfig, fingerprint: str) -> tuple[Index, Shapes]:
-    """The index of the store to be written, and the shape each image is brought to."""
-    intensities = _intensities(found, config)
-    train = [look for source, look in found.looks if source.split == "train"]
-    scale = training_scale(
-        config.size, [look.shape for look in train], [look.spacing_mm for look in train]
-    )
-    shapes = _shapes(found.looks, scale)
-    entries: dict[tuple[str, str], list[Entry]] = {(s, m): [] for s in SPLITS for m in MODALITIES}
-    offset = 0
-    for (source, look), shape in zip(found.looks, shapes, strict=True):
-        height, width = max(shape[0], config.size), max(shape[1], config.size)
-        entries[source.split, source.modality].append(
-            Entry(source.name, source.patient, height, width, offset, look.sha256)
-        )
-        offset += height * width * config.channels
-    index = Index(
-        fingerprint=fingerprint,
-        size=config.size,
-        channels=config.channels,
-        ct_window=config.ct_window,
-        patient_pattern=config.patient_pattern,
-        scale=scale,
-        intensities=intensities,
-        entries={s: {m: tuple(entries[s, m]) for m in MODALITIES} for s in SPLITS},
-        overlap=overlap(found),
-    )
-    return index, shapes
-
-
-def _shapes(looks: Sequence[tuple[Source, Look]], scale: Scale) -> Shapes:
-    """The shape each image is brought to, before it is padded."""
-    shapes: Shapes = []
-    failures: list[tuple[Source, DataError]] = []
-    for source, look in looks:
-        try:
-            shapes.append(scale.shape_for(*look.shape, look.spacing_mm))
-        except DataError as error:
-            failures.append((source, DataError(error.what, file=source.path, fix=error.fix)))
-    refuse_all(failures, len(looks))
-    return shapes
-
-
-def _intensities(found: Survey, config: DataConfig) -> Intensities:
-    """The map to [-1, 1] of each encoding of the training images, the commonest first."""
-    intensities: Intensities = {}
-    for modality in MODALITIES:
-        ours = [(source, look) for source, look in found.looks if source.modality == modality]
-        trained = Counter(look.encoding for source, look in ours if source.split == "train")
-        if len(trained) > 1:
-            logger.warning("the %s training images differ in encoding: %s", modality, dict(trained))
-        for source, look in ours:
-            if look.encoding not in trained:
-                raise DataError(
-                    f"expected {' or '.join(trained)} values, as the {modality} training images"
-                    f" have: found {look.encoding}",
-                    file=source.path,
-                    fix="save the test images like the training images",
-                )
-        maps: dict[Encoding, Intensity] = {}
-        for encoding, _ in trained.most_common():
-            if encoding == "HU":
-                maps[encoding] = ct_window(config.ct_window)
-            elif encoding == "8-bit":
-                maps[encoding] = Intensity("grey", (0.0, 255.0))
-            else:
-                maps[encoding] = _percentiles(found.histograms[modality])
-        intensities[modality] = maps
-    return intensities
-
-
-def _percentiles(histogram: Histogram) -> Intensity:
-    """The map of the 0.05 to 99.95 percentile range of 16-bit values."""
-    below = np.cumsum(histogram)
-    low = int(np.searchsorted(below, TAIL * below[-1], side="right"))
-    high = int(np.searchsorted(below, (1 - TAIL) * below[-1]))
-    return Intensity("grey", (float(low), float(max(high, low + 1))))
-
-
 def _warn_of_overlap(store: Store) -> None:
     both = store.index.overlap
     if both:
@@ -234,14 +142,13 @@ def _write(
     place: Path,
     index: Index,
     sources: Sequence[Source],
-    shapes: Shapes,
+    plans: Sequence[Plan],
     progress: Progress | None,
 ) -> Store:
     """Write the store beside its place and move it there whole."""
-    entries = [entry for s in SPLITS for m in MODALITIES for entry in index.entries[s][m]]
 
     def codes(source: Source, n: int) -> Codes:
-        return _codes(source, entries[n], shapes[n], index)
+        return _codes(source, plans[n], index)
 
     draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -250,7 +157,7 @@ def _write(
         with (draft / SLICES_NAME).open("wb") as stream:
             for array in each(pool, codes, sources, progress, done=len(sources)):
                 stream.write(array.tobytes())
-                constant += bool(array.min() == array.max())
+                constant += int((np.ptp(array, axis=(1, 2, 3)) == 0).sum())
         sync(draft / SLICES_NAME)
         write_text(draft / INDEX_NAME, index.model_dump_json(indent=1) + "\n")
         _publish(draft, place)
@@ -277,16 +184,35 @@ def _publish(draft: Path, place: Path) -> None:
     sync(place.parent)
 
 
-def _codes(source: Source, entry: Entry, shape: tuple[int, int], index: Index) -> Codes:
-    """One image as it lies in the store, (H, W, C)."""
+def _codes(source: Source, plan: Plan, index: Index) -> Codes:
+    """The slices of one scan as they lie in the store, (N, H, W, C)."""
+    entry = plan.entries[0]
+    if source.kind == "image":
+        arrays = [_image(source, plan, index)]
+    else:
+        if content_hash(source) != entry.sha256:
+            raise _changed(source)
+        volume, _ = read_volume(source)
+        found = head_slices(volume, source.modality, index.scale, index.size)
+        intensity = index.intensities[source.modality][volume.encoding].fitted(found.head.values)
+        arrays = [array[..., None] for array in found.images(intensity)]
+    rows, columns = entry.height - plan.shape[0], entry.width - plan.shape[1]
+    around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    codes = [to_codes(np.pad(array, around, constant_values=-1.0)) for array in arrays]
+    shape = len(codes), entry.height, entry.width, index.channels
+    return np.broadcast_to(np.stack(codes), shape)  # grey: repeated
+
+
+def _image(source: Source, plan: Plan, index: Index) -> FloatArray:
+    """One image (h, w, 1 or 3) in [-1, 1], at the store's scale."""
     content = read_bytes(source.path)
-    if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise DataError("the file changed while it was read", file=source.path, fix="run it again")
+    if hashlib.sha256(content).hexdigest() != plan.entries[0].sha256:
+        raise _changed(source)
     image = image_of(content, source.path, 1 if index.channels == 1 else None, source.info)
     intensity = index.intensities[source.modality][image.encoding]
-    array = intensity.to_unit(resize(image.array, *shape))
-    array = array.reshape(*shape, -1)  # (h, w, 1 or 3)
-    rows, columns = entry.height - shape[0], entry.width - shape[1]
-    around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    codes = to_codes(np.pad(array, around, constant_values=-1.0))
-    return np.broadcast_to(codes, (entry.height, entry.width, index.channels))  # grey: repeated
+    array = intensity.to_unit(resize(image.array, *plan.shape))
+    return array.reshape(*plan.shape, -1)
+
+
+def _changed(source: Source) -> DataError:
+    return DataError("the file changed while it was read", file=source.path, fix="run it again")

@@ -15,7 +15,8 @@ from ctmr.distributed import Runtime
 from ctmr.engine import run_generator
 from ctmr.errors import UsageError
 from ctmr.quality import training_ranges, typical_cycle_error
-from ctmr.store import MODALITIES, Store
+from ctmr.store import Store
+from ctmr.volume import MODALITIES
 
 
 def run_about(config: Config, store: Store, runtime: Runtime) -> dict[str, Any]:

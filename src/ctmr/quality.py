@@ -1,13 +1,16 @@
 """What can be said of one result without the truth; a first, cheap form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from ctmr.errors import SafetyError
 from ctmr.intensity import FloatArray
-from ctmr.store import MODALITIES, Modality, Store
+from ctmr.modality import NAMES
+from ctmr.store import Store
+from ctmr.volume import MODALITIES, Modality
 
 Level = Literal["ok", "warn", "refuse"]
 Cycle = Callable[[FloatArray], FloatArray]
@@ -19,6 +22,8 @@ MOST = 500
 CYCLED = 8
 # A feature may lie this many widths of the training range (1st to 99th percentile) outside it.
 SLACK = 0.25
+# An image whose most remarkable feature lies this many widths outside it is foreign.
+FOREIGN = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,17 @@ def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float
     return 1.5 * max(float(np.abs(cycle(image) - image).mean() / 2) for image in images)
 
 
+def widths_outside(features: dict[str, float], ranges: Ranges) -> float:
+    """How far the most remarkable feature lies outside its training range, in widths of that range; 0 inside."""
+    return max(
+        (_widths(features[name], low, high) for name, (low, high) in ranges.items()), default=0.0
+    )
+
+
+def _widths(value: float, low: float, high: float) -> float:
+    return max(low - value, value - high, 0.0) / (high - low + 4e-3)
+
+
 def judge(image: FloatArray, usual: Usual, cycle_error: float | None) -> Quality:
     """Judge a translation by its input and by how well the input comes back.
 
@@ -106,12 +122,53 @@ def judge(image: FloatArray, usual: Usual, cycle_error: float | None) -> Quality
         usual: What the training images of its modality are like.
         cycle_error: Mean absolute difference of the input and its way there and back, halved; None if unknown.
     """
-    features = describe(image)
+    return _judged([describe(image)], usual, cycle_error)
+
+
+def judge_slices(slices: list[FloatArray], usual: Usual, cycle_errors: list[float]) -> Quality:
+    """Judge the translation of a volume by the median slice that shows the head, and by the mean cycle error.
+
+    Args:
+        slices: Those slices (H, W, C) in [-1, 1] at the model's scale.
+        usual: What the training slices of its modality are like.
+        cycle_errors: As for `judge`, of some slices; empty if unknown.
+    """
+    error = float(np.mean(cycle_errors)) if cycle_errors else None
+    return _judged([describe(image) for image in slices], usual, error)
+
+
+def _judged(described: list[dict[str, float]], usual: Usual, cycle_error: float | None) -> Quality:
+    features = {name: float(np.median([row[name] for row in described])) for name in described[0]}
     why = []
     for name, (low, high) in usual.ranges.items():
-        slack, value = SLACK * (high - low) + 1e-3, features[name]
-        if not low - slack <= value <= high + slack:
-            why.append(f"{name} is {value:.3g}, training images have {low:.3g} to {high:.3g}")
+        if _widths(features[name], low, high) > SLACK:
+            why.append(
+                f"{name} is {features[name]:.3g}, training images have {low:.3g} to {high:.3g}"
+            )
     if cycle_error is not None and cycle_error > usual.cycle_error:
         why.append(f"cycle error is {cycle_error:.3g}, {usual.cycle_error:.3g} is usual at most")
     return Quality("warn" if why else "ok", tuple(why), cycle_error, features)
+
+
+def require_claimed(
+    image: FloatArray, claimed: Modality, ranges: Mapping[Modality, Ranges]
+) -> None:
+    """Refuse an image that is unlike the training images of its modality and like those of the other.
+
+    Args:
+        image: (H, W, C) in [-1, 1] as the networks see it.
+        claimed: What it is taken for.
+        ranges: For each modality, the usual range of each feature.
+
+    Raises:
+        SafetyError: If it looks like the other modality.
+    """
+    other: Modality = "mr" if claimed == "ct" else "ct"
+    features = describe(image)
+    outside = {m: widths_outside(features, its) for m, its in ranges.items()}
+    if outside[claimed] > FOREIGN and outside[other] <= SLACK:
+        raise SafetyError(
+            f"expected {NAMES[claimed]}: found an image unlike the {NAMES[claimed]} and like the"
+            f" {NAMES[other]} the model was trained on",
+            fix="translate it in the other direction, or name another scan",
+        )

@@ -9,7 +9,8 @@ from ctmr.engine import run_generator
 from ctmr.errors import UsageError
 from ctmr.intensity import FloatArray
 from ctmr.run_folder import RunFolder
-from ctmr.store import Modality, Split, Store
+from ctmr.store import Split, Store
+from ctmr.volume import Modality
 
 logger = logging.getLogger(__name__)
 

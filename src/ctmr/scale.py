@@ -12,6 +12,7 @@ from ctmr.intensity import FloatArray
 
 MARGIN = 1.12  # Li 2023: images are brought to 1.12 times the training size, then cropped
 MAX_ASPECT = 8
+NEAR = 0.05  # pixel sizes that differ by less are not resampled
 Spacing = tuple[float, float]  # mm between rows, mm between columns
 
 
@@ -53,6 +54,21 @@ class Scale:
                 fix="crop the image, or correct its spacing_mm in ctmr.json",
             )
         return shape
+
+    def grid_for(self, height: int, width: int, spacing_mm: Spacing) -> tuple[int, int]:
+        """(height, width) of an axial slice at this scale: its own where its pixel size is within 5 %.
+
+        Raises:
+            DataError: If the pixel size of the model is not known, or the shape is unusable.
+        """
+        if self.pixel_mm is None:
+            raise DataError(
+                "expected a model that knows a pixel size: it was trained on images without one",
+                fix="train on volumes, or on images with spacing_mm in ctmr.json",
+            )
+        rows, columns = self.shape_for(height, width, spacing_mm)
+        tall, wide = (abs(mm / self.pixel_mm - 1) > NEAR for mm in spacing_mm)
+        return rows if tall else height, columns if wide else width
 
 
 def training_scale(

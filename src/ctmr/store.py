@@ -12,20 +12,18 @@ from pydantic.dataclasses import dataclass
 
 from ctmr.config import DataConfig
 from ctmr.errors import DataError, UsageError
-from ctmr.intensity import CtWindow, FloatArray, Intensity
+from ctmr.intensity import CtWindow, Encoding, FloatArray, Intensity
 from ctmr.scale import Scale
-from ctmr.scan import Encoding
+from ctmr.volume import MODALITIES, Modality
 
-FORMAT: Literal["ctmr store 1"] = "ctmr store 1"
+FORMAT: Literal["ctmr store 2"] = "ctmr store 2"
 INDEX_NAME = "store.json"
 SLICES_NAME = "slices.u16"
 
 Split = Literal["train", "test"]
-Modality = Literal["ct", "mr"]
 Codes = NDArray[np.uint16]
 Intensities = dict[Modality, dict[Encoding, Intensity]]
 SPLITS: tuple[Split, ...] = ("train", "test")
-MODALITIES: tuple[Modality, ...] = ("ct", "mr")
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,13 @@ class Entry:
     """One slice of the store.
 
     Attributes:
-        name: File name it came from.
+        name: File name it came from; of a volume's slice, with its number behind.
         patient: What `data.patient_pattern` found in its path.
         height: Pixels at the store's scale.
         width: Likewise.
         offset: Where it begins in `slices.u16`, in values.
         sha256: Of the source file.
+        height_mm: Of a volume's slice, its distance below the top of the head.
     """
 
     name: str
@@ -47,6 +46,7 @@ class Entry:
     width: int
     offset: int
     sha256: str
+    height_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ class Index(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    format: Literal["ctmr store 1"] = FORMAT
+    format: Literal["ctmr store 2"] = FORMAT
     fingerprint: str
     """SHA-256 over the settings below, the names and contents of all files, and each `ctmr.json`."""
     size: int
     channels: Literal[1, 3]
     ct_window: CtWindow
+    pixel_mm: float
     patient_pattern: str | None
     scale: Scale
     intensities: Intensities
@@ -184,6 +185,7 @@ def with_settings(store: Store, config: DataConfig) -> Store:
         "size": (made.size, asked.size),
         "channels": (made.channels, asked.channels),
         "ct_window": (made.ct_window, asked.ct_window),
+        "pixel_mm": (made.pixel_mm, asked.pixel_mm),
         "patient_pattern": (made.patient_pattern, asked.patient_pattern or made.patient_pattern),
     }
     for key, (has, wanted) in pairs.items():

@@ -1,4 +1,4 @@
-"""The first look at all images of a data folder: which can be used, and what they are."""
+"""The first look at all scans of a data folder: which can be used, and what they are."""
 
 import hashlib
 import logging
@@ -11,13 +11,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.errors import DataError, printable
+from ctmr.dicom import find_dicom, read_series
+from ctmr.errors import CtmrError, DataError, SafetyError, printable
 from ctmr.folders import Source
+from ctmr.images import image_of, read_bytes
+from ctmr.intensity import Encoding
+from ctmr.modality import as_modality
+from ctmr.nifti import read_nifti
 from ctmr.pixels import luma
-from ctmr.scale import Spacing
-from ctmr.scan import Encoding, image_of, read_bytes
-from ctmr.store import Modality, Overlap
+from ctmr.scale import Scale, Spacing
+from ctmr.slices import head_slices
+from ctmr.store import Overlap
+from ctmr.volume import Modality, Volume
 
+VOLUMES_AT_ONCE = 4  # each takes some hundred MB
 Histogram = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
@@ -27,14 +34,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What the first look at one image found; the pixels are not kept."""
+    """What the first look at one scan found; the pixels are not kept.
+
+    Attributes:
+        sha256: Of the content.
+        shape: Of the image; of a volume, of the window that is kept of its slices.
+        spacing_mm: Of an image that has one.
+        encoding: What decides the map to [-1, 1].
+        patient: Of a DICOM series, a hash of its patient's identity.
+        heights_mm: Of a volume's slices that are kept, below the top of the head.
+    """
 
     sha256: str
     shape: tuple[int, int]
     spacing_mm: Spacing | None
     encoding: Encoding
-    colour: bool
-    transparent: bool
+    colour: bool = False
+    transparent: bool = False
+    patient: str | None = None
+    heights_mm: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +64,11 @@ class Survey:
 
 
 def hash_all(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> list[str] | None:
-    """SHA-256 of each file; None if one cannot be read (the survey then says which)."""
+    """SHA-256 of each scan; None if one cannot be read (the survey then says which)."""
 
     def sha256(source: Source, _: int) -> str | None:
         try:
-            return hashlib.sha256(read_bytes(source.path)).hexdigest()
+            return content_hash(source)
         except DataError:
             return None
 
@@ -58,20 +76,65 @@ def hash_all(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> list[str] |
     return hashes if len(hashes) == len(sources) else None
 
 
-def survey(
-    pool: ThreadPoolExecutor, sources: Sequence[Source], progress: Progress | None
-) -> Survey:
-    """Decode every image once.
+def content_hash(source: Source) -> str:
+    """SHA-256 of a file, or over the names and contents of a series' files.
 
     Raises:
-        DataError: Naming every image that cannot be used.
+        DataError: If it cannot be read.
+    """
+    if source.kind != "series":
+        return hashlib.sha256(read_bytes(source.path)).hexdigest()
+    whole = hashlib.sha256()
+    for path in find_dicom(source.path):
+        whole.update(os.fsencode(path.name) + b"\0" + hashlib.sha256(read_bytes(path)).digest())
+    return whole.hexdigest()
+
+
+def read_volume(source: Source) -> tuple[Volume, str | None]:
+    """A source's volume, as the modality of its folder, and a hash of its patient's identity if it has one.
+
+    Raises:
+        CtmrError: If it cannot be read, is another modality, or its geometry is not certain.
+    """
+    if source.kind == "nifti":
+        return _of_its_folder(source, read_nifti(source.path)), None
+    series = read_series(source.path)
+    return _of_its_folder(source, series.volume), series.patient
+
+
+def _of_its_folder(source: Source, volume: Volume) -> Volume:
+    try:
+        return as_modality(volume, source.modality)
+    except SafetyError as error:
+        raise SafetyError(
+            error.what, file=source.path, fix="move it to the folder of its modality, or remove it"
+        ) from error
+
+
+def survey(
+    pool: ThreadPoolExecutor,
+    sources: Sequence[Source],
+    progress: Progress | None,
+    size: int,
+    scale: Scale | None,
+) -> Survey:
+    """Decode every scan once; `scale` is that of volumes, whose slices are for crops of `size` pixels.
+
+    Raises:
+        CtmrError: Naming every scan that cannot be used.
     """
     looks: list[tuple[Source, Look]] = []
     histograms: dict[Modality, Histogram] = {}
-    failures: list[tuple[Source, DataError]] = []
-    found = each(pool, _look, sources, progress)
+    failures: list[tuple[Source, CtmrError]] = []
+
+    def look_at(source: Source, _: int) -> tuple[Look | CtmrError, Histogram | None]:
+        if source.kind == "image":
+            return _look(source)
+        return _look_at_volume(source, size, scale), None
+
+    found = each(pool, look_at, sources, progress)
     for source, (look, histogram) in zip(sources, found, strict=True):
-        if isinstance(look, DataError):
+        if isinstance(look, CtmrError):
             failures.append((source, look))
             continue
         looks.append((source, look))
@@ -87,24 +150,30 @@ def overlap(found: Survey) -> tuple[Overlap, ...]:
     """Test images whose content, or whose patient, is in a training folder too."""
     train = [(source, look) for source, look in found.looks if source.split == "train"]
     contents = {look.sha256: source.label for source, look in train}
-    patients = {source.patient: source.label for source, _ in train if source.patient}
+    patients = {patient_of(*seen): seen[0].label for seen in train if patient_of(*seen)}
     both = []
     for source, look in found.looks:
         if source.split == "test" and look.sha256 in contents:
             both.append(Overlap(contents[look.sha256], source.label, "identical"))
-        elif source.split == "test" and source.patient in patients:
-            both.append(Overlap(patients[source.patient], source.label, "patient"))
+        elif source.split == "test" and patient_of(source, look) in patients:
+            both.append(Overlap(patients[patient_of(source, look)], source.label, "patient"))
     return tuple(both)
 
 
-def refuse_all(failures: Sequence[tuple[Source, DataError]], images: int) -> None:
-    """One error that names every image that cannot be used, if there are any."""
+def patient_of(source: Source, look: Look) -> str | None:
+    """What the patient pattern found, else the hash from a DICOM header."""
+    return source.patient or look.patient
+
+
+def refuse_all(failures: Sequence[tuple[Source, CtmrError]], scans: int) -> None:
+    """One error that names every scan that cannot be used, if there are any; of the gravest kind among them."""
     if len(failures) == 1:
         raise failures[0][1]
     if failures:
         said = "; ".join(f"{printable(source.label)} ({error.what})" for source, error in failures)
-        raise DataError(
-            f"{len(failures)} of {images} images cannot be used: {said}",
+        gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
+        raise type(gravest)(
+            f"{len(failures)} of {scans} scans cannot be used: {said}",
             file=failures[0][0].data,
             fix="restore or remove these files",
         )
@@ -119,6 +188,8 @@ def each(
 ) -> Iterator[Result]:
     """`function(source, its number)` of all, in order, a few at a time so that memory stays flat."""
     few = 4 * (os.cpu_count() or 1)
+    if any(source.kind != "image" for source in sources):
+        few = min(few, VOLUMES_AT_ONCE)
     for start in range(0, len(sources), few):
         numbers = range(start, min(start + few, len(sources)))
         yield from pool.map(function, sources[start : start + few], numbers)
@@ -126,7 +197,27 @@ def each(
             progress(done + numbers.stop, 2 * len(sources))
 
 
-def _look(source: Source, _: int) -> tuple[Look | DataError, Histogram | None]:
+def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | CtmrError:
+    """What one volume is, or why it cannot be used."""
+    if scale is None:
+        raise ValueError("volumes need a scale")
+    try:
+        sha256 = content_hash(source)
+        volume, patient = read_volume(source)
+        found = head_slices(volume, source.modality, scale, size)
+    except CtmrError as error:
+        return error.at(source.path)
+    return Look(
+        sha256=sha256,
+        shape=found.window[2:],
+        spacing_mm=None,
+        encoding=volume.encoding,
+        patient=patient,
+        heights_mm=found.heights_mm,
+    )
+
+
+def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
     """What one image is, or why it cannot be used; and its grey values if they decide the range."""
     try:
         content = read_bytes(source.path)

@@ -1,6 +1,7 @@
-"""A data folder of synthetic heads: unpaired training images, paired test images, and the truth."""
+"""A data folder of synthetic heads: unpaired training scans, paired test scans, and the truth."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,21 +12,28 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ctmr.dicom_write import phantom_series
 from ctmr.errors import ResourceError, UsageError
 from ctmr.files import require_empty, write_json
+from ctmr.images import Image, write_image, write_image_info
 from ctmr.intensity import FloatArray
 from ctmr.randomness import stream
 from ctmr.scale import Spacing
-from ctmr.scan import Image, write_image, write_image_info
+from ctmr.scan import write_scan
 from ctmr.synthetic import LESIONS, Head, synthesise_head
+from ctmr.volume import Modality, Volume
 
 # Axial slices of a head, in mm below its top: from the vault down to the skull base.
 HEIGHTS_MM = tuple(float(height) for height in range(120, 20, -10))
 SLICE_MM = 5.0
 FIELD_OF_VIEW_MM = (210.0, 240.0)
+# Volumes reach from the vault to below the skull base, in slices of one of these distances.
+DEPTH_MM = 170.0
+SLICES_MM = (2.0, 2.5, 3.0)
 TEST_SHARE = 0.5  # test subjects for each training subject of one modality, at least 2
 
 Result = TypeVar("Result")
+Format = Literal["png", "nifti", "dicom"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,10 @@ def write_heads(
     lesions: float = 0.0,
     size: int = 256,
     sequence: Literal["t1", "t2"] = "t1",
+    image_format: Format = "png",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write a data folder of axial slices: CT as 16-bit PNG in HU, MR as 8-bit PNG.
+    """Write a data folder of axial slices (CT as 16-bit PNG in HU, MR as 8-bit PNG) or of volumes.
 
     `train/ct` and `train/mr` are of different subjects; `test/ct`, `test/mr` and `test/mask` are pairs;
     `truth/` holds the pairs of the training subjects, which no training reads; `subjects.json` says what they are.
@@ -65,8 +74,10 @@ def write_heads(
         subjects: Training subjects of each modality; half as many more are for testing, at least 2.
         seed: The same seed gives the same files.
         lesions: Share of subjects with one or two lesions, 0 to 1.
-        size: Side of an image in pixels; the field of view differs between subjects.
+        size: Side of an axial slice in pixels; the field of view differs between subjects.
         sequence: MR weighting.
+        image_format: `png`: ten slices a head; `nifti`: a `.nii.gz` a head; `dicom`: a folder with a series a head.
+            Volumes differ in the distance of their slices; masks are NIfTI then.
         progress: Called with subjects done and subjects to do.
 
     Raises:
@@ -83,9 +94,12 @@ def write_heads(
             raise UsageError(f"{name} must be {low} to {high}: got {value}", fix=f"change --{name}")
     require_empty(out)
     people = _people(subjects, seed, lesions)
-    counts = _write_infos(out, people, size)  # first: no CT lies there without its HU
+    if image_format == "png":
+        counts = _write_infos(out, people, size)  # first: no CT lies there without its HU
+    else:
+        counts = dict(Counter(folder for person in people for folder in _folders(person.split)))
     said = []
-    jobs = ((out, person, size, sequence) for person in people)
+    jobs = ((out, person, size, sequence, image_format) for person in people)
     for about in _in_processes(_write_subject, list(jobs)):
         said.append(about)
         if progress is not None:
@@ -165,29 +179,60 @@ def _spacing(person: Subject, size: int) -> Spacing:
 
 
 def _write_subject(
-    out: Path, person: Subject, size: int, sequence: Literal["t1", "t2"]
+    out: Path,
+    person: Subject,
+    size: int,
+    sequence: Literal["t1", "t2"],
+    image_format: Format,
 ) -> dict[str, object]:
-    """Write one subject's slices; return what `subjects.json` says of it."""
+    """Write one subject's slices or volumes; return what `subjects.json` says of it."""
     spacing = _spacing(person, size)
+    if image_format == "png":
+        heights: tuple[float, ...] | None = HEIGHTS_MM
+        slices, distance = len(HEIGHTS_MM), SLICE_MM
+    else:
+        heights, distance = None, float(stream(person.seed, "slices").choice(SLICES_MM))
+        slices = round(DEPTH_MM / distance)
     head = synthesise_head(
         person.seed,
-        shape=(size, size, len(HEIGHTS_MM)),
-        spacing_mm=(*spacing, SLICE_MM),
+        shape=(size, size, slices),
+        spacing_mm=(*spacing, distance),
         sequence=sequence,
         lesions=person.lesions,
-        heights_mm=HEIGHTS_MM,
+        heights_mm=heights,
     )
-    images = _images(head, spacing)
-    for folder in _folders(person.split):
-        for i, image in enumerate(images[folder.rpartition("/")[2]]):
-            write_image(out / folder / _file_name(person, i), image)
+    if image_format == "png":
+        images = _images(head, spacing)
+        for folder in _folders(person.split):
+            for i, image in enumerate(images[folder.rpartition("/")[2]]):
+                write_image(out / folder / _file_name(person, i), image)
+    else:
+        for folder in _folders(person.split):
+            _write_volume(out / folder, person, head, image_format)
     return {
         "name": person.name,
         "seed": person.seed,
         "group": person.split,
         "spacing_mm": spacing[0],
+        "slice_mm": distance,
         "lesions": [asdict(lesion) for lesion in head.lesions],
     }
+
+
+def _write_volume(
+    folder: Path, person: Subject, head: Head, image_format: Literal["nifti", "dicom"]
+) -> None:
+    """Write a head's CT, MR or mask as that folder wants; rows run to the back and columns to the left, as scanners do."""
+    kind = folder.name
+    array = {"ct": head.ct, "mr": np.rint(head.mr), "mask": head.mask.astype(np.float32)}[kind]
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    flip[:2, 3] = head.ct.shape[0] - 1, head.ct.shape[1] - 1
+    modality: Modality = "ct" if kind == "ct" else "mr"
+    volume = Volume(np.ascontiguousarray(array[::-1, ::-1]), head.affine @ flip, modality)
+    if image_format == "dicom" and kind != "mask":
+        phantom_series(folder / person.name, volume, name=person.name, study=person.name)
+    else:
+        write_scan(folder / f"{person.name}.nii.gz", volume)
 
 
 def _images(head: Head, spacing: Spacing) -> dict[str, list[Image]]:

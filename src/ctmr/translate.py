@@ -1,24 +1,58 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
-from dataclasses import asdict, replace
+import logging
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 
-from ctmr.cyclegan import Direction, Modality
-from ctmr.engine import run_generator
+from ctmr.cyclegan import Direction
+from ctmr.engine import run_batch, run_generator
 from ctmr.errors import DataError
-from ctmr.intensity import FloatArray
+from ctmr.images import Image
+from ctmr.intensity import Encoding, FloatArray, Intensity
+from ctmr.modality import as_modality
 from ctmr.model import NOTICE, Model, read_model
 from ctmr.pixels import luma
-from ctmr.quality import Quality, judge
+from ctmr.quality import Quality, judge, judge_slices, require_claimed
 from ctmr.scale import resize
-from ctmr.scan import Encoding, Image
+from ctmr.scan import Scan
+from ctmr.volume import (
+    Modality,
+    Volume,
+    axial_slices,
+    canonical,
+    find_head,
+    from_axial_slices,
+    like,
+)
 
 DIRECTION_TO: dict[Modality, Direction] = {"mr": "ct-to-mr", "ct": "mr-to-ct"}
 OTHER: dict[Modality, Modality] = {"mr": "ct", "ct": "mr"}
+WIDE_MM = 3.0  # axial pixels wider than this come from a reformat
+BATCH = 8  # slices of a volume at a time: memory does not grow with their number
+CYCLE_EVERY = 8  # slices of a volume that are translated back with quality "fast"
+
+QualityLevel = Literal["fast", "full", "none"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """What came of one scan.
+
+    Attributes:
+        scan: The translated scan, on the grid of the source.
+        quality: What can be said of it without the truth.
+        about: What the sidecar says of the way there and back: units, ranges, pixel sizes, share clipped.
+    """
+
+    scan: Scan
+    quality: Quality
+    about: dict[str, Any]
 
 
 class Translator:
@@ -39,46 +73,76 @@ class Translator:
         card = self.model.card
         return f"Translator({card.network.generator}, {card.scale}, sha256 {card.sha256[:16]})"
 
-    def translate(self, scan: Image, to: Modality) -> Image:
-        """Translate an image; the result has its size, its spacing and, where the target has it, its depth.
+    @overload
+    def translate(self, scan: Image, to: Modality) -> Image: ...
+    @overload
+    def translate(self, scan: Volume, to: Modality) -> Volume: ...
+    def translate(self, scan: Scan, to: Modality) -> Scan:
+        """Translate an image or a volume; the result lies on the same grid.
 
         Args:
             scan: A CT if `to` is `"mr"`, an MR if it is `"ct"`; see `read_scan`.
             to: The modality wanted.
 
-        Raises:
-            DataError: If the model knows no range for such an image, or its shape is unusable.
-        """
-        return self.translate_with_quality(scan, to, cycle=False)[0]
+        Returns:
+            An image of the same size and spacing and, where the target has it, depth; or a volume with the same shape
+            and affine, in HU or in the model's MR units.
 
-    def translate_with_quality(
-        self, scan: Image, to: Modality, *, cycle: bool
-    ) -> tuple[Image, Quality]:
-        """Translate an image and judge the result; `cycle` also translates it back to see what is lost."""
+        Raises:
+            DataError: If the model knows no range for such a scan, or its shape is unusable.
+            SafetyError: If it is of another modality than claimed.
+        """
+        return self.translation(scan, to, quality="none").scan
+
+    def translation(
+        self, scan: Scan, to: Modality, *, quality: QualityLevel, anyway: bool = False
+    ) -> Translation:
+        """Translate a scan and judge the result.
+
+        Args:
+            scan: As for `translate`.
+            to: The modality wanted.
+            quality: How much is translated back to see what is lost: a volume's every eighth slice with `fast`, all with
+                `full`; an image with either.
+            anyway: Translate what looks like another modality too; the result says so.
+        """
+        if isinstance(scan, Image):
+            return self._image(scan, to, cycle=quality != "none", anyway=anyway)
+        return self._volume(scan, to, quality, anyway)
+
+    def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> None:
+        """Raise what `translation` would raise of the scan, without running a network."""
+        if isinstance(scan, Image):
+            unit = self.to_unit(scan, OTHER[to])
+            if not anyway:
+                self._require_claimed(unit, to)
+        else:
+            self._prepared(scan, to, anyway)
+
+    def _image(self, scan: Image, to: Modality, *, cycle: bool, anyway: bool) -> Translation:
         unit = self.to_unit(scan, OTHER[to])  # (h, w, C)
+        if not anyway:
+            self._require_claimed(unit, to)
         translated = run_generator(self._generators[DIRECTION_TO[to]], unit)
         error = None
         if cycle:
             back = run_generator(self._generators[DIRECTION_TO[OTHER[to]]], translated)
             error = float(np.abs(back - unit).mean() / 2)
         quality = judge(unit, self.model.card.training[OTHER[to]], error)
-        return self._from_unit(translated, scan, to), quality
+        result = self._from_unit(translated, scan, to)
+        return Translation(result, quality, self._about(result.encoding, to))
+
+    def _require_claimed(self, unit: FloatArray, to: Modality) -> None:
+        training = self.model.card.training
+        require_claimed(unit, OTHER[to], {m: usual.ranges for m, usual in training.items()})
 
     def to_unit(self, scan: Image, modality: Modality) -> FloatArray:
-        """The scan (h, w, C) in [-1, 1] as the networks see it: the model's scale, channels and range.
+        """The image (h, w, C) in [-1, 1] as the networks see it: the model's scale, channels and range.
 
         Raises:
             DataError: If the model knows no range for such an image, or its shape is unusable.
         """
-        intensity = self._intensities[modality].get(scan.encoding)
-        if intensity is None:
-            known = " or ".join(self._intensities[modality])
-            raise DataError(
-                f"expected {known} values, as the {modality.upper()} images the model was trained"
-                f" on: found {scan.encoding}, whose range the model does not know",
-                fix="convert the image"
-                + (", or say its HU in a ctmr.json (docs/data.md)" if "HU" in known else ""),
-            )
+        intensity = self._intensity(scan.encoding, modality)
         array, channels = scan.array, self.model.card.data.channels
         if channels == 1 and array.ndim == 3:
             array = luma(array)
@@ -89,16 +153,31 @@ class Translator:
             unit = np.repeat(unit[..., None], channels, axis=-1)
         return unit  # (h, w, C)
 
-    def target_encoding(self, scan: Image, to: Modality) -> Encoding:
-        """How the translated image is stored: in HU where the model knows them, else at the scan's depth if it can."""
+    def _intensity(self, encoding: Encoding, modality: Modality) -> Intensity:
+        """The map to [-1, 1] of a scan that comes in."""
+        intensity = self._intensities[modality].get(encoding)
+        if intensity is None:
+            known = " or ".join(self._intensities[modality])
+            raise DataError(
+                f"expected {known} values, as the {modality.upper()} the model was trained"
+                f" on: found {encoding}, whose range the model does not know",
+                fix="convert the scan"
+                + (", or say its HU in a ctmr.json (docs/data.md)" if "HU" in known else ""),
+            )
+        return intensity
+
+    def target_encoding(self, scan: Scan, to: Modality) -> Encoding:
+        """How the translation is stored: in HU or MR units where the model knows them, else at the scan's depth."""
         known = self._intensities[to]
         if "HU" in known:
             return "HU"
+        if isinstance(scan, Volume):
+            return "MR" if "MR" in known else next(iter(known))
         same: Encoding = "8-bit" if scan.depth == 8 else "16-bit"
         return same if same in known else next(iter(known))
 
     def writes_hu(self, to: Modality) -> bool:
-        """Whether translated images of that modality are in HU."""
+        """Whether translated scans of that modality are in HU."""
         return "HU" in self._intensities[to]
 
     def writes_8_bit(self, to: Modality) -> bool:
@@ -116,25 +195,97 @@ class Translator:
         if array.ndim == 2 and scan.array.ndim == 3 and encoding != "HU":
             array = np.repeat(array[..., None], 3, axis=-1)
         depth: Literal[8, 16] = 8 if encoding == "8-bit" else 16
-        return replace(scan, array=array, unit=intensity.unit, depth=depth)
+        return replace(scan, array=array, unit="HU" if encoding == "HU" else "grey", depth=depth)
 
-    def sidecar(
-        self, image: Image, to: Modality, quality: Quality, seconds: float
-    ) -> dict[str, Any]:
-        """What the JSON beside an output says."""
-        encoding = self.target_encoding(image, to)
+    def _volume(self, scan: Volume, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
+        upright, intensity, grid, head = self._prepared(scan, to, anyway)
+        target = self._intensities[to][self.target_encoding(scan, to)]
+        slices = axial_slices(upright.array)  # (K, rows, columns)
+        result = np.empty_like(slices)
+        every = {"none": 0, "fast": CYCLE_EVERY, "full": 1}[level]
+        seen, errors = [], []
+        for start in range(0, len(slices), BATCH):
+            batch = slices[start : start + BATCH]
+            unit = self._slices_to_unit(batch, intensity, grid)  # (N, h, w, C)
+            translated = run_batch(self._generators[DIRECTION_TO[to]], unit)
+            for n, image in enumerate(translated):
+                grey = target.from_unit(image.mean(axis=-1))
+                whole = np.clip(resize(grey, *slices.shape[1:]), target.low, target.high)
+                result[start + n] = whole
+            ours = [n for n in range(len(batch)) if start + n in head]
+            seen += [unit[n] for n in ours]
+            chosen = [n for n in ours if every and (start + n) % every == 0]
+            if chosen:
+                back = run_batch(self._generators[DIRECTION_TO[OTHER[to]]], translated[chosen])
+                errors += [float(e) for e in np.abs(back - unit[chosen]).mean(axis=(1, 2, 3)) / 2]
+        quality = judge_slices(seen, self.model.card.training[OTHER[to]], errors)
+        array = like(from_axial_slices(result), scan)
+        translated_scan = replace(scan, array=array, modality=to)
+        about = self._about(self.target_encoding(scan, to), to)
+        return Translation(
+            translated_scan, quality, about | _volume_about(upright, intensity, grid)
+        )
+
+    def _prepared(
+        self, scan: Volume, to: Modality, anyway: bool
+    ) -> tuple[Volume, Intensity, tuple[int, int], frozenset[int]]:
+        """The canonical volume, the map of its values, the grid of a slice, and the slices that show the head."""
+        modality = OTHER[to]
+        checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
+        intensity = self._intensity(checked.encoding, modality)
+        upright = canonical(checked)
+        i_mm, j_mm, _ = upright.spacing_mm
+        if max(i_mm, j_mm) > WIDE_MM:
+            logger.warning(
+                "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and its"
+                " translation will be poor",
+                max(i_mm, j_mm),
+            )
+        columns, rows, _ = upright.array.shape
+        grid = self._scale.grid_for(rows, columns, (j_mm, i_mm))
+        head = find_head(upright, modality)
+        if head is None:
+            raise DataError(f"expected a head: found none in {scan!r}", fix="name another scan")
+        shown = frozenset(int(k) for k in np.flatnonzero(head.areas_mm2 > 0))
+        return upright, intensity.fitted(head.values), grid, shown
+
+    def _slices_to_unit(
+        self, batch: FloatArray, intensity: Intensity, grid: tuple[int, int]
+    ) -> FloatArray:
+        """Slices (N, rows, columns) in the scan's unit -> (N, h, w, C) in [-1, 1] at the model's pixel size."""
+        unit = np.stack([intensity.to_unit(resize(plane, *grid)) for plane in batch])[..., None]
+        return np.repeat(unit, self.model.card.data.channels, axis=-1)
+
+    def _about(self, encoding: Encoding, to: Modality) -> dict[str, Any]:
         intensity = self._intensities[to][encoding]
+        unit = "arbitrary MR units" if intensity.unit == "MR" else intensity.unit
+        return {"unit": unit, "range": [intensity.low, intensity.high]}
+
+    def sidecar(self, done: Translation, to: Modality, seconds: float) -> dict[str, Any]:
+        """What the JSON beside an output says."""
         return {
             "notice": NOTICE,
             "model_sha256": self.model.card.sha256,
             "direction": DIRECTION_TO[to],
-            "unit": intensity.unit,
-            "range": [intensity.low, intensity.high],
+            **done.about,
             "scale": asdict(self._scale),
             "precision": "float32",
             "seconds": round(seconds, 4),
-            "quality": quality.as_json(),
+            "quality": done.quality.as_json(),
         }
+
+
+def _volume_about(upright: Volume, intensity: Intensity, grid: tuple[int, int]) -> dict[str, Any]:
+    """What the sidecar says of a volume's way to the networks."""
+    columns, rows, _ = upright.array.shape
+    return {
+        "source_range": [intensity.low, intensity.high],
+        "source_clipped_share": round(intensity.clipped_share(upright.array), 6),
+        "slices": upright.array.shape[2],
+        "slice_pixels": [rows, columns],
+        "network_pixels": list(grid),
+        "resampled": grid != (rows, columns),
+    }
 
 
 def load_model(path: Path | str) -> Translator:

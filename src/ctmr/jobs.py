@@ -1,0 +1,165 @@
+"""Which scans are translated, and what each translation is called."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ctmr.errors import DataError, UsageError
+from ctmr.images import FORMATS, is_image_name
+from ctmr.nifti import Geometry, is_nifti_name
+from ctmr.scan import READABLE, Kind, find_scans, kind_of, stem_of
+from ctmr.translate import Translator
+from ctmr.volume import Modality
+
+MAX_NAME_BYTES = 255  # of a file name on the usual file systems
+
+
+class Job(NamedTuple):
+    """One scan to be translated."""
+
+    source: Path
+    kind: Kind
+    target: Path
+    sidecar: Path
+    """The JSON beside the target."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to believe of scans that say too little.
+
+    Attributes:
+        geometry: Of NIfTI headers that contradict themselves or say nothing (`ctmr.nifti.read_nifti`).
+        irregular: Translate a DICOM series with gaps or uneven slices too, slice by slice.
+        anyway: Translate what looks like another modality too.
+        like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
+    """
+
+    geometry: Geometry | None = None
+    irregular: bool = False
+    anyway: bool = False
+    like: Path | None = None
+
+
+def find_inputs(source: Path) -> list[Path]:
+    """The scans meant by INPUT: one, or those of a folder.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if kind_of(source) is not None:
+        return [source]
+    if not source.is_dir():
+        raise DataError(
+            f"expected {READABLE}: found another file" if source.exists() else "no such file",
+            file=source,
+            fix="check the path",
+        )
+    paths = find_scans(source)
+    if not paths:
+        raise DataError(f"expected {READABLE} in it: found none", file=source, fix="check the path")
+    return paths
+
+
+def plan_jobs(
+    translator: Translator,
+    paths: Sequence[Path],
+    source: Path,
+    output: Path,
+    to: Modality,
+    reading: Reading,
+) -> list[Job]:
+    """What is written where: outputs have names of their own, and none is an input.
+
+    Raises:
+        UsageError: If OUTPUT has not the form of INPUT, or an input would be overwritten.
+        DataError: If two outputs would have one name, or one is too long.
+    """
+    many = kind_of(source) is None
+    if many and output.exists() and not output.is_dir():
+        raise UsageError(
+            "the input is a folder, so OUTPUT must be one: found a file",
+            file=output,
+            fix="choose another OUTPUT",
+        )
+    kinds = [kind_of(path) or "image" for path in paths]
+    targets = [output / _name(translator, path, to, reading) if many else output for path in paths]
+    if not many:
+        targets = [_one_target(translator, source, kinds[0], output, to, reading)]
+    stems = Counter(stem_of(target).lower() for target in targets)
+    stems["ctmr"] += 1  # `ctmr.json` has another meaning
+    jobs = []
+    for path, kind, target in zip(paths, kinds, targets, strict=True):
+        alone = stems[stem_of(target).lower()] == 1
+        sidecar = target.with_name((stem_of(target) if alone else target.name) + ".json")
+        jobs.append(Job(path, kind, target, sidecar))
+    _check_names(jobs)
+    return jobs
+
+
+def _one_target(
+    translator: Translator, source: Path, kind: Kind, output: Path, to: Modality, reading: Reading
+) -> Path:
+    """Where the translation of a single scan goes."""
+    if kind == "series" or (kind == "nifti" and reading.like is not None):
+        if is_nifti_name(output) or is_image_name(output) or output.is_file():
+            raise UsageError(
+                f"expected a folder for a DICOM series: found {output.suffix!r}",
+                file=output,
+                fix="name a new folder",
+            )
+        return output
+    if output.is_dir():
+        return output / _name(translator, source, to, reading)
+    fits = is_nifti_name if kind == "nifti" else lambda path: _holds(translator, path, to)
+    if not fits(output):
+        known = [".nii", ".nii.gz"]
+        if kind == "image":
+            known = [suffix for suffix in FORMATS if _holds(translator, Path("a" + suffix), to)]
+        raise UsageError(
+            f"expected a folder or a file ending in {', '.join(known)}: found {output.suffix!r}",
+            file=output,
+            fix="change the suffix",
+        )
+    return output
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    """Refuse names that cannot be written, or would overwrite an input or each other."""
+    inputs = {job.source.resolve() for job in jobs}
+    seen: set[str] = set()
+    for path in (path for job in jobs for path in (job.target, job.sidecar)):
+        if path.resolve() in inputs:
+            raise UsageError(
+                "the output would overwrite an input", file=path, fix="choose another OUTPUT"
+            )
+        if path.name.lower() in seen:
+            raise DataError(
+                "two inputs would be written to one output", file=path, fix="rename one of them"
+            )
+        if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+            raise DataError(
+                f"expected an output name of at most {MAX_NAME_BYTES} bytes: found"
+                f" {len(os.fsencode(path.name))}",
+                file=path,
+                fix="shorten the name of the input",
+            )
+        seen.add(path.name.lower())
+
+
+def _holds(translator: Translator, path: Path, to: Modality) -> bool:
+    """Whether an image file of that suffix holds translations; a JPEG has 8 bits, which HU do not fit."""
+    form = FORMATS.get(path.suffix.lower())
+    return form is not None and (form != "JPEG" or translator.writes_8_bit(to))
+
+
+def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:
+    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a NIfTI a folder with `like`."""
+    if is_nifti_name(path):
+        return path.name if reading.like is None else stem_of(path)
+    if not is_image_name(path) or _holds(translator, path, to):
+        return path.name
+    return path.stem + ".png"

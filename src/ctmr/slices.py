@@ -1,0 +1,107 @@
+"""A volume to the axial slices that networks are trained on: the head only, at the model's pixel size."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctmr.errors import DataError
+from ctmr.intensity import FloatArray, Intensity
+from ctmr.scale import MARGIN, Scale, resize
+from ctmr.volume import HeadRegion, Modality, Volume, axial_slices, canonical, find_head
+
+# Slices with less head than a disk of 5 cm are left out.
+LEAST_MM2 = 2000.0
+AROUND = 1.04  # the window is this much larger than the head, where it is not larger anyway
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSlices:
+    """The axial slices of a head that are worth training on, from the bottom up.
+
+    Attributes:
+        volume: Canonical.
+        head: Where the head is in it.
+        kept: Indices K of the slices.
+        heights_mm: How far each lies below the top of the head.
+        grid: (rows, columns) of a whole slice at the model's pixel size.
+        window: (top, left, height, width) of what is kept of it, about the head; what it has beyond the slice is air.
+    """
+
+    volume: Volume
+    head: HeadRegion
+    kept: tuple[int, ...]
+    heights_mm: tuple[float, ...]
+    grid: tuple[int, int]
+    window: tuple[int, int, int, int]
+
+    def images(self, intensity: Intensity) -> Iterator[FloatArray]:
+        """Each slice (H, W) of the window in [-1, 1], everything outside the head set to -1."""
+        inside = self.head.mask(self.volume.array.shape)
+        top, left, height, width = self.window
+        low = np.float32(intensity.low)
+        for k in self.kept:
+            plane = np.where(inside[:, :, k], self.volume.array[:, :, k], low)
+            image = intensity.to_unit(resize(axial_slices(plane[:, :, None])[0], *self.grid))
+            out = np.full((height, width), -1.0, dtype=np.float32)
+            rows = slice(max(0, top), min(self.grid[0], top + height))
+            columns = slice(max(0, left), min(self.grid[1], left + width))
+            out[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = (
+                image[rows, columns]
+            )
+            yield out
+
+
+def head_slices(volume: Volume, modality: Modality, scale: Scale, size: int) -> HeadSlices:
+    """The slices of a volume for training crops of `size` pixels.
+
+    Raises:
+        DataError: If there is no head in it, or it is too large or small at the scale.
+    """
+    upright = canonical(volume)
+    head = find_head(upright, modality)
+    if head is None:
+        raise DataError(
+            f"expected a head: found none in {volume!r}",
+            fix="remove the scan, or check its values (CT in HU)",
+        )
+    i_mm, j_mm, k_mm = upright.spacing_mm
+    columns, rows, _ = upright.array.shape
+    grid = scale.grid_for(rows, columns, (j_mm, i_mm))
+    kept = np.flatnonzero(head.areas_mm2 >= LEAST_MM2)
+    kept = kept[kept <= head.top]
+    if kept.size == 0:
+        raise DataError(
+            f"expected slices with at least {LEAST_MM2:g} mm2 of head: found none in {volume!r}",
+            fix="remove the scan",
+        )
+    i_nodes, j_nodes, _ = np.nonzero(head.coarse)
+    top, height = _span(j_nodes, head.steps[1], rows, grid[0], size)
+    left, width = _span(i_nodes, head.steps[0], columns, grid[1], size)
+    return HeadSlices(
+        volume=upright,
+        head=head,
+        kept=tuple(int(k) for k in kept),
+        heights_mm=tuple(round(float((head.top - k) * k_mm), 3) for k in kept),
+        grid=grid,
+        window=(top, left, height, width),
+    )
+
+
+def _span(
+    nodes: NDArray[np.int64], step: int, length: int, pixels: int, size: int
+) -> tuple[int, int]:
+    """First pixel and number of pixels of the window along one axis, which runs against the voxels' axis.
+
+    `nodes` are those of the coarse grid in the head; as in its mask, one more on either side belongs to it.
+    """
+    first, last = (
+        length - 1 - step * (int(nodes.max()) + 1),
+        length - 1 - step * (int(nodes.min()) - 1),
+    )
+    zoom = pixels / length
+    centre, extent = zoom * (first + last + 1) / 2, zoom * (last - first + 1)
+    count = max(round(MARGIN * size), math.ceil(AROUND * extent))
+    return round(centre - count / 2), count
