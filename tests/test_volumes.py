@@ -18,7 +18,7 @@ from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.jobs import Reading
 from ctmr.scale import Scale
-from ctmr.volume import Forms, Volume
+from ctmr.volume import Forms, Volume, find_head
 from identity import HU, Identity, translator
 
 MM = 3.5
@@ -314,8 +314,8 @@ def test_sidecar_states_units_ranges_and_what_was_clipped(tmp_path):
     assert said["unit"] == "arbitrary MR units"
     assert said["range"] == [0.0, 1000.0]
     assert said["source_range"] == [0.0, 80.0]
-    array = phantom("ct").array
-    outside = float(((array < 0) | (array > 80)).mean())
+    values = find_head(phantom("ct"), "ct").values
+    outside = float(((values < 0) | (values > 80)).mean())
     assert said["source_clipped_share"] == pytest.approx(outside, abs=1e-5)
     assert said["quality"]["cycle_error"] == pytest.approx(0, abs=1e-6)
     assert "not for diagnosis" in said["notice"]

@@ -38,6 +38,7 @@ PLACE = (
     *("BodyPartExamined", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("SliceThickness", "AcquisitionNumber", "AcquisitionDate"),
     *("AcquisitionTime", "ContentDate", "ContentTime", "BurnedInAnnotation"),
+    "GantryDetectorTilt",
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 _SOURCE = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality")

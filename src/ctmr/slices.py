@@ -40,18 +40,24 @@ class HeadSlices:
     def images(self, intensity: Intensity) -> Iterator[FloatArray]:
         """Each slice (H, W) of the window in [-1, 1], everything outside the head set to -1."""
         inside = self.head.mask(self.volume.array.shape)
-        top, left, height, width = self.window
         low = np.float32(intensity.low)
         for k in self.kept:
             plane = np.where(inside[:, :, k], self.volume.array[:, :, k], low)
             image = intensity.to_unit(resize(axial_slices(plane[:, :, None])[0], *self.grid))
-            out = np.full((height, width), -1.0, dtype=np.float32)
-            rows = slice(max(0, top), min(self.grid[0], top + height))
-            columns = slice(max(0, left), min(self.grid[1], left + width))
-            out[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = (
-                image[rows, columns]
-            )
-            yield out
+            yield self.windowed(image, -1.0)
+
+    def windowed(self, image: FloatArray, beyond: float) -> FloatArray:
+        """The window (H, W, ...) of a slice at the model's pixel size; `beyond` is what lies outside the slice."""
+        top, left, height, width = self.window
+        rows = slice(max(0, top), min(self.grid[0], top + height))
+        columns = slice(max(0, left), min(self.grid[1], left + width))
+        out = np.full((height, width, *image.shape[2:]), beyond, dtype=np.float32)
+        place = (
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
+        )
+        out[place] = image[rows, columns]
+        return out
 
 
 def head_slices(volume: Volume, modality: Modality, scale: Scale, size: int) -> HeadSlices:

@@ -19,12 +19,11 @@ from ctmr.pixels import luma
 from ctmr.quality import Quality, judge, judge_slices, require_claimed
 from ctmr.scale import resize
 from ctmr.scan import Scan
+from ctmr.slices import HeadSlices, head_slices
 from ctmr.volume import (
     Modality,
     Volume,
     axial_slices,
-    canonical,
-    find_head,
     from_axial_slices,
     like,
 )
@@ -198,56 +197,45 @@ class Translator:
         return replace(scan, array=array, unit="HU" if encoding == "HU" else "grey", depth=depth)
 
     def _volume(self, scan: Volume, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
-        upright, intensity, grid, head = self._prepared(scan, to, anyway)
+        found, intensity = self._prepared(scan, to, anyway)
+        there, back = (self._generators[DIRECTION_TO[m]] for m in (to, OTHER[to]))
         target = self._intensities[to][self.target_encoding(scan, to)]
-        slices = axial_slices(upright.array)  # (K, rows, columns)
+        slices = axial_slices(found.volume.array)  # (K, rows, columns)
         result = np.empty_like(slices)
         every = {"none": 0, "fast": CYCLE_EVERY, "full": 1}[level]
         seen, errors = [], []
         for start in range(0, len(slices), BATCH):
-            batch = slices[start : start + BATCH]
-            unit = self._slices_to_unit(batch, intensity, grid)  # (N, h, w, C)
-            translated = run_batch(self._generators[DIRECTION_TO[to]], unit)
+            unit = self._slices_to_unit(slices[start : start + BATCH], intensity, found.grid)
+            translated = run_batch(there, unit)  # (N, h, w, C)
             for n, image in enumerate(translated):
-                grey = target.from_unit(image.mean(axis=-1))
-                whole = np.clip(resize(grey, *slices.shape[1:]), target.low, target.high)
-                result[start + n] = whole
-            ours = [n for n in range(len(batch)) if start + n in head]
-            seen += [unit[n] for n in ours]
+                grey = resize(target.from_unit(image.mean(axis=-1)), *slices.shape[1:])
+                result[start + n] = np.clip(grey, target.low, target.high)
+            # Judged as in training: the window about the head of slices that show some of it.
+            ours = [n for n in range(len(unit)) if start + n in found.kept]
+            seen += [found.windowed(unit[n], -1.0) for n in ours]
             chosen = [n for n in ours if every and (start + n) % every == 0]
             if chosen:
-                back = run_batch(self._generators[DIRECTION_TO[OTHER[to]]], translated[chosen])
-                errors += [float(e) for e in np.abs(back - unit[chosen]).mean(axis=(1, 2, 3)) / 2]
+                lost = np.abs(run_batch(back, translated[chosen]) - unit[chosen]) / 2
+                errors += [float(found.windowed(image, 0.0).mean()) for image in lost]
         quality = judge_slices(seen, self.model.card.training[OTHER[to]], errors)
         array = like(from_axial_slices(result), scan)
-        translated_scan = replace(scan, array=array, modality=to)
-        about = self._about(self.target_encoding(scan, to), to)
-        return Translation(
-            translated_scan, quality, about | _volume_about(upright, intensity, grid)
-        )
+        about = self._about(self.target_encoding(scan, to), to) | _volume_about(found, intensity)
+        return Translation(replace(scan, array=array, modality=to), quality, about)
 
-    def _prepared(
-        self, scan: Volume, to: Modality, anyway: bool
-    ) -> tuple[Volume, Intensity, tuple[int, int], frozenset[int]]:
-        """The canonical volume, the map of its values, the grid of a slice, and the slices that show the head."""
+    def _prepared(self, scan: Volume, to: Modality, anyway: bool) -> tuple[HeadSlices, Intensity]:
+        """Where the head is in the volume, and the map of its values to [-1, 1]."""
         modality = OTHER[to]
         checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
         intensity = self._intensity(checked.encoding, modality)
-        upright = canonical(checked)
-        i_mm, j_mm, _ = upright.spacing_mm
-        if max(i_mm, j_mm) > WIDE_MM:
+        found = head_slices(checked, modality, self._scale, self.model.card.data.size)
+        widest = max(found.volume.spacing_mm[:2])
+        if widest > WIDE_MM:
             logger.warning(
                 "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and its"
                 " translation will be poor",
-                max(i_mm, j_mm),
+                widest,
             )
-        columns, rows, _ = upright.array.shape
-        grid = self._scale.grid_for(rows, columns, (j_mm, i_mm))
-        head = find_head(upright, modality)
-        if head is None:
-            raise DataError(f"expected a head: found none in {scan!r}", fix="name another scan")
-        shown = frozenset(int(k) for k in np.flatnonzero(head.areas_mm2 > 0))
-        return upright, intensity.fitted(head.values), grid, shown
+        return found, intensity.fitted(found.head.values)
 
     def _slices_to_unit(
         self, batch: FloatArray, intensity: Intensity, grid: tuple[int, int]
@@ -275,16 +263,16 @@ class Translator:
         }
 
 
-def _volume_about(upright: Volume, intensity: Intensity, grid: tuple[int, int]) -> dict[str, Any]:
+def _volume_about(found: HeadSlices, intensity: Intensity) -> dict[str, Any]:
     """What the sidecar says of a volume's way to the networks."""
-    columns, rows, _ = upright.array.shape
+    columns, rows, slices = found.volume.array.shape
     return {
         "source_range": [intensity.low, intensity.high],
-        "source_clipped_share": round(intensity.clipped_share(upright.array), 6),
-        "slices": upright.array.shape[2],
+        "source_clipped_share": round(intensity.clipped_share(found.head.values), 6),
+        "slices": slices,
         "slice_pixels": [rows, columns],
-        "network_pixels": list(grid),
-        "resampled": grid != (rows, columns),
+        "network_pixels": list(found.grid),
+        "resampled": found.grid != (rows, columns),
     }
 
 
