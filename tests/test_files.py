@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from ctmr.errors import OutputError
-from ctmr.files import replacing, require_empty, sync, write_bytes, write_json, write_text
+from ctmr.files import (
+    replacing,
+    replacing_folder,
+    require_empty,
+    sync,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -129,3 +137,21 @@ def test_folder_that_holds_something_and_a_file_are_refused(tmp_path, place):
         OutputError, match=r"expected a new or empty folder\. Fix: choose another OUT"
     ):
         require_empty(tmp_path / place)
+
+
+def test_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    place = tmp_path / "a"
+    with replacing_folder(place) as new:
+        (new / "one").write_text("1")
+        assert not place.exists()
+    with replacing_folder(place) as new:
+        (new / "two").write_text("2")
+        assert [path.name for path in place.iterdir()] == ["one"]
+    assert [path.name for path in place.iterdir()] == ["two"]
+    with (
+        pytest.raises(OutputError, match=r"cannot write it \(No space left on device\)"),
+        replacing_folder(place) as new,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.name for path in place.iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -14,7 +14,7 @@ from ctmr import CtmrError, load_model, read_scan, synthesise_head, write_scan
 from ctmr.batch import translate_files
 from ctmr.dicom import read_series
 from ctmr.dicom_write import phantom_series
-from ctmr.errors import DataError, SafetyError, UsageError
+from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.jobs import Reading
 from ctmr.scale import Scale
@@ -170,6 +170,24 @@ def test_same_command_twice_gives_the_same_bytes(tmp_path):
     for name in names:
         one, two = ((tmp_path / out / name).read_bytes() for out in ("one", "two"))
         assert one == two
+
+
+def test_series_replaces_an_earlier_translation_whole_and_nothing_else(tmp_path):
+    phantom_series(tmp_path / "in", phantom("ct"), name="a", study="a")
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", quality="none")
+    (tmp_path / "out" / "slice_9999.dcm").write_bytes(b"of a longer series")
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", quality="none")
+    assert len(list((tmp_path / "out").iterdir())) == SHAPE[2]
+    phantom_series(tmp_path / "other", phantom("ct"), name="b", study="b")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()}
+    with pytest.raises(OutputError, match="expected a new folder, or an earlier translation"):
+        translate_files(unchanging(), tmp_path / "in", tmp_path / "other", "mr")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="expected a new folder, or an earlier translation"):
+        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr")
+    assert (tmp_path / "out" / "notes.txt").exists()
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_nifti_is_written_as_dicom_where_its_series_is_named(tmp_path):

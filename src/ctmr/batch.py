@@ -1,6 +1,7 @@
 """Translate scans: every one of a folder, or one, each with a sidecar; nothing is half done."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Any, Literal
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import CtmrError, DataError, SafetyError, printable
-from ctmr.files import write_json
+from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
+from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
 from ctmr.jobs import Job, Reading, find_inputs, plan_jobs
 from ctmr.nifti import read_nifti
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
 OnError = Literal["stop", "skip"]
+_OURS = re.compile(r"slice_\d{4,}\.dcm")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ def translate_files(
     for error in bad.values():
         logger.warning("skipped: %s", error)
     jobs = [job for job in jobs if job.source not in bad]
+    for job in jobs:
+        if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
+            _require_replaceable(job)
     _write_info(translator, jobs, to)
     warned = []
     for n, job in enumerate(jobs):
@@ -103,7 +108,8 @@ def _translate(
     if series is not None and isinstance(done.scan, Volume):
         volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
         about = _derivation(translator, to, reading)
-        write_series(job.target, volume, series, about)
+        with replacing_folder(job.target) as folder:
+            write_series(folder, volume, series, about)
     elif isinstance(done.scan, Image):
         write_image(job.target, done.scan)
     else:
@@ -112,6 +118,21 @@ def _translate(
     said |= _believed(job, reading)
     write_json(job.sidecar, said)
     return said
+
+
+def _require_replaceable(job: Job) -> None:
+    """Refuse to write a series over anything but an earlier translation, which has its sidecar beside it."""
+    if not job.target.exists():
+        return
+    others = not job.target.is_dir() or [
+        path for path in job.target.iterdir() if not _OURS.fullmatch(path.name)
+    ]
+    if others or (any(job.target.iterdir()) and not job.sidecar.exists()):
+        raise OutputError(
+            "expected a new folder, or an earlier translation: found other files",
+            file=job.target,
+            fix="choose another OUTPUT",
+        )
 
 
 def _read(job: Job, reading: Reading) -> tuple[Scan, Series | None]:
