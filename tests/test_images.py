@@ -20,7 +20,6 @@ from ctmr.errors import DataError, OutputError
 from ctmr.images import (
     Image,
     ImageInfo,
-    find_images,
     read_image,
     read_image_info,
     write_image,
@@ -277,28 +276,6 @@ def test_missing_file_and_fifo_are_refused_without_waiting(tmp_path):
 
 
 # Folders
-
-
-def test_images_are_found_in_the_order_of_their_bytes(tmp_path, caplog):
-    names = ["b.png", "B.PNG", "a.jpeg", "a.tif", "-x.png", "x\n.png", "é.png", "10.png", "9.png"]
-    for name in [*names, "notes.txt", "ctmr.json", ".hidden.png"]:
-        (tmp_path / name).write_bytes(b"x")
-    raw = os.fsdecode(b"\xff.png")
-    (tmp_path / raw).write_bytes(b"x")
-    (tmp_path / "sub.png").mkdir()
-    os.mkfifo(tmp_path / "fifo.png")
-    (tmp_path / "dangling.png").symlink_to("nowhere.png")
-    (tmp_path / "loop.png").symlink_to("loop.png")
-    found = [path.name for path in find_images(tmp_path)]
-    assert found == sorted([*names, raw], key=os.fsencode)
-    assert "skipped 1 files that are not PNG, JPEG or TIFF" in caplog.text
-    for name in ("fifo.png", "dangling.png", "loop.png"):
-        assert f"{name}: skipped, it is not a regular file" in caplog.text
-
-
-def test_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: cannot list the folder"):
-        find_images(tmp_path / "nowhere")
 
 
 # ctmr.json

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,38 +80,6 @@ class ImageInfo:
 def is_image_name(path: Path) -> bool:
     """Whether the suffix is one of an image."""
     return path.suffix.lower() in FORMATS
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by the bytes of their names; not of its sub-folders.
-
-    Raises:
-        DataError: If the folder cannot be listed.
-    """
-    try:
-        names = sorted(os.listdir(folder), key=os.fsencode)
-    except OSError as error:
-        raise DataError(
-            f"cannot list the folder ({error.strerror})", file=folder, fix="check the path"
-        ) from error
-    images, others = [], 0
-    for name in names:
-        path = folder / name
-        if name.startswith(".") or name == INFO_NAME or path.is_dir():
-            continue
-        if not is_image_name(path):
-            others += 1
-        elif not is_regular(path):
-            logger.warning("%s: skipped, it is not a regular file", printable(str(path)))
-        else:
-            images.append(path)
-    if others:
-        logger.warning(
-            "%s: skipped %d files that are not PNG, JPEG or TIFF by name",
-            printable(str(folder)),
-            others,
-        )
-    return images
 
 
 def read_image(
