@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
+from pydicom import dcmread
 
 from ctmr import CtmrError, load_model, read_scan, synthesise_head, write_scan
 from ctmr.batch import translate_files
@@ -159,6 +160,19 @@ def test_series_with_a_gap_is_refused_and_translated_slice_by_slice_where_the_us
     positions = [[h.ImagePositionPatient for h in series.headers] for series in (before, after)]
     assert positions[0] == positions[1]
     assert json.loads((tmp_path / "out.json").read_text())["irregular"] is True
+
+
+def test_localizer_is_left_out_with_a_note(tmp_path, caplog):
+    phantom_series(tmp_path / "in", phantom("ct"), name="a", study="a")
+    localizer = dcmread(tmp_path / "in" / "slice_0003.dcm")
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.SOPInstanceUID += ".1"
+    localizer.file_meta.MediaStorageSOPInstanceUID = localizer.SOPInstanceUID
+    localizer.save_as(tmp_path / "in" / "scout.dcm")
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", quality="none")
+    assert len(list((tmp_path / "out").iterdir())) == SHAPE[2]
+    assert "localizer" in caplog.text
+    assert "localizer" in json.loads((tmp_path / "out.json").read_text())["notes"][0]
 
 
 def test_same_command_twice_gives_the_same_bytes(tmp_path):

@@ -116,6 +116,9 @@ def _translate(
         write_scan(job.target, done.scan)
     said = translator.sidecar(done, to, time.perf_counter() - started)
     said |= _believed(job, reading)
+    if series is not None and series.notes:
+        logger.warning("%s: %s", printable(str(job.source)), "; ".join(series.notes))
+        said["notes"] = list(series.notes)
     write_json(job.sidecar, said)
     return said
 

@@ -99,6 +99,8 @@ def read_volume(source: Source) -> tuple[Volume, str | None]:
     if source.kind == "nifti":
         return _of_its_folder(source, read_nifti(source.path)), None
     series = read_series(source.path)
+    for note in series.notes:
+        logger.info("%s: %s", printable(source.label), note)
     return _of_its_folder(source, series.volume), series.patient
 
 
