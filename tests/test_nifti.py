@@ -548,7 +548,7 @@ def test_geometry_may_name_one_of_two_that_agree_and_both_stay(tmp_path, geometr
 
 def test_header_without_a_form_is_refused(tmp_path):
     path = file_of(tmp_path, patched(content_of(), sform_code=0, qform_code=0))
-    match = r"left and right are unknown\. Fix: give `--geometry RAS or LAS or LPS` if you know"
+    match = r"left and right are unknown\. Fix: give `--geometry RAS or LAS or LPS` to ctmr translate if you know"
     with pytest.raises(SafetyError, match=match):
         read_nifti(path)
 

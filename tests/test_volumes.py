@@ -16,11 +16,13 @@ from ctmr.batch import translate_files
 from ctmr.dicom import read_series
 from ctmr.dicom_write import phantom_series
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
+from ctmr.evaluation import evaluate
+from ctmr.images import Image
 from ctmr.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.jobs import Reading
 from ctmr.scale import Scale
 from ctmr.volume import Forms, Volume, find_head
-from identity import HU, Identity, translator
+from identity import HU, Identity, smooth_head, translator
 
 MM = 3.5
 SHAPE = (58, 67, 31)  # odd sizes, no multiple of 4
@@ -398,7 +400,7 @@ def test_output_of_another_form_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"ending in \.nii, \.nii\.gz: found '\.png'"):
         translate_files(unchanging(), source, tmp_path / "out.png", "mr")
     series = as_dicom(tmp_path, phantom("ct"))
-    with pytest.raises(UsageError, match="expected a folder for a DICOM series"):
+    with pytest.raises(UsageError, match="expected a new folder for a DICOM series"):
         translate_files(unchanging(), series, tmp_path / "out.nii", "mr")
     with pytest.raises(UsageError, match=r"written as \.nii or \.nii\.gz"):
         write_scan(tmp_path / "a.png", phantom("ct"))
@@ -416,3 +418,105 @@ def test_python_reads_translates_and_writes_a_volume(tmp_path):
     assert read_scan(as_dicom(tmp_path, phantom("ct"))).modality == "ct"
     with pytest.raises(CtmrError):
         load_model(tmp_path)
+
+
+# Corners
+
+
+def test_model_of_images_writes_mr_volumes_in_mr_units(tmp_path):
+    grey = Intensity("grey", (0.0, 255.0))
+    model = translator(ct={"HU": HU}, mr={"8-bit": grey}, scale=Scale(64, MM))
+    result = model.translation(phantom("ct"), "mr", quality="none")
+    assert result.about["range"] == [0.0, 1000.0]
+    unit = (phantom("ct").array + 1024) / 4095
+    np.testing.assert_allclose(result.scan.array, 1000 * np.clip(unit, 0, 1), atol=0.01)
+
+
+def test_model_of_volumes_writes_images_in_mr_units(tmp_path):
+    image = Image(np.rint(smooth_head(64, 64, -1000, 1500)), "HU", 16, (MM, MM))
+    done = unchanging().translation(image, "mr", quality="none", anyway=True)
+    assert done.about["unit"] == "arbitrary MR units"
+    assert done.scan.array.shape == (64, 64)
+
+
+def test_folder_with_a_series_and_a_picture_is_refused_not_dropped(tmp_path):
+    for name in ("one", "two"):
+        phantom_series(tmp_path / "in" / name, phantom("ct"), name=name, study=name)
+    (tmp_path / "in/two/thumb.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="two: expected DICOM files only"):
+        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr")
+    (tmp_path / "in/two/thumb.png").rename(tmp_path / "in/two/._thumb.png")
+    assert translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr").written == 2
+
+
+def test_two_niftis_like_one_series_get_different_uids(tmp_path):
+    phantom_series(tmp_path / "series", phantom("ct"), name="a", study="a")
+    ct = read_series(tmp_path / "series").volume
+    write_scan(tmp_path / "in/one.nii", ct)
+    write_scan(tmp_path / "in/two.nii", Volume(np.minimum(ct.array, 1500), ct.affine, "ct"))
+    reading = Reading(like=tmp_path / "series")
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", reading=reading)
+    one, two = (read_series(tmp_path / "out" / name).headers[0] for name in ("one", "two"))
+    assert one.SeriesInstanceUID != two.SeriesInstanceUID
+    assert one.SOPInstanceUID != two.SOPInstanceUID
+    assert json.loads((tmp_path / "out/one.json").read_text())["like"] is True
+
+
+def test_like_is_for_niftis_and_for_the_series_they_were_made_of(tmp_path):
+    series = as_dicom(tmp_path, phantom("ct"))
+    with pytest.raises(UsageError, match="--like is for NIfTI inputs"):
+        translate_files(unchanging(), series, tmp_path / "out", "mr", reading=Reading(like=series))
+    write_scan(tmp_path / "mr.nii", Volume(phantom("mr").array, phantom("ct").affine, "mr"))
+    with pytest.raises(SafetyError, match="found one that shows CT already"):
+        translate_files(
+            unchanging(), tmp_path / "mr.nii", tmp_path / "out", "ct", reading=Reading(like=series)
+        )
+
+
+def test_working_folder_is_no_place_for_a_series(tmp_path, monkeypatch):
+    series = as_dicom(tmp_path, phantom("ct"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match=r"a DICOM series: found '\.'"):
+        translate_files(unchanging(), series, Path(), "mr")
+
+
+def pairs(folder: Path, ct: Volume, mr: Volume, mask: Volume | None = None) -> Path:
+    for kind, volume in (("ct", ct), ("mr", mr), ("mask", mask)):
+        if volume is not None:
+            write_scan(folder / kind / "a.nii.gz", volume)
+    return folder
+
+
+def part(volume: Volume, count: int) -> Volume:
+    return Volume(
+        np.ascontiguousarray(volume.array[:, :, 16 : 16 + count]), volume.affine, volume.modality
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 7])
+def test_few_slices_are_measured(tmp_path, count):
+    place = pairs(tmp_path, part(phantom("ct"), count), part(phantom("mr"), count))
+    found = evaluate(unchanging(), place, direction="mr-to-ct").summary["directions"]["mr-to-ct"]
+    assert -1 < found["ssim"]["mean"] < 1
+    assert found["mae"]["mean"] > 0
+
+
+def test_errors_of_pairs_name_the_file(tmp_path):
+    ct, mr = phantom("ct"), phantom("mr")
+    empty = Volume(np.zeros(SHAPE, np.float32), ct.affine, "mr")
+    with pytest.raises(DataError, match=r"mask/a\.nii\.gz: expected a head mask: found no voxel"):
+        evaluate(unchanging(), pairs(tmp_path / "1", ct, mr, empty))
+    with pytest.raises(SafetyError, match=r"ct/a\.nii\.gz: expected CT in HU"):
+        evaluate(unchanging(), pairs(tmp_path / "2", Volume(mr.array, mr.affine, "ct"), mr))
+    with pytest.raises(DataError, match=r"mr/a\.nii\.gz: expected the grid of") as caught:
+        evaluate(unchanging(), pairs(tmp_path / "3", ct, part(mr, 9)))
+    assert "inf" not in str(caught.value)
+
+
+def test_refused_image_leaves_no_ctmr_json(tmp_path):
+    write_scan(tmp_path / "a.png", Image(np.zeros((8, 80), np.float32), "grey", 8))
+    model = translator(ct={"HU": HU}, mr={"8-bit": Intensity("grey", (0.0, 255.0))})
+    with pytest.raises(DataError):
+        translate_files(model, tmp_path / "a.png", tmp_path / "out" / "a.png", "ct")
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Translate scans: every one of a folder, or one, each with a sidecar; nothing is half done."""
 
+import hashlib
 import logging
 import re
 import time
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
+from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
 from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
 from ctmr.jobs import Job, Reading, find_inputs, plan_jobs
@@ -73,7 +74,11 @@ def translate_files(
     started = time.perf_counter()
     reading = reading or Reading()
     jobs = plan_jobs(translator, find_inputs(source), source, output, to, reading)
-    bad = _unusable(translator, jobs, to, reading) if len(jobs) > 1 else {}
+    if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
+        raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
+    # A single volume is read once only; nothing is written before that.
+    alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
+    bad = {} if alone else _unusable(translator, jobs, to, reading)
     if bad and on_error == "stop":
         raise _refusal(bad, len(jobs))
     for error in bad.values():
@@ -101,13 +106,13 @@ def _translate(
     """Translate one scan and write it with its sidecar, which is returned."""
     started = time.perf_counter()
     try:
-        scan, series = _read(job, reading)
+        scan, series = _read(job, to, reading)
         done = translator.translation(scan, to, quality=quality, anyway=reading.anyway)
     except CtmrError as error:
         raise error.at(job.source) from error
     if series is not None and isinstance(done.scan, Volume):
         volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
-        about = _derivation(translator, to, reading)
+        about = _derivation(translator, job, to, reading)
         with replacing_folder(job.target) as folder:
             write_series(folder, volume, series, about)
     elif isinstance(done.scan, Image):
@@ -138,7 +143,7 @@ def _require_replaceable(job: Job) -> None:
         )
 
 
-def _read(job: Job, reading: Reading) -> tuple[Scan, Series | None]:
+def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None]:
     """The scan, and the DICOM series it comes from or belongs to if it is to be written as one."""
     if job.kind == "series":
         series = read_series(job.source, irregular=reading.irregular)
@@ -149,12 +154,22 @@ def _read(job: Job, reading: Reading) -> tuple[Scan, Series | None]:
     if reading.like is None:
         return volume, None
     series = read_series(reading.like, irregular=reading.irregular)
+    if series.volume.modality == to:
+        raise SafetyError(
+            f"expected with --like the series the NIfTI input was made of: found one that shows"
+            f" {to.upper()} already",
+            file=reading.like,
+            fix="name that series",
+        )
     onto_grid(volume, series.volume)  # before any work
     return volume, series
 
 
-def _derivation(translator: Translator, to: Modality, reading: Reading) -> Derivation:
+def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading) -> Derivation:
+    """What the files say of their origin; with `like` the source is not the series alone."""
     options = "anyway" if reading.anyway else ""
+    if job.kind == "nifti":
+        options += hashlib.sha256(job.source.read_bytes()).hexdigest()
     return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
 
 
@@ -163,7 +178,10 @@ def _believed(job: Job, reading: Reading) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if job.kind == "nifti" and reading.geometry is not None:
         said["geometry"] = reading.geometry
-    if job.kind == "series" and reading.irregular:
+    like = job.kind == "nifti" and reading.like is not None
+    if like:
+        said["like"] = True
+    if (like or job.kind == "series") and reading.irregular:
         said["irregular"] = True
     if reading.anyway:
         said["anyway"] = True
@@ -177,7 +195,7 @@ def _unusable(
     bad: dict[Path, CtmrError] = {}
     for job in jobs:
         try:
-            translator.check(_read(job, reading)[0], to, anyway=reading.anyway)
+            translator.check(_read(job, to, reading)[0], to, anyway=reading.anyway)
         except CtmrError as error:
             bad[job.source] = error.at(job.source)
     return bad

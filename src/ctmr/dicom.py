@@ -34,9 +34,10 @@ class Series:
     """What was left out, without names or identifiers."""
 
     @property
-    def patient(self) -> str:
-        """A short hash of PatientID (0010,0020), never the ID itself."""
-        return hashed(text_of(self.headers[0], "PatientID"))
+    def patient(self) -> str | None:
+        """A short hash of PatientID (0010,0020), never the ID itself; None where it is empty."""
+        identity = text_of(self.headers[0], "PatientID").strip()
+        return hashed(identity) if identity else None
 
 
 def find_dicom(folder: Path) -> list[Path]:

@@ -156,7 +156,7 @@ def check_series(images: Sequence[SliceFile], folder: Path) -> None:
         what = f"expected one {tagged(keyword)} in a series: found {found}"
         require(found == 1, what, folder, "keep one series in a folder", SafetyError)
     for keyword in ("Rows", "Columns", "PixelSpacing"):
-        found = len({str(image.values[keyword]) for image in images})
+        found = len({tuple(image.floats(keyword)) for image in images})
         what = f"expected one {tagged(keyword)} in a series: found {found}"
         require(found == 1, what, folder, "keep one series in a folder")
     seen: dict[str, Path] = {}
@@ -235,5 +235,11 @@ def _is_even(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> bool
         f" {usual:.3f} mm between slices {k + 1} and {k + 2} of {len(along)}, at {along[k]:.3f} and"
         f" {along[k + 1]:.3f} mm ({wrong.size} such gaps, drift {drift:.3g} mm)"
     )
-    require(irregular, what, folder, "add the missing files, or allow uneven slices", SafetyError)
+    require(
+        irregular,
+        what,
+        folder,
+        "add the missing files, or give --irregular to ctmr translate",
+        SafetyError,
+    )
     return False

@@ -35,7 +35,7 @@ GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 SHOWN_HU = (-1000.0, 1500.0)
 PROTOCOL = (
     "in the head mask, each figure averaged over a patient's images, then over patients; MAE not clipped;"
-    " PSNR and SSIM (7x7 or 7x7x7 uniform window) clipped to -1024..3000 HU, or to the range of the image's depth;"
+    " PSNR and SSIM (uniform window of 7 pixels along each axis that has as many, else of 1) clipped to -1024..3000 HU, or to the range of the image's depth;"
     " an MR volume is brought to 0..1000 by the 0.5 and 99.5 percentiles of its head;"
     " air below -200 HU and bone above 250 HU of the truth; 95 % intervals by bootstrap over patients"
 )
@@ -110,6 +110,8 @@ def evaluate(
                 answers |= naive[d].answers(source, truth.encoding, pair.level)
             actual, unit, span = _truth(truth, mask)
             for method, answer in answers.items():
+                if isinstance(truth, Image):
+                    answer, actual = _grey(answer), _grey(actual)
                 figures = _figures(answer, actual, mask, unit, span)
                 result.rows.append(Row(pair.name, pair.patient, d, method, figures))
             units[d] = unit
@@ -193,7 +195,6 @@ def _figures(
     span: tuple[float, float],
 ) -> dict[str, float]:
     """The figures of one answer: MAE unclipped; PSNR and SSIM clipped to the range `span`."""
-    answer, truth = _grey(answer), _grey(truth)
     low, high = span
     clipped, clipped_truth = np.clip(answer, low, high), np.clip(truth, low, high)
     figures = {
@@ -211,8 +212,8 @@ def _figures(
 
 
 def _grey(array: FloatArray) -> FloatArray:
-    """(H, W, 3) -> (H, W); images (H, W) and volumes (I, J, K) stay."""
-    if array.ndim == 3 and array.shape[-1] == 3:
+    """(H, W, 3) -> (H, W); grey images stay."""
+    if array.ndim == 3:
         array = array.mean(axis=-1, dtype=np.float32)
     return array
 

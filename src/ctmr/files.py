@@ -44,6 +44,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: If it cannot be written; `folder` is then what it was.
     """
+    folder = folder.resolve()  # a link stays one
     token = secrets.token_hex(8)
     new, old = (folder.with_name(f".{token}.{kind}.tmp") for kind in ("new", "old"))
     try:

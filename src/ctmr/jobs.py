@@ -105,9 +105,10 @@ def _one_target(
 ) -> Path:
     """Where the translation of a single scan goes."""
     if kind == "series" or (kind == "nifti" and reading.like is not None):
-        if is_nifti_name(output) or is_image_name(output) or output.is_file():
+        here = output.resolve() == Path.cwd() or not output.name
+        if here or is_nifti_name(output) or is_image_name(output) or output.is_file():
             raise UsageError(
-                f"expected a folder for a DICOM series: found {output.suffix!r}",
+                f"expected a new folder for a DICOM series: found {output.name or str(output)!r}",
                 file=output,
                 fix="name a new folder",
             )

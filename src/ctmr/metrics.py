@@ -60,7 +60,7 @@ def ssim(result: FloatArray, truth: FloatArray, mask: BoolArray, data_range: flo
     """Structural similarity (Wang et al. 2004): the mean, in the mask, of the map of a 7x7 uniform window.
 
     Args:
-        result: Image (H, W), at least 7x7, or volume, whose window is 7x7x7.
+        result: Image (H, W), at least 7x7, or volume, whose window is 7x7x7, or 7x7x1 where it has fewer than 7 slices.
         truth: Of the same shape.
         mask: Where the map counts; windows at its rim see what lies outside.
         data_range: Largest minus smallest possible value, in the images' unit.
@@ -70,14 +70,25 @@ def ssim(result: FloatArray, truth: FloatArray, mask: BoolArray, data_range: flo
     """
     _require_range(data_range)
     _error_in(result, truth, mask)
-    _, similarity = structural_similarity(
-        result.astype(np.float64),
-        truth.astype(np.float64),
-        win_size=SSIM_WINDOW,
-        data_range=data_range,
-        full=True,
-    )
+    similarity = _similarity(result.astype(np.float64), truth.astype(np.float64), data_range)
     return float(similarity[mask].mean())
+
+
+def _similarity(
+    result: NDArray[np.float64], truth: NDArray[np.float64], data_range: float
+) -> NDArray[np.float64]:
+    """The map of structural similarity; a thin volume is compared slice by slice along its shortest axis."""
+    if result.ndim == 3 and min(result.shape) < SSIM_WINDOW:
+        thin = int(np.argmin(result.shape))
+        slices = [
+            _similarity(a, b, data_range)
+            for a, b in zip(np.moveaxis(result, thin, 0), np.moveaxis(truth, thin, 0), strict=True)
+        ]
+        return np.stack(slices, axis=thin)
+    _, similarity = structural_similarity(
+        result, truth, win_size=SSIM_WINDOW, data_range=data_range, full=True
+    )
+    return np.asarray(similarity)
 
 
 def head_mask(

@@ -177,7 +177,7 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
     usable = {name: matrix for name, matrix in given.items() if _is_sound(matrix)}
     sides = header["pixdim"][1:4].astype(np.float64)
     is_sized = bool(np.isfinite(sides).all() and (sides > 0).all())
-    fix = f"give `--geometry {' or '.join(usable or _SIGNS)}` if you know that it is right"
+    fix = f"give `--geometry {' or '.join(usable or _SIGNS)}` to ctmr translate if you know that it is right, else correct the header"
     fix = fix if usable or is_sized else _CONVERT
     if geometry is None or geometry in _SIGNS:
         _require(is_sized, "voxel sizes over 0 mm", str(sides), path, fix, SafetyError)

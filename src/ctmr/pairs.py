@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
         pairs.append(
             Pair(
                 name=printable(stem),
-                patient=patient_of(files["ct"][stem].name) or printable(stem),
+                patient=patient_of(f"ct/{files['ct'][stem].name}") or printable(stem),
                 level=int(level.group(1)) if level else None,
                 ct=files["ct"][stem],
                 mr=files["mr"][stem],
@@ -88,11 +88,10 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
     """
     ct, mr = read_scan(pair.ct), read_scan(pair.mr)
     if isinstance(ct, Volume) and isinstance(mr, Volume):
-        try:
-            mr = onto_grid(mr, ct)
-            return {"ct": as_modality(ct, "ct"), "mr": as_modality(mr, "mr")}
-        except CtmrError as error:
-            raise error.at(pair.mr) from error
+        return {
+            "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct")),
+            "mr": _said_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr")),
+        }
     if isinstance(ct, Volume) or isinstance(mr, Volume) or ct.array.shape[:2] != mr.array.shape[:2]:
         raise DataError(
             f"expected two scans of one size: found CT {ct.array.shape} and MR {mr.array.shape}",
@@ -128,6 +127,14 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
     return mask
 
 
+def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
+    """What `look` returns; an error of it names the file."""
+    try:
+        return look()
+    except CtmrError as error:
+        raise error.at(path) from error
+
+
 def _head_of_volume(pair: Pair, ct: Scan) -> BoolArray:
     """The head mask (I, J, K) on the grid of a CT volume."""
     if not isinstance(ct, Volume):
@@ -138,10 +145,12 @@ def _head_of_volume(pair: Pair, ct: Scan) -> BoolArray:
             raise DataError(
                 "expected a volume as mask: found an image", file=pair.mask, fix="give a volume"
             )
-        try:
-            return onto_grid(mask, ct).array > 0
-        except CtmrError as error:
-            raise error.at(pair.mask) from error
+        shown = _said_of(pair.mask, lambda: onto_grid(mask, ct)).array > 0
+        if not shown.any():
+            raise DataError(
+                "expected a head mask: found no voxel in it", file=pair.mask, fix="correct it"
+            )
+        return shown
     upright = canonical(ct)
     head = find_head(upright, "ct")
     if head is None:

@@ -23,8 +23,18 @@ logger = logging.getLogger(__name__)
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What sort of scan a path is; None for a folder of scans and for anything else."""
-    if path.is_dir():
+    """What sort of scan a path is; None for a folder of scans and for anything else.
+
+    Raises:
+        DataError: If its folder cannot be entered.
+    """
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"cannot look at it ({error.strerror})", file=path, fix="check the permissions"
+        ) from error
+    if folder:
         return "series" if not _named_scans(path) and find_dicom(path) else None
     if is_nifti_name(path):
         return "nifti"
@@ -59,12 +69,19 @@ def find_scans(folder: Path) -> list[Path]:
         if path.is_dir():
             if kind_of(path) == "series":
                 scans.append(path)
+            elif find_dicom(path):
+                raise DataError(
+                    "expected DICOM files only, or none, in a sub-folder: found images or NIfTI files"
+                    " beside them",
+                    file=path,
+                    fix="move the other files away",
+                )
         elif kind_of(path) is not None:
             if is_regular(path):
                 scans.append(path)
             else:
                 logger.warning("%s: skipped, it is not a regular file", printable(str(path)))
-        elif is_dicom(path):
+        elif _is_loose_dicom(path):
             loose += 1
         else:
             others += 1
@@ -134,13 +151,20 @@ def write_scan(path: Path | str, scan: Scan) -> None:
         )
 
 
+def _is_loose_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except DataError:  # it cannot be read, and is no scan by name
+        return False
+
+
 def _named_scans(folder: Path) -> Sequence[str]:
     """Names in a folder that are images or NIfTI files by their suffix."""
     try:
         return [
             name
             for name in os.listdir(folder)
-            if is_image_name(Path(name)) or is_nifti_name(Path(name))
+            if not name.startswith(".") and (is_image_name(Path(name)) or is_nifti_name(Path(name)))
         ]
     except OSError:
         return []

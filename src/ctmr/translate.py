@@ -12,7 +12,7 @@ from ctmr.cyclegan import Direction
 from ctmr.engine import run_batch, run_generator
 from ctmr.errors import DataError
 from ctmr.images import Image
-from ctmr.intensity import Encoding, FloatArray, Intensity
+from ctmr.intensity import MR_UNITS, Encoding, FloatArray, Intensity
 from ctmr.modality import as_modality
 from ctmr.model import NOTICE, Model, read_model
 from ctmr.pixels import luma
@@ -131,7 +131,7 @@ class Translator:
             error = float(np.abs(back - unit).mean() / 2)
         quality = judge(unit, self.model.card.training[OTHER[to]], error)
         result = self._from_unit(translated, scan, to)
-        return Translation(result, quality, self._about(result.encoding, to))
+        return Translation(result, quality, self._about(self.target_encoding(scan, to), to))
 
     def _require_claimed(self, unit: FloatArray, to: Modality) -> None:
         training = self.model.card.training
@@ -173,9 +173,13 @@ class Translator:
         if "HU" in known:
             return "HU"
         if isinstance(scan, Volume):
-            return "MR" if "MR" in known else next(iter(known))
+            return "MR"
         same: Encoding = "8-bit" if scan.depth == 8 else "16-bit"
         return same if same in known else next(iter(known))
+
+    def _target(self, encoding: Encoding, to: Modality) -> Intensity:
+        """The map from [-1, 1] of a scan that goes out; a model of MR images has none of its own for volumes."""
+        return self._intensities[to].get(encoding, MR_UNITS)
 
     def writes_hu(self, to: Modality) -> bool:
         """Whether translated scans of that modality are in HU."""
@@ -188,7 +192,7 @@ class Translator:
     def _from_unit(self, unit: FloatArray, scan: Image, to: Modality) -> Image:
         """The translated image (h, w, C) in [-1, 1] on the scan's own grid, in the target's values."""
         encoding = self.target_encoding(scan, to)
-        intensity = self._intensities[to][encoding]
+        intensity = self._target(encoding, to)
         array = intensity.from_unit(unit[..., 0] if unit.shape[-1] == 1 else unit)
         if array.ndim == 3 and (encoding == "HU" or scan.array.ndim == 2):
             array = luma(array)
@@ -201,7 +205,7 @@ class Translator:
     def _volume(self, scan: Volume, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
         found, intensity = self._prepared(scan, to, anyway)
         there, back = (self._generators[DIRECTION_TO[m]] for m in (to, OTHER[to]))
-        target = self._intensities[to][self.target_encoding(scan, to)]
+        target = self._target(self.target_encoding(scan, to), to)
         slices = axial_slices(found.volume.array)  # (K, rows, columns)
         result = np.empty_like(slices)
         every = {"none": 0, "fast": CYCLE_EVERY, "full": 1}[level]
@@ -247,7 +251,7 @@ class Translator:
         return np.repeat(unit, self.model.card.data.channels, axis=-1)
 
     def _about(self, encoding: Encoding, to: Modality) -> dict[str, Any]:
-        intensity = self._intensities[to][encoding]
+        intensity = self._target(encoding, to)
         unit = "arbitrary MR units" if intensity.unit == "MR" else intensity.unit
         return {"unit": unit, "range": [intensity.low, intensity.high]}
 

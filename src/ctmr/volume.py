@@ -186,13 +186,13 @@ def onto_grid(volume: Volume, target: Volume) -> Volume:
     first, second = canonical(volume), canonical(target)
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
     corners[:, :3] *= np.array(first.array.shape) - 1
-    apart = np.inf
-    if first.array.shape == second.array.shape:
-        apart = float(np.abs((first.affine - second.affine) @ corners.T).max())
-    if apart > SAME_MM:
+    same = first.array.shape == second.array.shape
+    apart = float(np.abs((first.affine - second.affine) @ corners.T).max())
+    if not same or apart > SAME_MM:
+        away = f", up to {apart:.4g} mm away" if same else ""
         raise DataError(
-            f"expected the grid of {target!r}: found {volume!r}, at most {apart:.4g} mm away",
-            fix="name the series that the volume was made of",
+            f"expected the grid of {target!r}: found {volume!r}{away}",
+            fix="bring both onto one grid, or name the scan that this one was made of",
         )
     array = like(first.array, target)
     return Volume(array, target.affine, volume.modality, target.forms)
