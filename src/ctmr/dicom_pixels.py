@@ -79,7 +79,7 @@ def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinte
 def _has_decoder(syntax: uid.UID, plugin: str) -> bool:
     try:
         return plugin in get_decoder(syntax).available_plugins
-    except NotImplementedError:
+    except NotImplementedError:  # what pydicom raises for a syntax it has no decoder class for
         return False
 
 

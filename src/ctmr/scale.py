@@ -51,7 +51,7 @@ class Scale:
                 f"expected an image at most {MAX_ASPECT} times as long as wide, and at most"
                 f" {longest} pixels (at least {shortest}) a side at the model's scale: found {height} x"
                 f" {width} pixels, {shape[0]} x {shape[1]} at that scale",
-                fix="crop the image, or correct its spacing_mm in ctmr.json",
+                fix="crop the scan, or correct its pixel size (spacing_mm in ctmr.json for images)",
             )
         return shape
 
