@@ -9,10 +9,12 @@ from torch import nn
 from ctmr.config import load_config
 from ctmr.intensity import Intensity, ct_window
 from ctmr.model import Card, Model
-from ctmr.quality import Usual
+from ctmr.quality import Distribution, Usual
 from ctmr.scale import Scale
 from ctmr.translate import Translator
 
+# Training images near which every image is.
+ANYWHERE = Distribution((0.0,) * 7, ((0.0,) * 7,) * 7)
 GREY_8 = Intensity("grey", (0.0, 255.0))
 HU = ct_window("wide")
 # As many levels as HU has, so that HU -1024..3071 become grey 0..4095.
@@ -40,6 +42,22 @@ class Inverse(Identity):
         return -x
 
 
+class Shade(Identity):
+    """A generator that makes the left half brighter by 0.4 of the range."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shaded = x.clone()
+        shaded[..., : x.shape[-1] // 2] += 0.8
+        return shaded
+
+
+class Brighter(Identity):
+    """A generator that makes everything brighter by 0.1 of the range."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 0.2
+
+
 def translator(
     *,
     ct: dict[str, Intensity] | None = None,
@@ -52,10 +70,10 @@ def translator(
 ) -> Translator:
     """The translator of an identity model; by default of 8-bit CT and MR at a short side of 64 pixels."""
     config = load_config("small", overrides=["data.size=32"])
-    usual = usual or Usual({}, 1.0)
+    usual = usual or Usual({}, 1.0, ANYWHERE)
     data = config.data.model_copy(update={"channels": channels, "patient_pattern": patients})
     card = Card(
-        format=1,
+        format=2,
         sha256="0" * 64,
         network=config.network,
         data=data,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -17,7 +18,9 @@ from ctmr.model import NOTICE
 from ctmr.pixels import COMMENT
 from ctmr.quality import Usual
 from ctmr.scale import Scale
-from identity import GREY_8, GREY_12, HU, smooth_head, translator
+from ctmr.statistics import Correlation
+from ctmr.translate import Translator
+from identity import ANYWHERE, GREY_8, GREY_12, HU, Brighter, smooth_head, translator
 
 
 def save(path: Path, *, seed: int = 0, depth: int = 8, size: tuple[int, int] = (40, 44)) -> Path:
@@ -430,9 +433,91 @@ def test_quality_decides_how_many_images_go_back(tmp_path, quality, cycled):
     assert all(errors[n] == 0 for n in cycled)  # the identity loses nothing
 
 
+# Maps of doubt
+
+
+def test_maps_lie_in_a_folder_beside_the_images_and_say_that_they_are_synthetic(tmp_path):
+    array = np.zeros((64, 64), np.float32)
+    array[8:56, 8:56] = 200
+    write_image(tmp_path / "in" / "a.tif", Image(array, "grey", 8))
+    model = translator(generator=Brighter)
+    translate_files(model, tmp_path / "in", tmp_path / "out", "ct", quality="full")
+    assert set(tree(tmp_path / "out")) == {
+        "a.tif",
+        "a.json",
+        "quality/a_cycle_error.png",
+        "quality/a_disagreement.png",
+    }
+    assert said(tmp_path / "out" / "a.json")["quality"]["maps"] == ["cycle_error", "disagreement"]
+    # A fifth of the range there and back; a quarter and more are white.
+    assert (read_image(tmp_path / "out/quality/a_cycle_error.png").array == 204).all()
+    with Pillow.open(tmp_path / "out/quality/a_disagreement.png") as image:
+        assert (image.mode, image.size) == ("L", (64, 64))
+        assert COMMENT in image.info.values()
+
+
+@pytest.mark.parametrize("quality", ["none", "fast"])
+def test_there_are_no_maps_without_full_quality(tmp_path, quality):
+    source = folder_of(tmp_path / "in", "a.png")
+    translate_files(translator(), source, tmp_path / "out", "ct", quality=quality)
+    assert set(tree(tmp_path / "out")) == {"a.png", "a.json"}
+    assert said(tmp_path / "out" / "a.json")["quality"]["maps"] == []
+
+
+def test_images_of_one_stem_have_maps_of_their_own(tmp_path):
+    source = folder_of(tmp_path / "in", "a.png", "a.tif", "ctmr.png")
+    translate_files(translator(), source, tmp_path / "out", "ct", quality="full")
+    assert {path.name for path in (tmp_path / "out/quality").iterdir()} == {
+        f"{name}_{measure}.png"
+        for name in ("a.png", "a.tif", "ctmr.png")
+        for measure in ("cycle_error", "disagreement")
+    }
+
+
+def test_folder_of_maps_is_no_scan_of_the_next_translation(tmp_path):
+    source = folder_of(tmp_path / "in", "a.png")
+    translate_files(translator(), source, tmp_path / "out", "ct", quality="full")
+    summary = translate_files(translator(), tmp_path / "out", tmp_path / "back", "mr")
+    assert summary.written == 1
+
+
+def test_map_never_overwrites_an_input(tmp_path):
+    source = folder_of(tmp_path / "out" / "quality", "a.png", "a_cycle_error.png")
+    before = tree(source)
+    with pytest.raises(UsageError, match="the output would overwrite an input"):
+        translate_files(translator(), source, tmp_path / "out", "ct", quality="full")
+    assert tree(tmp_path / "out" / "quality") == before
+
+
+def test_map_whose_name_is_too_long_is_refused_before_any_work(tmp_path):
+    name = "a" * 245 + ".png"
+    source = folder_of(tmp_path / "in", name)
+    with pytest.raises(DataError, match="expected an output name of at most 255 bytes: found 261"):
+        translate_files(translator(), source, tmp_path / "out", "ct", quality="full")
+    assert not (tmp_path / "out").exists()
+    translate_files(translator(), source, tmp_path / "out", "ct")
+
+
+def test_sidecar_gives_the_correlation_of_each_measure_where_it_is_known(tmp_path):
+    source = folder_of(tmp_path / "in", "a.png")
+    model = translator()
+    translate_files(model, source, tmp_path / "unknown", "ct")
+    unknown = {"cycle_error": None, "disagreement": None, "input_distance": None}
+    assert said(tmp_path / "unknown" / "a.json")["quality"]["correlations"] == unknown
+    known = {"mr-to-ct": {"disagreement": Correlation(0.7, (0.6, 0.8), 120)}}
+    card = model.model.card.model_copy(update={"correlations": known})
+    model = Translator(dataclasses.replace(model.model, card=card))
+    for to in ("ct", "mr"):
+        translate_files(model, source, tmp_path / to, to)
+    assert said(tmp_path / "mr" / "a.json")["quality"]["correlations"] == unknown
+    assert said(tmp_path / "ct" / "a.json")["quality"]["correlations"] == unknown | {
+        "disagreement": {"spearman": 0.7, "ci95": [0.6, 0.8], "n": 120}
+    }
+
+
 def test_warned_images_are_in_the_summary(tmp_path):
     source = folder_of(tmp_path / "in", "a.png", "b.png")
-    usual = Usual({"mean": (-1.0, -0.9)}, 1.0)
+    usual = Usual({"mean": (-1.0, -0.9)}, 1.0, ANYWHERE)
     summary = translate_files(translator(usual=usual), source, tmp_path / "out", "ct")
     assert summary.warned == ("a.png", "b.png")
     quality = said(tmp_path / "out" / "a.json")["quality"]

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image as Pillow
 
 from ctmr import evaluate, load_model
-from ctmr.errors import DataError, OutputError
+from ctmr.errors import DataError, OutputError, SafetyError
 from ctmr.images import Image, write_image, write_image_info
-from identity import GREY_8, HU, Identity, Inverse, translator
+from ctmr.naive import NAIVE
+from identity import GREY_8, HU, Identity, Inverse, smooth_head, translator
 
 SIZE = 32
-FIGURES = ["mae", "psnr", "ssim", "mae_air", "mae_soft", "mae_bone"]
+FIGURES = ["mae", "psnr", "ssim", "ms_ssim", "mae_air", "mae_soft", "mae_bone"]
 
 
 def save(path: Path, array: np.ndarray, unit: str = "grey") -> None:
@@ -48,8 +49,8 @@ def test_error_of_the_identity_is_the_difference_of_the_pair(tmp_path):
         assert figures["mae"]["ci95"] == pytest.approx([10, 30])
         psnr = [20 * np.log10(255 / 30), 20 * np.log10(255 / 10)]
         assert figures["psnr"]["mean"] == pytest.approx(np.mean(psnr))
-        assert set(figures) == {"unit", "mae", "psnr", "ssim", "naive", "difference"}
-    assert [row.figures["mae"] for row in found.rows] == pytest.approx([30, 30, 10, 10])
+    ours = [row.figures["mae"] for row in found.rows if row.method == "model"]
+    assert ours == pytest.approx([30, 30, 10, 10])
 
 
 def test_other_generator_gives_another_error(tmp_path):
@@ -113,7 +114,7 @@ def test_tissues_are_told_apart_by_the_truths_hu(tmp_path):
     for name, error in expected.items():
         assert figures[f"mae_{name}"]["mean"] == pytest.approx(abs(error), abs=0.01)
     assert figures["unit"] == "HU"
-    assert list(figures)[1:7] == FIGURES
+    assert "dice_bone" in figures
     assert "mae_bone" not in found.summary["directions"]["ct-to-mr"]
     assert found.summary["unit"] == "grey | HU"
 
@@ -137,17 +138,16 @@ def test_one_direction_may_be_asked_for(tmp_path, direction):
 # Naive answers
 
 
-def test_naive_answers_stand_in_the_same_table(tmp_path):
-    fit = pairs(tmp_path / "fit", x=(100, 50), y=(140, 60))
-    found = evaluate(translator(), pairs(tmp_path / "test", a=(110, 50), b=(150, 60)), fit=fit)
+def test_naive_answers_of_the_other_patients_stand_in_the_same_table(tmp_path):
+    found = evaluate(translator(), pairs(tmp_path, a=(100, 50), b=(140, 60)))
     figures = found.summary["directions"]["mr-to-ct"]
-    # the mean CT is 120, the map says 50 -> 100 and 60 -> 140, the identity 50 and 60
-    assert figures["naive"]["mean image"]["mae"]["mean"] == pytest.approx(20, abs=1e-3)
-    assert figures["naive"]["monotone map"]["mae"]["mean"] == pytest.approx(10, abs=1e-3)
-    assert figures["mae"]["mean"] == pytest.approx(75)
-    assert figures["difference"]["mean image"]["mean"] == pytest.approx(-55, abs=1e-3)
-    assert figures["difference"]["monotone map"]["ci95"] == pytest.approx([-80, -50], abs=1e-3)
-    methods = ["model", "mean image", "monotone map"]
+    # each other patient's CT is 40 away; the identity says 50 and 60
+    assert list(figures["naive"]) == ["copy", "mean image", "monotone map"]
+    for method in ("mean image", "monotone map"):
+        assert figures["naive"][method]["mae"]["mean"] == pytest.approx(40, abs=1e-3)
+        assert figures["difference"][method]["mean"] == pytest.approx(40 - 65, abs=1e-3)
+    assert figures["naive"]["copy"]["mae"]["mean"] == pytest.approx(figures["mae"]["mean"])
+    methods = ["model", "copy", "mean image", "monotone map"]
     assert [row.method for row in found.rows if row.direction == "mr-to-ct"] == 2 * methods
 
 
@@ -158,29 +158,135 @@ def test_difference_is_above_zero_where_the_model_is_better(tmp_path):
         def forward(self, x):
             return x * 0 + 2 * 110 / 255 - 1
 
-    fit = pairs(tmp_path / "fit", x=(100, 50), y=(140, 60))
-    test = pairs(tmp_path / "test", a=(110, 50), b=(110, 60))
-    found = evaluate(translator(generator=Exact), test, fit=fit, direction="mr-to-ct")
+    test = pairs(tmp_path, a=(110, 50), b=(112, 60))
+    found = evaluate(translator(generator=Exact), test, direction="mr-to-ct")
     difference = found.summary["directions"]["mr-to-ct"]["difference"]
-    assert difference["mean image"]["mean"] == pytest.approx(10, abs=1e-3)
-    assert difference["monotone map"]["mean"] == pytest.approx((10 + 30) / 2, abs=1e-3)
+    assert difference["mean image"]["mean"] == pytest.approx(2 - (0 + 2) / 2, abs=1e-3)
+    assert difference["copy"]["mean"] == pytest.approx((60 + 52) / 2 - (0 + 2) / 2, abs=1e-3)
     assert set(difference["mean image"]) == {"mean", "sd", "ci95"}
 
 
 def test_difference_is_taken_patient_by_patient(tmp_path):
-    fit = pairs(tmp_path / "fit", x=(100, 50))
-    test = pairs(tmp_path / "test", p1_a=(100, 100), p1_b=(100, 140), p2_a=(100, 200))
-    found = evaluate(translator(patients=r"(p\d)"), test, fit=fit, direction="ct-to-mr")
-    # truth 100, 140, 200; the model says 100, the mean image 50
+    test = pairs(tmp_path, p1_a=(100, 100), p1_b=(100, 140), p2_a=(100, 200))
+    found = evaluate(translator(patients=r"(p\d)"), test, direction="ct-to-mr")
+    # truth 100, 140, 200; the model says 100; the mean of the other patient is 200, 200 and 120
     difference = found.summary["directions"]["ct-to-mr"]["difference"]["mean image"]
-    assert difference["mean"] == pytest.approx(((50 + 50) / 2 + 50) / 2, abs=1e-3)
-    assert difference["sd"] == pytest.approx(0, abs=1e-3)
+    assert difference["mean"] == pytest.approx(((100 + 60) / 2 - 20 + 80 - 100) / 2, abs=1e-3)
+    assert difference["ci95"] == pytest.approx([-20, 60], abs=1e-3)
 
 
-def test_fit_on_another_kind_of_images_is_refused(tmp_path):
-    fit = pairs(tmp_path / "fit", x=(100, 50))
-    with pytest.raises(DataError, match="expected pairs of one kind"):
-        evaluate(translator(ct={"HU": HU}), hu_pairs(tmp_path / "test"), fit=fit)
+def test_a_patient_alone_has_a_copy_only(tmp_path):
+    found = evaluate(translator(), pairs(tmp_path, a=(100, 50)), direction="ct-to-mr")
+    assert list(found.summary["directions"]["ct-to-mr"]["naive"]) == ["copy"]
+
+
+# Answers by other means
+
+
+def answered(folder: Path, **values: float) -> Path:
+    for name, value in values.items():
+        save(folder / "ct" / f"{name}.png", flat(value))
+    return folder
+
+
+def test_answers_by_other_means_stand_in_the_same_table(tmp_path):
+    test = pairs(tmp_path / "pairs", a=(100, 50), b=(140, 60))
+    other = answered(tmp_path / "other", a=107, b=137)
+    found = evaluate(translator(), test, direction="mr-to-ct", answers={"other": other})
+    figures = found.summary["directions"]["mr-to-ct"]
+    assert figures["answers"]["other"]["mae"]["mean"] == pytest.approx(5)
+    assert figures["difference"]["other"]["mean"] == pytest.approx(5 - 65)
+    assert "other" not in figures["naive"]
+
+
+def test_missing_answer_is_named(tmp_path):
+    test = pairs(tmp_path / "pairs", a=(100, 50), b=(140, 60))
+    other = answered(tmp_path / "other", a=107)
+    with pytest.raises(DataError, match="found 1 scans, and none for b") as caught:
+        evaluate(translator(), test, direction="mr-to-ct", answers={"other": other})
+    assert caught.value.file == str(tmp_path / "other" / "ct")
+
+
+def test_answer_in_another_unit_is_refused(tmp_path):
+    other = answered(tmp_path / "other", a=107)
+    with pytest.raises(DataError, match=r"expected HU values .* found 8-bit") as caught:
+        evaluate(
+            translator(ct={"HU": HU}),
+            hu_pairs(tmp_path / "pairs"),
+            direction="mr-to-ct",
+            answers={"other": other},
+        )
+    assert caught.value.file == str(tmp_path / "other" / "ct" / "a.png")
+
+
+# Without the truth
+
+
+def heads(folder: Path, count: int = 4) -> Path:
+    """A data folder of images like heads: `count` of each modality to test, two to train."""
+    rng = np.random.default_rng(5)
+    for name, number in (("trainA", 2), ("trainB", 2), ("testA", count), ("testB", count)):
+        for n in range(number):
+            image = smooth_head(64, 64) + rng.normal(0, 4, (64, 64))
+            save(folder / name / f"{name}_{n}.png", np.clip(image, 0, 255))
+    return folder
+
+
+def test_scans_that_do_not_pair_are_measured_without_the_truth(tmp_path):
+    found = evaluate(translator(), heads(tmp_path / "data"), out=tmp_path / "out")
+    assert (found.summary["n"], found.summary["patients"], found.summary["unit"]) == (8, 8, "")
+    for direction in ("ct-to-mr", "mr-to-ct"):
+        its = found.summary["directions"][direction]
+        assert "mae" not in its
+        blind = its["without_truth"]
+        assert blind["cycle_error"]["mean"] == pytest.approx(0, abs=1e-6)  # the identity comes back
+        assert blind["copy_correlation"]["mean"] == pytest.approx(1, abs=1e-3)
+        assert its["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
+        assert its["doubt"] == {m: None for m in ("cycle_error", "disagreement", "input_distance")}
+        assert found.summary["figures"][direction].keys() >= blind.keys()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "metrics.csv"}
+
+
+def test_training_scans_are_taken_where_there_are_none_to_test_on(tmp_path, caplog):
+    folder = heads(tmp_path, count=0)
+    found = evaluate(translator(), folder)
+    assert {row.name.partition("/")[0] for row in found.rows} == {"trainA", "trainB"}
+    assert "the training scans are evaluated" in caplog.text
+
+
+def test_result_with_left_and_right_exchanged_ends_with_a_safety_error(tmp_path):
+    class Mirror(Identity):
+        """Exchanges left and right."""
+
+        def forward(self, x):
+            return x.flip(-1)
+
+    rng = np.random.default_rng(1)
+    image = smooth_head(64, 64)
+    image[20:40, 36:48] = 250  # at one side only
+    for kind in ("ct", "mr"):
+        save(
+            tmp_path / "pairs" / kind / "a.png",
+            np.clip(image + rng.normal(0, 2, image.shape), 0, 255),
+        )
+    with pytest.raises(SafetyError, match="1 of 1 of ct-to-mr that look mirrored"):
+        evaluate(translator(generator=Mirror), tmp_path / "pairs", out=tmp_path / "out")
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_doubt_ranks_the_error_where_it_can_be_ranked(tmp_path):
+    class Loses(Identity):
+        """Halves what is bright, so that a brighter source comes back worse."""
+
+        def forward(self, x):
+            return x * 0.5
+
+    test = pairs(tmp_path, a=(100, 100), b=(160, 160), c=(200, 200), d=(240, 240))
+    found = evaluate(translator(generator=Loses), test, direction="ct-to-mr")
+    doubt = found.summary["directions"]["ct-to-mr"]["doubt"]
+    # |x| decides both the error and the cycle error; 100 and 160 lie 27.5 and 32.5 from the middle
+    assert doubt["cycle_error"]["spearman"] == pytest.approx(1)
+    assert doubt["cycle_error"]["n"] == 4
 
 
 # Files
@@ -199,8 +305,7 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
         str(tiny_run),
         tiny_pairs,
         out=tmp_path / "new" / "out",
-        fit=tiny_pairs,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda label: lambda done, total: seen.append((label, done, total)),
     )
     out = tmp_path / "new" / "out"
     assert {path.name for path in out.iterdir()} == {
@@ -212,29 +317,30 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
     assert said == json.loads(json.dumps(found.summary))
     assert {"n", "unit", "protocol", "directions"} <= said.keys()
     assert (said["n"], said["unit"]) == (4, "grey")
-    assert "head mask" in said["protocol"]
+    assert "SynthRAD" in said["protocol"]
     for figures in said["directions"].values():
         for name in ("mae", "psnr", "ssim"):
             assert set(figures[name]) == {"mean", "sd", "ci95"}
             assert figures[name]["ci95"][0] <= figures[name]["mean"] <= figures[name]["ci95"][1]
-        assert set(figures["naive"]) == set(figures["difference"]) == {"mean image", "monotone map"}
+        assert set(figures["naive"]) == set(figures["difference"]) == set(NAIVE)
     with Pillow.open(out / "comparison.png") as image:
         assert image.format == "PNG"
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [("comparing", done, 4) for done in (1, 2, 3, 4)]
 
 
 def test_table_has_a_row_for_each_image_direction_and_method(tmp_path, tiny_run, tiny_pairs):
-    found = evaluate(tiny_run, tiny_pairs, out=tmp_path, fit=tiny_pairs)
+    found = evaluate(tiny_run, tiny_pairs, out=tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["name", "patient", "direction", "method", *FIGURES]
-    assert len(rows) == len(found.rows) == 4 * 2 * 3
+    assert list(rows[0])[:6] == ["name", "patient", "direction", "method", "mae", "psnr"]
+    assert len(rows) == len(found.rows) == 4 * 2 * 4
     keys = {(row["name"], row["direction"], row["method"]) for row in rows}
     assert len(keys) == len(rows)
     first = found.rows[0]
     assert rows[0]["name"] == first.name == "head00_slice00"
     assert float(rows[0]["mae"]) == pytest.approx(first.figures["mae"], rel=1e-5)
-    assert rows[0]["mae_bone"] == ""  # grey values have no bone
+    assert "mae_bone" not in rows[0]  # grey values have no bone
+    assert rows[1]["cycle_error"] == ""  # a copy is not translated
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path, tiny_run, monkeypatch):

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ctmr.errors import OutputError
-from ctmr.figures import Case, comparison, loss_curves, sample_grid, save
+from ctmr.curves import loss_curves
+from ctmr.figures import Case, comparison, sample_grid, save
 
 LEVELS = (-0.6, -0.2, 0.2, 0.6)  # of the four rows of the paper's grid
 

@@ -13,6 +13,7 @@ from ctmr.cyclegan import CycleGAN
 from ctmr.errors import CheckpointError, OutputError
 from ctmr.images import Image
 from ctmr.model import UNSEALED, load_weights, model_folder, read_model, save_model, sealed
+from ctmr.statistics import Correlation
 
 FILES = (
     "model.json",
@@ -75,7 +76,7 @@ def test_card_says_what_the_model_is(folder, tiny_config):
     assert said["provenance"]["config"] == tiny_config.model_dump()
     assert {"ctmr", "torch", "data", "images"} <= said["provenance"].keys()
     assert set(said["files"]) == set(FILES[1:])
-    assert set(said["training"]["ct"]) == {"ranges", "cycle_error"}
+    assert set(said["training"]["ct"]) == {"ranges", "cycle_error", "distribution"}
 
 
 def test_generators_of_the_model_are_the_averaged_ones(tiny_config, tmp_path):
@@ -97,7 +98,8 @@ def test_generators_of_the_model_are_the_averaged_ones(tiny_config, tmp_path):
 
 def card_of(config) -> dict:
     """A `model.json` without hashes."""
-    usual = {"ranges": {}, "cycle_error": 1.0}
+    anywhere = {"mean": [0.0] * 7, "inverse": [[0.0] * 7] * 7}
+    usual = {"ranges": {}, "cycle_error": 1.0, "distribution": anywhere}
     grey = {"8-bit": {"unit": "grey", "values": [0, 255], "levels": [-1, 1]}}
     return {
         "network": config.network.model_dump(),
@@ -183,11 +185,11 @@ def test_model_json_that_is_none_is_refused(folder, content):
         load_model(folder)
 
 
-@pytest.mark.parametrize("stated", [2, 0, "1", None, 1.5])
+@pytest.mark.parametrize("stated", [1, 3, 0, "2", None, 2.5])
 def test_other_format_is_refused(folder, stated):
     said = card(folder) | {"format": stated}
     (folder / "model.json").write_text(json.dumps(said))
-    with pytest.raises(CheckpointError, match=r"expected model format 1, found") as caught:
+    with pytest.raises(CheckpointError, match=r"expected model format 2, found") as caught:
         load_model(folder)
     assert "version of ctmr that wrote it" in caught.value.fix
 
@@ -224,12 +226,28 @@ def test_missing_block_is_named(folder, key):
         ("intensities", {"ct": {"8-bit": {"unit": "grey", "values": [1, 0], "levels": [-1, 1]}}}),
         ("training", {"ct": {"ranges": {}}}),
         ("network", {"generator": "unet"}),
+        ("correlations", {"mr-to-us": {}}),
+        ("correlations", {"mr-to-ct": {"luck": None}}),
+        ("correlations", {"mr-to-ct": {"cycle_error": {"spearman": 0.5}}}),
     ],
 )
 def test_foreign_block_is_named(folder, key, value):
     rewrite(folder, **{key: value})
     with pytest.raises(CheckpointError, match=rf"not a model\.json of ctmr .*{key}"):
         load_model(folder)
+
+
+def test_correlations_of_the_measures_of_doubt_are_read_where_they_were_measured(folder):
+    assert load_model(folder).model.card.correlations is None
+    known = {"spearman": 0.5, "ci95": [0.3, 0.7], "n": 24}
+    rewrite(folder, correlations={"mr-to-ct": {"cycle_error": known, "disagreement": None}})
+    found = load_model(folder)
+    assert found.correlations("ct") == {
+        "cycle_error": Correlation(0.5, (0.3, 0.7), 24),
+        "disagreement": None,
+        "input_distance": None,
+    }
+    assert set(found.correlations("mr").values()) == {None}
 
 
 def test_rewritten_model_json_with_its_hash_is_read(folder):

@@ -6,7 +6,8 @@ import pytest
 
 from ctmr.errors import DataError, UsageError
 from ctmr.images import Image, write_image, write_image_info
-from ctmr.pairs import find_pairs, head_of, read_pair
+from ctmr.pairs import comparable, find_pairs, head_of, read_pair
+from ctmr.volume import Volume
 from identity import smooth_head
 
 
@@ -175,3 +176,24 @@ def test_pair_without_a_head_is_refused(tmp_path):
     with pytest.raises(DataError, match="with 0 pixels in it") as caught:
         mask_of(tmp_path)
     assert caught.value.file == str(tmp_path / "mr" / "a.png")
+
+
+# Values that are compared
+
+
+def test_grey_levels_and_hu_are_compared_as_they_are_and_colours_by_their_mean():
+    grey, mask = square(16), np.ones((16, 16), dtype=bool)
+    for unit, depth in (("grey", 8), ("HU", 16)):
+        image = Image(grey.astype(np.float32), unit, depth)
+        assert np.array_equal(comparable(image, mask), grey)
+    colour = np.stack([grey, 0 * grey, grey / 2], axis=-1).astype(np.float32)
+    assert np.allclose(comparable(Image(colour, "grey", 8), mask), grey / 2)
+
+
+def test_mr_volume_is_compared_by_percentiles_of_its_head_and_ct_in_hu():
+    array = np.arange(1000, dtype=np.float32).reshape(10, 10, 10)
+    mask = array >= 500
+    low, high = np.percentile(array[mask], (0.5, 99.5))
+    found = comparable(Volume(array, np.eye(4), "mr"), mask)
+    assert np.allclose(found, np.clip((array - low) / (high - low), 0, 1) * 1000, atol=1e-2)
+    assert np.array_equal(comparable(Volume(array, np.eye(4), "ct"), mask), array)

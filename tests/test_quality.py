@@ -6,8 +6,19 @@ import pytest
 from ctmr import load_model, read_scan
 from ctmr.errors import SafetyError
 from ctmr.images import Image
-from ctmr.quality import Usual, describe, judge
-from identity import Inverse, smooth_head, translator
+from ctmr.quality import (
+    UNLIKE,
+    Distribution,
+    Usual,
+    describe,
+    difference,
+    head_in,
+    judge,
+    training_distribution,
+    training_ranges,
+)
+from ctmr.randomness import stream
+from identity import ANYWHERE, Identity, Inverse, Shade, smooth_head, translator
 
 FEATURES = (
     "mean",
@@ -50,30 +61,124 @@ def test_channels_are_averaged():
 
 @pytest.mark.parametrize(("low", "level"), [(0.12, "ok"), (0.13, "warn")])
 def test_range_ends_a_quarter_of_its_width_outside(low, level):
-    image = np.zeros((16, 16), np.float32)
+    found = describe(np.zeros((16, 16), np.float32))
     for ends in ((low, low + 0.5), (-low - 0.5, -low)):  # 0.125 and a thousandth are allowed
-        assert judge(image, Usual({"mean": ends}, 1.0), None).level == level
+        assert judge([found], Usual({"mean": ends}, 1.0, ANYWHERE), {}).level == level
 
 
 @pytest.mark.parametrize(("error", "level"), [(None, "ok"), (0.1, "ok"), (0.11, "warn")])
 def test_cycle_error_above_the_usual_warns(error, level):
-    found = judge(np.zeros((16, 16), np.float32), Usual({}, 0.1), error)
+    means = {} if error is None else {"cycle_error": error}
+    found = judge([describe(np.zeros((16, 16), np.float32))], Usual({}, 0.1, ANYWHERE), means)
     assert (found.level, found.cycle_error) == (level, error)
     if level == "warn":
         assert found.why == ("cycle error is 0.11, 0.1 is usual at most",)
 
 
-def test_cycle_error_is_half_the_mean_difference_of_there_and_back():
+def test_head_is_what_is_above_otsus_threshold_or_all_where_nothing_is():
+    image = np.full((40, 40, 3), -1.0, np.float32)
+    assert head_in(image).all()
+    image[10:30, 12:28] = 0.4
+    image[18:22, 18:22] = -1  # a hole is part of it
+    expected = image[..., 0] > -1
+    expected[18:22, 18:22] = True
+    expected[np.ix_([10, 29], [12, 27])] = False  # the opening rounds corners off
+    assert np.array_equal(head_in(image), expected)
+
+
+def test_difference_is_a_share_of_the_range_averaged_over_channels():
+    first = np.full((2, 3, 3), -1, np.float32)
+    second = np.tile(np.array([-1, 0, 1], np.float32), (2, 3, 1))
+    assert np.array_equal(difference(first, second), np.full((2, 3), 0.5, np.float32))
+
+
+# The measures of doubt
+
+
+def square() -> np.ndarray:
+    """A white square, 32 pixels wide, on black."""
     array = np.zeros((64, 64))
-    array[:32] = 255
+    array[16:48, 16:48] = 255
+    return array
 
-    class Dark(Inverse):
-        def forward(self, x):
-            return x.clamp(max=0)  # white becomes grey
 
-    found = quality_of(translator(generator=Dark), array)
-    assert found.cycle_error == pytest.approx(0.25)  # half the pixels are off by 1 of 2
-    assert quality_of(translator(generator=Inverse), array).cycle_error == 0
+class Dark(Identity):
+    """White becomes grey."""
+
+    def forward(self, x):
+        return x.clamp(max=0)
+
+
+def test_cycle_error_is_the_mean_difference_of_there_and_back_in_the_head():
+    found = quality_of(translator(generator=Dark), square())
+    assert found.cycle_error == pytest.approx(0.5)  # all of the head is off by 1 of 2
+    assert quality_of(translator(generator=Inverse), square()).cycle_error == 0
+
+
+def test_disagreement_is_the_mean_difference_to_the_mirrored_input_in_the_head():
+    found = quality_of(translator(generator=Shade), square())
+    assert found.disagreement == pytest.approx(0.4)  # either half is brighter in one of both
+    assert quality_of(translator(generator=Dark), square()).disagreement == 0
+
+
+def test_disagreement_is_measured_with_full_quality_only():
+    scan = Image(square().astype(np.float32), "grey", 8)
+    model = translator(generator=Shade)
+    fast, none = (model.translation(scan, "ct", quality=q).quality for q in ("fast", "none"))
+    assert set(fast.measures()) == {"cycle_error", "input_distance"}
+    assert set(none.measures()) == {"input_distance"}
+    full = model.translation(scan, "ct", quality="full").quality
+    assert full.measures() == {
+        "cycle_error": full.cycle_error,
+        "disagreement": full.disagreement,
+        "input_distance": full.input_distance,
+    }
+
+
+def test_distance_by_hand():
+    # Deviations 2 and 1, no correlation: 4 / 2 and 3 / 1 away, so sqrt(4 + 9).
+    found = Distribution((1.0, 2.0), ((0.25, 0.0), (0.0, 1.0)))
+    assert found.distance({"mean": 5.0, "edges": -1.0}) == pytest.approx(np.sqrt(13))
+
+
+def spread_of(count: int) -> list[dict[str, float]]:
+    """Features of which the second is nearly the first."""
+    rng = stream("spread", count)
+    first, second = rng.normal(size=count), 0.1 * rng.normal(size=count)
+    return [{"a": a, "b": a + b} for a, b in zip(first, second, strict=True)]
+
+
+def test_one_training_image_in_a_hundred_lies_beyond_distance_one():
+    found = training_distribution(spread_of(2000))
+    beyond = [found.distance(row) > 1 for row in spread_of(2001)]
+    assert np.mean(beyond) == pytest.approx(0.01, abs=0.006)
+
+
+def test_unusual_mixture_of_usual_features_is_far_away():
+    found, ranges = training_distribution(spread_of(500)), training_ranges(spread_of(500))
+    mixture = {"a": 1.0, "b": -1.0}
+    assert all(low < mixture[name] < high for name, (low, high) in ranges.items())
+    assert found.distance(mixture) > 3
+    quality = judge([mixture], Usual(ranges, 1.0, found), {})
+    assert quality.level == "warn"
+    assert quality.why[0].startswith("distance from the training images is ")
+    assert quality.why[0].endswith(f", {UNLIKE:g} is usual at most")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_or_equal_training_images_have_a_distribution(count):
+    image = smooth_head(32, 32) / 127.5 - 1
+    found = training_distribution([describe(image)] * count)
+    assert found.distance(describe(image)) == pytest.approx(0, abs=1e-6)
+    assert found.distance(describe(-image)) > UNLIKE
+
+
+def test_median_slice_of_a_volume_counts():
+    near, far = ({"mean": value} for value in (0.1, 5.0))
+    usual = Usual({"mean": (-1.0, 1.0)}, 1.0, Distribution((0.0,), ((1.0,),)))
+    found = judge([near, far, near], usual, {})
+    assert (found.level, found.input_distance, found.features) == ("ok", pytest.approx(0.1), near)
+    assert judge([near, far, far], usual, {}).level == "warn"
 
 
 @pytest.mark.parametrize("to", ["mr", "ct"])
@@ -133,6 +238,8 @@ def test_thin_images_have_features():
 
 def test_judgement_is_json(model):
     said = quality_of(model, smooth_head(40, 40)).as_json()
-    assert set(said) == {"level", "why", "cycle_error", "features"}
+    measures = {"cycle_error", "disagreement", "input_distance"}
+    assert set(said) == {"level", "why", *measures, "features"}
+    assert all(said[measure] >= 0 for measure in measures)
     assert set(said["features"]) == set(FEATURES)
     json.dumps(said, allow_nan=False)

@@ -25,7 +25,7 @@ SLICES = len(HEIGHTS_MM)
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One training subject of each modality and two to test, half of them with lesions."""
+    """One training subject of each modality, two to test and two to choose by, half of them with lesions."""
     out = tmp_path_factory.mktemp("synth") / "heads"
     arguments = ["--subjects", "1", "--size", str(SIZE), "--seed", str(SEED), "--lesions", "0.5"]
     result = CliRunner().invoke(app, ["synth", str(out), *arguments, "--json"])
@@ -55,25 +55,24 @@ def tree(folder: Path) -> dict[str, bytes]:
 # The layout
 
 
-def test_layout_is_that_of_a_data_folder_with_pairs_and_truth(heads):
+def test_layout_is_that_of_a_data_folder_with_pairs_to_test_and_to_choose_by(heads):
     folders = {str(path.relative_to(heads)) for path in heads.rglob("*") if path.is_dir()}
     kinds = ("ct", "mr", "mask")
     assert folders == {
-        *("train", "train/ct", "train/mr", "test", "truth"),
-        *(f"{group}/{kind}" for group in ("test", "truth") for kind in kinds),
+        *("train", "train/ct", "train/mr", "test", "val"),
+        *(f"{group}/{kind}" for group in ("test", "val") for kind in kinds),
     }
-    for folder, count in (("train/ct", 1), ("train/mr", 1), ("test/ct", 2), ("truth/ct", 2)):
+    for folder, count in (("train/ct", 1), ("train/mr", 1), ("test/ct", 2), ("val/ct", 2)):
         assert len(names(heads / folder)) == count * SLICES
-    for group in ("test", "truth"):
+    for group in ("test", "val"):
         assert names(heads / group / "ct") == names(heads / group / "mr")
         assert names(heads / group / "ct") == names(heads / group / "mask")
 
 
 def test_no_subject_is_in_two_groups(heads):
-    groups = [subjects(heads / folder) for folder in ("train/ct", "train/mr", "test/ct")]
-    assert [len(group) for group in groups] == [1, 1, 2]
-    assert len(set.union(*groups)) == 4
-    assert subjects(heads / "truth/ct") == groups[0] | groups[1]
+    groups = [subjects(heads / folder) for folder in ("train/ct", "train/mr", "test/ct", "val/ct")]
+    assert [len(group) for group in groups] == [1, 1, 2, 2]
+    assert len(set.union(*groups)) == 6
 
 
 def test_subjects_json_says_who_is_where(heads):
@@ -83,25 +82,18 @@ def test_subjects_json_says_who_is_where(heads):
 
 def test_no_label_map_is_shared(heads):
     seeds = [subject["seed"] for subject in about(heads)]
-    assert len(set(seeds)) == len(seeds) == 4
+    assert len(set(seeds)) == len(seeds) == 6
     masks = {
         read_image(path).array.tobytes()
-        for group in ("test", "truth")
+        for group in ("test", "val")
         for path in (heads / group / "mask").glob("*_slice-05.png")
     }
     assert len(masks) == 4
 
 
-def test_truth_holds_the_training_images_themselves(heads):
-    for kind in ("ct", "mr"):
-        for name in names(heads / "train" / kind):
-            train, truth = (heads / group / kind / name for group in ("train", "truth"))
-            assert train.read_bytes() == truth.read_bytes()
-
-
 def test_fields_of_view_differ_and_are_said(heads):
     spacings = [subject["spacing_mm"] for subject in about(heads)]
-    assert len(set(spacings)) == 4
+    assert len(set(spacings)) == 6
     assert all(FIELD_OF_VIEW_MM[0] <= SIZE * mm <= FIELD_OF_VIEW_MM[1] for mm in spacings)
     for subject in about(heads):
         if subject["group"] == "test":
@@ -168,7 +160,7 @@ def test_slices_go_upwards(heads):
 def test_lesions_are_said_with_their_place(heads):
     lesions = [lesion for subject in about(heads) for lesion in subject["lesions"]]
     with_lesions = [subject for subject in about(heads) if subject["lesions"]]
-    assert len(with_lesions) == 2
+    assert len(with_lesions) == 4
     for lesion in lesions:
         assert set(lesion) == {"kind", "centre_mm", "radius_mm"}
         assert lesion["kind"] in LESIONS
@@ -197,8 +189,8 @@ def test_same_seed_gives_the_same_files(heads, tmp_path):
         progress=lambda done, total: seen.append((done, total)),
     )
     assert tree(out) == tree(heads)
-    assert counts["truth/mask"] == 2 * SLICES
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert counts["val/mask"] == 2 * SLICES
+    assert seen == [(done, 6) for done in range(1, 7)]
 
 
 # What is refused

@@ -13,7 +13,7 @@ from ctmr.images import Image, read_image, write_image, write_image_info
 from ctmr.intensity import Intensity
 from ctmr.scale import Scale, resize
 from ctmr.translate import Translator
-from identity import GREY_8, GREY_12, HU, smooth_head, translator
+from identity import GREY_8, GREY_12, HU, Shade, smooth_head, translator
 
 sides = st.integers(16, 150)
 directions = pytest.mark.parametrize("to", ["ct", "mr"])
@@ -133,7 +133,7 @@ def test_scan_with_a_spacing_is_brought_to_the_models_pixel_size():
     card = translator(scale=Scale(64, pixel_mm=2.0))
     array = grey(100, 80)
     seen = [
-        card.to_unit(Image(array, "grey", 8, spacing), "ct").shape
+        card.conversion.image_to_unit(Image(array, "grey", 8, spacing), "ct").shape
         for spacing in ((1.0, 1.0), (1.5, 2.0), None)
     ]
     assert seen == [
@@ -145,7 +145,9 @@ def test_scan_with_a_spacing_is_brought_to_the_models_pixel_size():
 
 def test_spacing_is_of_no_use_to_a_model_without_pixel_size():
     identity = translator(scale=Scale(64))
-    seen = identity.to_unit(Image(grey(100, 80), "grey", 8, (3.0, 3.0)), "ct").shape
+    seen = identity.conversion.image_to_unit(
+        Image(grey(100, 80), "grey", 8, (3.0, 3.0)), "ct"
+    ).shape
     assert seen == (80, 64, 1)
 
 
@@ -215,7 +217,7 @@ def test_16_bit_range_of_the_training_images_is_stored_and_used(tmp_path, tiny_c
     assert 200 <= ct.low < 260
     assert 4100 < ct.high <= 4202
     scan = Image(np.rint(smooth_head(60, 60, 200, 4200)), "grey", 16)
-    unit = model.to_unit(scan, "ct")
+    unit = model.conversion.image_to_unit(scan, "ct")
     assert unit.min() == -1
     assert unit.max() > 0.99  # a 12-bit image fills the range
     result = model.translate(scan, to="mr")
@@ -257,6 +259,50 @@ def test_depth_of_the_translation_is_the_scans_where_the_model_knows_it(depth, k
     )
     result = identity.translate(Image(grey(40, 40), "grey", depth), to="ct")
     assert result.encoding == expected
+
+
+# Maps of doubt
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_maps_of_an_image_lie_on_its_grid_and_average_to_the_measures(colour):
+    array = np.zeros((64, 64), np.float32)
+    array[8:56, 8:56] = 200
+    scan = Image(np.repeat(array[..., None], 3, axis=-1) if colour else array, "grey", 8)
+    done = translator(generator=Shade).translation(scan, "ct", quality="full")
+    assert set(done.maps) == {"cycle_error", "disagreement"}
+    # There and back the left half is brighter twice; of the mirrored image, the other half is.
+    left = np.broadcast_to(np.arange(64) < 32, (64, 64))
+    np.testing.assert_allclose(done.maps["cycle_error"], np.where(left, 0.8, 0), atol=1e-6)
+    np.testing.assert_allclose(done.maps["disagreement"], 0.4, atol=1e-6)
+    assert done.quality.cycle_error == pytest.approx(0.4)
+    assert done.quality.disagreement == pytest.approx(0.4)
+
+
+@directions
+@pytest.mark.parametrize("size", [(50, 60), (130, 97)])
+def test_maps_at_another_scale_are_brought_back_and_stay_shares(trained, size, to):
+    scan = Image(smooth_head(*size), "grey", 8)
+    done = trained.translation(scan, to, quality="full", anyway=True)
+    for share in done.maps.values():
+        assert share.shape == size
+        assert share.dtype == np.float32
+        assert 0 <= share.min() < share.max() <= 1
+
+
+@pytest.mark.parametrize("quality", ["none", "fast"])
+def test_there_are_maps_with_full_quality_only(trained, quality):
+    assert (
+        trained.translation(Image(smooth_head(50, 50), "grey", 8), "mr", quality=quality).maps == {}
+    )
+
+
+def test_own_slices_of_an_image_are_its_grey_values_on_its_own_grid():
+    array = grey(40, 50)
+    colour = Image(np.repeat(array[..., None], 3, axis=-1), "grey", 8)
+    for scan in (Image(array, "grey", 8), colour):
+        slices = translator().conversion.own_slices(scan, "ct", array > 0)
+        np.testing.assert_allclose(slices, GREY_8.to_unit(array)[None], atol=1e-6)
 
 
 # The model

@@ -13,6 +13,7 @@ from pydicom import dcmread
 
 from ctmr import CtmrError, load_model, read_scan, synthesise_head, write_scan
 from ctmr.batch import translate_files
+from ctmr.conversion import mask_on
 from ctmr.dicom import read_series
 from ctmr.dicom_write import phantom_series
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
@@ -21,8 +22,8 @@ from ctmr.images import Image
 from ctmr.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.jobs import Reading
 from ctmr.scale import Scale
-from ctmr.volume import Forms, Volume, find_head
-from identity import HU, Identity, smooth_head, translator
+from ctmr.volume import Forms, Volume, axial_slices, find_head
+from identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
 MM = 3.5
 SHAPE = (58, 67, 31)  # odd sizes, no multiple of 4
@@ -418,6 +419,77 @@ def test_python_reads_translates_and_writes_a_volume(tmp_path):
     assert read_scan(as_dicom(tmp_path, phantom("ct"))).modality == "ct"
     with pytest.raises(CtmrError):
         load_model(tmp_path)
+
+
+# Maps of doubt
+
+
+def test_maps_of_a_volume_lie_on_its_grid_for_every_slice_and_its_measures_are_of_the_head():
+    volume = turned(phantom("ct"), ORIENTATIONS[17])
+    wide = Intensity("MR", HU.values)
+    model = translator(ct={"HU": HU}, mr={"MR": wide}, scale=Scale(64, MM), generator=Brighter)
+    done = model.translation(volume, "mr", quality="full")
+    assert {share.shape for share in done.maps.values()} == {volume.array.shape}
+    np.testing.assert_allclose(done.maps["cycle_error"], 0.2, atol=1e-6)
+    np.testing.assert_allclose(done.maps["disagreement"], 0, atol=1e-6)
+    assert done.quality.cycle_error == pytest.approx(0.2, abs=1e-6)
+    assert done.quality.disagreement == pytest.approx(0, abs=1e-6)
+    fast = model.translation(volume, "mr", quality="fast")
+    assert fast.maps == {}
+    assert fast.quality.cycle_error == pytest.approx(0.2, abs=1e-6)
+    assert fast.quality.disagreement is None
+
+
+def test_measures_of_a_volume_are_the_same_whichever_way_its_axes_run():
+    model = translator(ct={"HU": HU}, mr={"MR": MR_UNITS}, scale=Scale(64, MM), generator=Inverse)
+    found = []
+    for orientation in ORIENTATIONS[::9]:
+        done = model.translation(turned(phantom("ct"), orientation), "mr", quality="full")
+        found.append(done.quality.measures())
+    assert all(each == pytest.approx(found[0]) for each in found)
+
+
+@pytest.mark.parametrize("form", [as_nifti, as_dicom])
+def test_maps_are_written_as_nifti_on_the_grid_of_the_scan(tmp_path, form):
+    source = form(tmp_path, phantom("ct"))
+    model = translator(ct={"HU": HU}, mr={"MR": MR_UNITS}, scale=Scale(64, MM), generator=Brighter)
+    target = tmp_path / "out" / ("mr.nii.gz" if source.is_file() else "mr")
+    translate_files(model, source, target, "mr", quality="full")
+    assert json.loads((tmp_path / "out/mr.json").read_text())["quality"]["maps"] == [
+        "cycle_error",
+        "disagreement",
+    ]
+    read = read_scan(source)
+    for measure, value in (("cycle_error", 0.2), ("disagreement", 0.0)):
+        image = nib.load(tmp_path / "out/quality" / f"mr_{measure}.nii.gz")
+        assert (image.shape, image.get_data_dtype()) == (read.array.shape, np.float32)
+        np.testing.assert_allclose(image.affine, read.affine, atol=1e-4)
+        np.testing.assert_allclose(image.get_fdata(), value, atol=1e-6)
+        assert image.header["descrip"].item().decode() == (
+            f"{measure}, share of range (ctmr): research use only, not for diagnosis"
+        )
+
+
+def test_series_is_not_written_where_maps_go(tmp_path):
+    source = as_dicom(tmp_path, phantom("ct"))
+    with pytest.raises(UsageError, match="expected another name than 'quality'"):
+        translate_files(unchanging(), source, tmp_path / "out/Quality", "mr", quality="full")
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_slices_of_an_mr_volume_do_not_depend_on_the_units_of_its_scanner():
+    volume = phantom("mr")
+    model = translator(ct={"HU": HU}, mr={"MR": MR_UNITS}, scale=Scale(64, MM))
+    mask = volume.array > 100
+    other = Volume(volume.array * 3 + 50, volume.affine, "mr")
+    slices = model.conversion.own_slices(volume, "mr", mask)
+    assert slices.shape == (SHAPE[2], SHAPE[1], SHAPE[0])
+    np.testing.assert_allclose(slices, model.conversion.own_slices(other, "mr", mask), atol=1e-5)
+    low, high = np.percentile(volume.array[mask], (0.5, 99.5))
+    middle = axial_slices(volume.array)[15]
+    expected = np.clip(2 * (middle - low) / (high - low) - 1, -1, 1)
+    np.testing.assert_allclose(slices[15], expected, atol=1e-5)
+    assert np.array_equal(mask_on(volume, mask), axial_slices(mask.astype(np.float32)) > 0)
 
 
 # Corners

@@ -5,18 +5,22 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
 from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
-from ctmr.jobs import Job, Reading, find_inputs, plan_jobs
-from ctmr.nifti import read_nifti
+from ctmr.intensity import FloatArray
+from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
+from ctmr.nifti import read_nifti, write_nifti
+from ctmr.quality import Measure
 from ctmr.scan import Scan, read_scan, write_scan
 from ctmr.translate import DIRECTION_TO, QualityLevel, Translator
 from ctmr.volume import Modality, Volume, onto_grid
@@ -24,6 +28,7 @@ from ctmr.volume import Modality, Volume, onto_grid
 logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
+MAP_WHITE = 0.25  # share of the range, and above it, that is white in the map of an image
 OnError = Literal["stop", "skip"]
 _OURS = re.compile(r"slice_\d{4,}\.dcm")
 
@@ -63,7 +68,8 @@ def translate_files(
         source: An image, a NIfTI file, a folder with one DICOM series, or a folder of any of these; never written to.
         output: Of the same form.
         to: The modality wanted.
-        quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, `none` none.
+        quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, and writes maps
+            of doubt; `none` none.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
         progress: Called with scans done and scans to do.
@@ -74,6 +80,8 @@ def translate_files(
     started = time.perf_counter()
     reading = reading or Reading()
     jobs = plan_jobs(translator, find_inputs(source), source, output, to, reading)
+    if quality == "full":
+        check_maps(jobs)
     if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
     # A single volume is read once only; nothing is written before that.
@@ -119,6 +127,7 @@ def _translate(
         write_image(job.target, done.scan)
     else:
         write_scan(job.target, done.scan)
+    _write_maps(job, scan, done.maps)
     said = translator.sidecar(done, to, time.perf_counter() - started)
     said |= _believed(job, reading)
     if series is not None and series.notes:
@@ -126,6 +135,18 @@ def _translate(
         said["notes"] = list(series.notes)
     write_json(job.sidecar, said)
     return said
+
+
+def _write_maps(job: Job, scan: Scan, maps: Mapping[Measure, FloatArray]) -> None:
+    """Write maps of doubt (shares of the range) on the grid of their scan, marked as translations are."""
+    for measure, share in maps.items():
+        path = job.map_path(measure)
+        if isinstance(scan, Image):
+            write_image(path, Image(np.minimum(share / MAP_WHITE, 1) * 255, "grey", 8))
+        else:
+            said = f"{measure}, share of range (ctmr): research use only, not for diagnosis"
+            # Neither CT nor MR, but in floating point as MR is.
+            write_nifti(path, replace(scan, array=share, modality="mr"), said)
 
 
 def _require_replaceable(job: Job) -> None:
@@ -207,7 +228,7 @@ def _write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> No
     if images:
         info = read_image_info(images[0].source.parent)
         spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
-        unit: Unit = "HU" if translator.writes_hu(to) else "grey"
+        unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
         add_image_info(images[0].target.parent, unit, spacings)
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ctmr.console import fail, outcome_of, print_evaluation, progress_bars, say, some, train_bar
+from ctmr.console import (
+    fail,
+    outcome_of,
+    print_audit,
+    print_evaluation,
+    progress_bars,
+    say,
+    say_correlations,
+    some,
+    train_bar,
+)
 from ctmr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -89,6 +99,40 @@ def synth(
         for folder, count in counts.items():
             say(f"{out / folder}: {count} scans")
         outcome.update(out=str(out), images=counts)
+
+
+@app.command(epilog="Example: ctmr audit DATA --out checks/audit.json --clean DATA-clean")
+def audit(
+    data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="Findings; a page with pictures lies beside.")
+    ] = Path("audit.json"),
+    clean: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT_DIR", help="New folder for a cleaned copy without leaks."),
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look for what is wrong with a data folder: leaks, copies, the wrong modality, lost HU, marks."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.audit import Faulty, page_of
+        from ctmr.audit import audit as audit_data
+        from ctmr.config import load_config
+
+        pattern = load_config("default", None, settings or []).data.patient_pattern
+        with progress_bars() as progress:
+            report = audit_data(
+                data, out, clean, patient_pattern=pattern, progress=progress("looking")
+            )
+        print_audit(report)
+        say(f"report: {page_of(out)}")
+        if clean is not None:
+            say(f"cleaned copy: {clean} ({report['cleaned']['left_out']} files left out)")
+        if report["errors"]:
+            raise Faulty(data, out, report)
+        outcome.update(report)
 
 
 @app.command(epilog="Example: ctmr prepare DATA STORE --preset small")
@@ -181,7 +225,9 @@ def translate(
     to: Annotated[Literal["mr", "ct"], typer.Option(help="Modality wanted.")],
     quality: Annotated[
         Literal["fast", "full", "none"],
-        typer.Option(help="How many images are translated back to judge them."),
+        typer.Option(
+            help="How much is translated back to judge it; full also writes maps of doubt."
+        ),
     ] = "fast",
     on_error: Annotated[
         Literal["stop", "skip"], typer.Option(help="What to do about unusable inputs.")
@@ -226,6 +272,8 @@ def translate(
         say(f"{summary.written} scans written to {output} in {summary.seconds:.1f} s")
         if summary.warned:
             say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
+        if quality != "none":
+            say_correlations(translator.correlations(to))
         say(RESEARCH_USE)
         outcome.update(vars(summary), output=str(output))
         if summary.skipped:
@@ -236,24 +284,26 @@ def translate(
             )
 
 
-@app.command(epilog="Example: ctmr evaluate runs/first heads/test --fit heads/truth")
+@app.command(epilog="Example: ctmr evaluate runs/first heads/test")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Run or model folder.")],
-    pairs: Annotated[Path, typer.Argument(help="Folder with ct/ mr/ and optionally mask/.")],
+    pairs: Annotated[
+        Path, typer.Argument(help="Folder with ct/ mr/ and optionally mask/, or a data folder.")
+    ],
     out: Annotated[Path | None, typer.Option(help="[default: MODEL/evaluation]")] = None,
     direction: Literal["both", "ct-to-mr", "mr-to-ct"] = "both",
-    fit: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PAIRS", help="Training pairs to fit naive answers on, for comparison."
-        ),
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="Other translations of PAIRS to compare; repeat."),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare translations with the truth: MAE, PSNR and SSIM in the head mask."""
+    """Measure translations: with the truth of PAIRS, or without it on the test scans of a data folder."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation import evaluate as evaluate_model
+
+        folders = dict(_answer(item) for item in answers or [])
 
         place = out or model / "evaluation"
         with progress_bars() as progress:
@@ -262,8 +312,8 @@ def evaluate(
                 pairs,
                 out=place,
                 direction=direction,
-                fit=fit,
-                progress=progress("evaluating"),
+                answers=folders,
+                progress=progress,
             )
         print_evaluation(found.summary)
         say(f"written to {place}")
@@ -298,6 +348,16 @@ def fetch(
 
         say(f"data folder: {fetch_kaggle(out)}")
         outcome.update(dataset=dataset, out=str(out))
+
+
+def _answer(item: str) -> tuple[str, Path]:
+    """The name and the folder in `NAME=FOLDER`."""
+    name, equals, folder = item.partition("=")
+    if not (name and equals and folder):
+        raise UsageError(
+            f"expected NAME=FOLDER, found {item!r}", fix="write for example --answers other=results"
+        )
+    return name, Path(folder)
 
 
 def _train_config(

@@ -108,6 +108,8 @@ class TrainConfig(Section):
     """Steps between checkpoints."""
     sample_every: Steps
     """Steps between sample grids (and always at 0, 5000, 10000 and 15000)."""
+    evaluate_every: Steps
+    """Steps between evaluations (and always at the end), by which the best model is kept."""
     log_every: Steps
     """Steps between lines of `log.jsonl`."""
     workers: int = Field(ge=0, le=64)
@@ -130,7 +132,14 @@ class Config(Section):
 # Settings that a resumed run may change: they do not touch the weights.
 RESUMABLE = frozenset(
     "train." + key
-    for key in ("checkpoint_every", "sample_every", "log_every", "workers", "tensorboard")
+    for key in (
+        "checkpoint_every",
+        "sample_every",
+        "evaluate_every",
+        "log_every",
+        "workers",
+        "tensorboard",
+    )
 )
 
 PRESETS: dict[str, Config] = {
@@ -164,6 +173,7 @@ PRESETS: dict[str, Config] = {
             precision="float32",
             checkpoint_every=1000,
             sample_every=5000,
+            evaluate_every=5000,
             log_every=10,
             workers=0,  # a sample costs less than a millisecond
         ),
@@ -196,7 +206,7 @@ PRESETS["default"] = Config(
         cycle_noise=0.05,  # against a pattern that carries the MR through flat brain
     ),
     train=PRESETS["paper"].train.model_copy(
-        update={"ema": 0.999, "precision": "auto", "sample_every": 1000}
+        update={"ema": 0.999, "precision": "auto", "sample_every": 1000, "evaluate_every": 1000}
     ),
 )
 # Useful on two cores without a GPU.
@@ -215,6 +225,7 @@ PRESETS["small"] = PRESETS["default"].model_copy(
                 "ema": 0.9995,
                 "checkpoint_every": 500,
                 "sample_every": 500,
+                "evaluate_every": 500,
             }
         ),
     }

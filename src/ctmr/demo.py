@@ -63,8 +63,7 @@ def run_demo(
         out,
         data / "test",
         out=out / "evaluation",
-        fit=data / "truth",
-        progress=progress("evaluating"),
+        progress=progress,
     )
     write_report(out)
     return found

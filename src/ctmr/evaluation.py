@@ -1,56 +1,40 @@
-"""A model against pairs of images whose truth is known: table, JSON and figure."""
+"""A model against scans it has not seen: errors where the truth is known, and what can be said without it."""
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, cast
 
-import numpy as np
-
-from ctmr import metrics
+from ctmr import tables
 from ctmr.cyclegan import DIRECTIONS, Direction
-from ctmr.errors import CtmrError, DataError
+from ctmr.disease import lesion_table
+from ctmr.errors import DataError, SafetyError
 from ctmr.files import write_json, write_text
-from ctmr.images import Image
-from ctmr.intensity import MR_UNITS, BoolArray, FloatArray
+from ctmr.folders import holds_data
 from ctmr.model import NOTICE
-from ctmr.naive import fit_naive
-from ctmr.pairs import Pair, find_pairs, head_of, read_pair
-from ctmr.scan import Scan
-from ctmr.translate import DIRECTION_TO, OTHER, Translator, load_model
-from ctmr.volume import Modality, Volume, axial_slices, canonical
+from ctmr.naive import NAIVE, fit_naive
+from ctmr.observation import BLIND, Seen
+from ctmr.paired import find_answers, look_at_pairs
+from ctmr.pairs import find_pairs
+from ctmr.quality import MEASURES
+from ctmr.score import FIGURES, UNITS, described
+from ctmr.tables import MODEL, Row
+from ctmr.translate import TO, Translator, load_model
+from ctmr.unpaired import look_at_scans
 
-if TYPE_CHECKING:
-    from ctmr.figures import Case
+logger = logging.getLogger(__name__)
 
-# PSNR and SSIM of HU: clipped to this range, as SynthRAD2023 does (Huijben et al. 2024).
-HU_RANGE = (-1024.0, 3000.0)
-# Tissue by the truth's HU: below is air, above is bone.
-AIR_BELOW, BONE_ABOVE = -200.0, 250.0
-FIGURES = ("mae", "psnr", "ssim", "mae_air", "mae_soft", "mae_bone")
+Progress = Callable[[int, int], None]
+
 SHOWN = 3  # pairs in comparison.png
 GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
-SHOWN_HU = (-1000.0, 1500.0)
 PROTOCOL = (
-    "in the head mask, each figure averaged over a patient's images, then over patients; MAE not clipped;"
-    " PSNR and SSIM (uniform window of 7 pixels along each axis that has as many, else of 1) clipped to -1024..3000 HU, or to the range of the image's depth;"
-    " an MR volume is brought to 0..1000 by the 0.5 and 99.5 percentiles of its head;"
-    " air below -200 HU and bone above 250 HU of the truth; 95 % intervals by bootstrap over patients"
+    "each figure as `figures` says, averaged over a patient's scans, then over patients; HU as SynthRAD2023 and 2025;"
+    " MR volumes brought to 0..1000 by the 0.5 and 99.5 percentiles of their head;"
+    " naive answers from the truth of the other patients; 95 % intervals by bootstrap over patients"
 )
-TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """Figures of one image; `method` is `model` or the name of a naive answer."""
-
-    name: str
-    patient: str
-    direction: Direction
-    method: str
-    figures: Mapping[str, float]
 
 
 @dataclass(eq=False)
@@ -58,8 +42,8 @@ class Evaluation:
     """What `evaluate` found.
 
     Attributes:
-        rows: A row for each image, direction and method.
-        summary: The object of `metrics.json` (docs/data.md).
+        rows: A row for each scan, direction and method.
+        summary: The object of `metrics.json` (docs/evaluation.md).
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -68,218 +52,137 @@ class Evaluation:
 
 def evaluate(
     model: Path | str | Translator,
-    pairs: Path | str,
+    scans: Path | str,
     *,
     out: Path | str | None = None,
     direction: Direction | Literal["both"] = "both",
-    fit: Path | str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    answers: Mapping[str, Path] | None = None,
+    progress: Callable[[str], Progress] | None = None,
 ) -> Evaluation:
-    """Translate the scans of PAIRS and compare each with the truth of the same name.
+    """Translate scans that the model has not seen and measure the results, with the truth if it is known.
 
     Args:
         model: A run or model folder, or its translator.
-        pairs: Folder with `ct/`, `mr/` and, if there are masks, `mask/`.
+        scans: PAIRS, a folder with `ct/`, `mr/` and, if there are masks, `mask/`, where one name is one slice or volume;
+            or a data folder, whose test scans are looked at without the truth.
         out: Where `metrics.json`, `metrics.csv` and `comparison.png` go; None writes nothing.
         direction: What is evaluated.
-        fit: Other PAIRS, of training subjects, on which naive answers are fitted to stand in the same table.
-        progress: Called with images done and images to do.
+        answers: Translations of PAIRS by other means, which stand in the same table: name -> folder with `ct/` and `mr/`.
+        progress: Called with a label, gives what is called with scans done and scans to do.
 
     Returns:
-        Errors in the head mask, in HU where the truth is in HU, else in grey levels; mean, standard deviation
-        and 95 % interval over patients.
+        Figures of the model and of other answers: mean, standard deviation and 95 % interval over patients. If a
+        `subjects.json` of `ctmr synth` stands in `scans` or above it, also what becomes of lesions.
 
     Raises:
-        DataError: If the pairs cannot be read, two of a pair differ in size, or the truth has other values than the
-            model's translations.
+        CtmrError: If scans cannot be read or translated, two of a pair differ in size, or a truth has other values than
+            the model's translations.
+        SafetyError: If most results look mirrored; what was found is written before.
     """
     translator = model if isinstance(model, Translator) else load_model(model)
-    found = find_pairs(Path(pairs), translator.model.card.data.patient_pattern)
+    place = Path(scans)
     directions = DIRECTIONS if direction == "both" else (direction,)
-    naive = {} if fit is None else {d: fit_naive(Path(fit), TO[d]) for d in directions}
-    result, cases, units = Evaluation(), [], {}
-    shown = {int(len(found) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
-    for n, pair in enumerate(found):
-        images = read_pair(pair)
-        mask = head_of(pair, images)
-        for d in directions:
-            source, truth = images[OTHER[TO[d]]], images[TO[d]]
-            translated = _translate(translator, pair, images, TO[d])
-            answers = {"model": translated.array}
-            if naive and isinstance(source, Image):
-                answers |= naive[d].answers(source, truth.encoding, pair.level)
-            actual, unit, span = _truth(truth, mask)
-            for method, answer in answers.items():
-                if isinstance(truth, Image):
-                    answer, actual = _grey(answer), _grey(actual)
-                figures = _figures(answer, actual, mask, unit, span)
-                result.rows.append(Row(pair.name, pair.patient, d, method, figures))
-            units[d] = unit
-            if out is not None and n in shown:
-                cases.append(_case(f"{pair.name} {d}", source, translated, truth, mask))
-        if progress is not None:
-            progress(n + 1, len(found))
-    result.summary = _summary(result.rows, directions, found, units)
+    start = progress or (lambda _: lambda done, total: None)
+    if holds_data(place):
+        seen = look_at_scans(translator, place, directions, progress=start("translating"))
+    else:
+        pairs = find_pairs(place, translator.model.card.data.patient_pattern)
+        to = [TO[d] for d in directions]
+        found = find_answers(answers or {}, to, pairs)
+        shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
+        seen = look_at_pairs(
+            translator,
+            pairs,
+            directions,
+            naive=fit_naive(pairs, to),
+            answers=found,
+            shown=shown if out is not None else (),
+            progress=start("comparing"),
+        )
+    result = Evaluation(seen.rows, summary_of(seen))
+    sequence = _synthetic(place)
+    if sequence is not None:
+        result.summary["lesions"] = _lesions(translator, sequence, start("lesions"))
     if out is not None:
-        _write(Path(out), result, cases)
+        _write(Path(out), result, seen)
+    _require_upright(seen, place)
     return result
 
 
-def _truth(truth: Scan, mask: BoolArray) -> tuple[FloatArray, str, tuple[float, float]]:
-    """The truth's values as the model writes them, their unit, and the range of PSNR and SSIM."""
-    if truth.encoding == "HU":
-        return truth.array, "HU", HU_RANGE
-    if isinstance(truth, Volume):
-        intensity = MR_UNITS.fitted(truth.array[mask])
-        return (
-            MR_UNITS.from_unit(intensity.to_unit(truth.array)),
-            "MR",
-            (MR_UNITS.low, MR_UNITS.high),
-        )
-    return truth.array, "grey", (0.0, float(2**truth.depth - 1))
-
-
-def _case(label: str, source: Scan, result: Scan, truth: Scan, mask: BoolArray) -> "Case":
-    """A row of `comparison.png`; HU are shown from air to bone."""
-    from ctmr.figures import Case
-
-    def window(unit: str, span: tuple[float, float]) -> tuple[float, float]:
-        return SHOWN_HU if unit == "HU" else span
-
-    seen, seen_unit, seen_span = _truth(source, mask)
-    actual, unit, span = _truth(truth, mask)
-    return Case(
-        label=label,
-        source=_plane(seen, source),
-        result=_plane(result.array, result),
-        truth=_plane(actual, truth),
-        unit=unit,
-        source_window=window(seen_unit, seen_span),
-        window=window(unit, span),
-    )
-
-
-def _plane(array: FloatArray, scan: Scan) -> FloatArray:
-    """What the figure shows of a scan's array: the image, or a volume's middle axial slice."""
-    if isinstance(scan, Image):
-        return _grey(array)
-    slices = axial_slices(canonical(replace(scan, array=array)).array)
-    middle: FloatArray = slices[len(slices) // 2]
-    return middle
-
-
-def _translate(
-    translator: Translator, pair: Pair, images: Mapping[Modality, Scan], to: Modality
-) -> Scan:
-    """The translation of a pair's scan into the values of its truth."""
-    files = {"ct": pair.ct, "mr": pair.mr}
-    try:
-        translated = translator.translation(images[OTHER[to]], to, quality="none").scan
-    except CtmrError as error:
-        raise error.at(files[OTHER[to]]) from error
-    if translated.encoding != images[to].encoding:
-        raise DataError(
-            f"expected {translated.encoding} values, as the model's translations have: found"
-            f" {images[to].encoding}",
-            file=files[to],
-            fix="give the truth as the training images are, with their ctmr.json",
-        )
-    return translated
-
-
-def _figures(
-    answer: FloatArray,
-    truth: FloatArray,
-    mask: BoolArray,
-    unit: str,
-    span: tuple[float, float],
-) -> dict[str, float]:
-    """The figures of one answer: MAE unclipped; PSNR and SSIM clipped to the range `span`."""
-    low, high = span
-    clipped, clipped_truth = np.clip(answer, low, high), np.clip(truth, low, high)
-    figures = {
-        "mae": metrics.mae(answer, truth, mask),
-        "psnr": metrics.psnr(clipped, clipped_truth, mask, high - low),
-        "ssim": metrics.ssim(clipped, clipped_truth, mask, high - low),
-    }
-    if unit == "HU":
-        air, bone = mask & (truth < AIR_BELOW), mask & (truth > BONE_ABOVE)
-        tissues = {"air": air, "soft": mask & ~air & ~bone, "bone": bone}
-        for name, where in tissues.items():
-            if where.any():
-                figures[f"mae_{name}"] = metrics.mae(answer, truth, where)
-    return figures
-
-
-def _grey(array: FloatArray) -> FloatArray:
-    """(H, W, 3) -> (H, W); grey images stay."""
-    if array.ndim == 3:
-        array = array.mean(axis=-1, dtype=np.float32)
-    return array
-
-
-def _summary(
-    rows: Sequence[Row],
-    directions: Sequence[Direction],
-    pairs: Sequence[Pair],
-    units: Mapping[Direction, str],
-) -> dict[str, Any]:
+def summary_of(seen: Seen) -> dict[str, Any]:
     """The object of `metrics.json`: each figure averaged within a patient, then over patients."""
     said: dict[str, Any] = {}
-    for direction in directions:
-        ours = [row for row in rows if row.direction == direction]
-        methods = list(dict.fromkeys(row.method for row in ours))
-        tables = {
-            method: _table([row for row in ours if row.method == method]) for method in methods
-        }
+    figures: dict[str, Any] = {}
+    for direction in dict.fromkeys(row.direction for row in seen.rows):
+        rows = [row for row in seen.rows if row.direction == direction]
+        ours = tables.of_method(rows, MODEL)
+        others = [m for m in dict.fromkeys(row.method for row in rows) if m != MODEL]
+        its = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
         said[direction] = {
-            "unit": units[direction],
-            **tables.pop("model"),
-            "naive": tables,
-            "difference": {method: _difference(ours, method) for method in tables},
+            **({"unit": UNITS[seen.values[direction]]} if direction in seen.values else {}),
+            **tables.table(ours, FIGURES),
+            "answers": {m: table for m, table in its.items() if m not in NAIVE},
+            "naive": {m: table for m, table in its.items() if m in NAIVE},
+            "difference": {m: tables.difference(rows, m, "mae") for m in others},
+            "without_truth": tables.table(ours, BLIND),
+            "distances": seen.distances(direction),
+            "doubt": tables.correlations(ours, MEASURES, "mae"),
         }
+        values = seen.values.get(direction)
+        with_truth = described(values, in_mm=seen.in_mm) if values is not None else {}
+        figures[direction] = with_truth | BLIND
+    units = dict.fromkeys(its["unit"] for its in said.values() if "unit" in its)
     return {
-        "n": len(pairs),
-        "patients": len({pair.patient for pair in pairs}),
-        "unit": " | ".join(dict.fromkeys(units.values())),
+        "n": len({row.name for row in seen.rows}),
+        "patients": len({row.patient for row in seen.rows}),
+        "unit": " | ".join(units),
         "protocol": PROTOCOL,
         "notice": NOTICE,
+        "figures": figures,
         "directions": said,
     }
 
 
-def _table(rows: Sequence[Row]) -> dict[str, Any]:
-    """Figure -> mean, standard deviation and interval over patients."""
-    names = [name for name in FIGURES if any(name in row.figures for row in rows)]
-    return {
-        name: asdict(metrics.summarise(list(_by_patient(rows, name).values()))) for name in names
-    }
+def _lesions(
+    translator: Translator, sequence: Literal["t1", "t2"], progress: Progress
+) -> dict[str, Any] | None:
+    """What becomes of lesions of synthetic heads; None for a model of other values than theirs."""
+    try:
+        return lesion_table(translator, sequence=sequence, progress=progress)
+    except DataError as error:
+        logger.warning("what becomes of lesions is not measured: %s", error.what)
+        return None
 
 
-def _by_patient(rows: Sequence[Row], figure: str) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if figure in row.figures:
-            values.setdefault(row.patient, []).append(row.figures[figure])
-    return {patient: float(np.mean(its)) for patient, its in values.items()}
+def _synthetic(place: Path) -> Literal["t1", "t2"] | None:
+    """The MR weighting of synthetic heads that scans are of, by the `subjects.json` in their folder or above it."""
+    for folder in (place, place.absolute().parent):
+        try:
+            said = json.loads((folder / "subjects.json").read_bytes())
+        except (OSError, ValueError):
+            continue
+        sequence = said.get("sequence") if isinstance(said, dict) else None
+        if sequence in ("t1", "t2"):
+            return cast(Literal["t1", "t2"], sequence)
+    return None
 
 
-def _difference(rows: Sequence[Row], method: str) -> dict[str, Any]:
-    """MAE of a naive answer less the model's, patient by patient: above zero the model is better."""
-    model = _by_patient([row for row in rows if row.method == "model"], "mae")
-    naive = _by_patient([row for row in rows if row.method == method], "mae")
-    return asdict(metrics.summarise([naive[patient] - model[patient] for patient in model]))
+def _require_upright(seen: Seen, place: Path) -> None:
+    for direction, mirrored in seen.mirrored.items():
+        count = sum(row.direction == direction and row.method == MODEL for row in seen.rows)
+        if 2 * mirrored > count:
+            raise SafetyError(
+                f"expected results with the source's left and right: found {mirrored} of {count} of"
+                f" {direction} that look mirrored",
+                file=place,
+                fix="do not use this model; its training images lie both ways round (docs/data.md)",
+            )
 
 
-def _write(out: Path, result: Evaluation, cases: "Sequence[Case]") -> None:
+def _write(out: Path, result: Evaluation, seen: Seen) -> None:
     from ctmr import figures
 
     write_json(out / "metrics.json", result.summary)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("name", "patient", "direction", "method", *FIGURES))
-    for row in result.rows:
-        values = [f"{row.figures[name]:.6g}" if name in row.figures else "" for name in FIGURES]
-        writer.writerow((row.name, row.patient, row.direction, row.method, *values))
-    write_text(out / "metrics.csv", table.getvalue())
-    figures.save(figures.comparison(cases), out / "comparison.png")
+    write_text(out / "metrics.csv", tables.csv_text(result.rows))
+    if seen.cases:
+        figures.save(figures.comparison(seen.cases), out / "comparison.png")

@@ -1,7 +1,7 @@
-"""What a run and its results look like: sample grids, loss curves, comparisons. Import it where a figure is drawn."""
+"""What a run and its results look like: sample grids and comparisons. Import it where a figure is drawn."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -30,20 +29,6 @@ LABELS = 92
 HEADER = 36
 FOOTER = 28
 LONGEST = 36  # characters of a label
-POINTS = 2000  # of a drawn curve
-SMOOTHING = 80  # a curve is averaged over a fortieth of its length
-# Label, and a colour of Okabe and Ito's palette for the colour-blind.
-CURVES = {
-    "loss_g": ("total  (4)", "#333333"),
-    "gan": ("L_GAN  (1)", "#0072B2"),
-    "cycle": ("L_cyc  (2)", "#D55E00"),
-    "identity": ("L_identity  (3)", "#009E73"),
-    "structure": ("structure term, not in the paper", "#CC79A7"),
-    "loss_d_ct": ("discriminator loss  (5)", "#0072B2"),
-    "loss_d_mr": ("discriminator loss  (5)", "#0072B2"),
-}
-PARTS = ("gan", "cycle", "identity", "structure")  # the last two only where they are used
-CHANCE = 0.25  # equation (5) where D says 0.5 of every image: 1/2 (0.25 + 0.25)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +78,6 @@ def sample_grid(ct: Images, ct_to_mr: Images, mr: Images, mr_to_ct: Images, titl
             top, left = i * (height + GAP), j * (width + GAP)
             mosaic[top : top + height, left : left + width] = image
     return _mosaic_figure(mosaic, title)
-
-
-def loss_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
-    """Figures 8 to 10 of Li 2023 from the rows of `log.jsonl`, under their file names."""
-    return {
-        "losses_generators.png": _generator_curves(rows),
-        "losses_D_ct.png": _discriminator_curve(rows, "loss_d_ct", "CT"),
-        "losses_D_mr.png": _discriminator_curve(rows, "loss_d_mr", "MRI"),
-    }
 
 
 def comparison(cases: Sequence[Case]) -> Figure:
@@ -184,85 +160,6 @@ def _mosaic_figure(mosaic: NDArray[np.uint8], title: str) -> Figure:
     y = FOOTER / 2 / full_height
     figure.text(LABELS / full_width, y, WARNING, color="0.6", va="center", fontsize=8)
     return figure
-
-
-def _generator_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
-    figure = Figure(figsize=(8, 7.4), dpi=DPI, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    _finish(above, _draw_curve(above, rows, "loss_g"))
-    used = [key for key in PARTS if key in PARTS[:2] or np.nan_to_num(_column(rows, key)).any()]
-    _finish(below, max(_draw_curve(below, rows, key) for key in used))
-    above.set_title("Generators", loc="left", fontweight="bold")
-    below.set_xlabel("step")
-    _epochs_on_top(above, rows)
-    return figure
-
-
-def _discriminator_curve(rows: Sequence[Mapping[str, float]], key: str, modality: str) -> Figure:
-    figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    top = _draw_curve(axis, rows, key)
-    axis.axhline(
-        CHANCE, color="0.35", linestyle=":", label="0.25: cannot tell real from translated"
-    )
-    _finish(axis, max(top, CHANCE))
-    axis.set_title(f"Discriminator of {modality}", loc="left", fontweight="bold")
-    axis.set_xlabel("step")
-    _epochs_on_top(axis, rows)
-    return figure
-
-
-def _draw_curve(axis: Axes, rows: Sequence[Mapping[str, float]], key: str) -> float:
-    """A faint line as logged, a moving average on top; the height it needs, single spikes cut."""
-    steps, values = _column(rows, "step"), _column(rows, key)
-    mean = _moving_average(values, len(values) // SMOOTHING)
-    thin = slice(None, None, max(1, len(values) // POINTS))
-    label, colour = CURVES[key]
-    if len(values) >= SMOOTHING:
-        axis.plot(steps[thin], values[thin], color=colour, alpha=0.25, linewidth=0.7)
-    marker = "o" if len(values) == 1 else ""
-    axis.plot(steps[thin], mean[thin], color=colour, linewidth=1.6, marker=marker, label=label)
-    known = values[np.isfinite(values)]
-    return max(float(np.percentile(known, 99.5)), float(np.nanmax(mean))) if len(known) else 0.0
-
-
-def _epochs_on_top(axis: Axes, rows: Sequence[Mapping[str, float]]) -> None:
-    """A second x axis that marks the steps at which whole epochs begin, where epochs are known."""
-    steps, epochs = _column(rows, "step"), _column(rows, "epoch")
-    if not np.isfinite(epochs).all() or not len(epochs) or epochs[-1] - epochs[0] < 1:
-        return
-    whole = MaxNLocator(nbins=10, integer=True).tick_values(epochs[0], epochs[-1])
-    whole = whole[(whole >= epochs[0]) & (whole <= epochs[-1])]
-    top = axis.secondary_xaxis("top")
-    top.set_xticks(steps[np.searchsorted(epochs, whole)], [f"{epoch:.0f}" for epoch in whole])
-    top.set_xlabel("epoch")
-
-
-def _finish(axis: Axes, top: float) -> None:
-    """A frame from 0 to a quarter above the curves, where the legend stands."""
-    axis.set_ylim(0, 1.25 * top or 1)
-    axis.margins(x=0.01)
-    axis.set_xlim(left=0)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="upper right", ncols=3)
-
-
-def _column(rows: Sequence[Mapping[str, float]], key: str) -> NDArray[np.float64]:
-    return np.array([row.get(key, np.nan) for row in rows], dtype=np.float64)
-
-
-def _moving_average(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
-    """The mean of the finite values up to `half` to both sides of each, evenly fewer near the ends."""
-    known = np.isfinite(values)
-    total = np.cumsum(np.append(0, np.where(known, values, 0)))
-    count = np.cumsum(np.append(0, known))
-    at = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(at, at[::-1]))
-    low, high = at - reach, at + reach + 1
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is finite
-        return np.asarray((total[high] - total[low]) / (count[high] - count[low]))
 
 
 def _error_limit(cases: Sequence[Case]) -> float:

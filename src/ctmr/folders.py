@@ -92,6 +92,11 @@ def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
     return folders
 
 
+def holds_data(folder: Path) -> bool:
+    """Whether a folder is laid out as a data folder, which PAIRS is not."""
+    return any((folder / layout["train", "ct"]).is_dir() for layout in LAYOUTS)
+
+
 def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
     """All scans of a data folder: by split, modality and the bytes of their names.
 

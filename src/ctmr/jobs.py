@@ -11,10 +11,11 @@ from ctmr.errors import DataError, UsageError
 from ctmr.images import FORMATS, is_image_name
 from ctmr.nifti import Geometry, is_nifti_name
 from ctmr.scan import READABLE, Kind, find_scans, kind_of, stem_of
-from ctmr.translate import Translator
+from ctmr.translate import MAPPED, Translator
 from ctmr.volume import Modality
 
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
+MAPS_NAME = "quality"  # of the folder beside translations in which their maps of doubt lie
 
 
 class Job(NamedTuple):
@@ -25,6 +26,11 @@ class Job(NamedTuple):
     target: Path
     sidecar: Path
     """The JSON beside the target."""
+
+    def map_path(self, measure: str) -> Path:
+        """Where the map of a measure of doubt goes: an image for an image, else a NIfTI file."""
+        suffix = ".png" if self.kind == "image" else ".nii.gz"
+        return self.target.parent / MAPS_NAME / f"{self.sidecar.stem}_{measure}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,26 @@ def plan_jobs(
         alone = stems[stem_of(target).lower()] == 1
         sidecar = target.with_name((stem_of(target) if alone else target.name) + ".json")
         jobs.append(Job(path, kind, target, sidecar))
-    _check_names(jobs)
+    _check_paths(jobs, [path for job in jobs for path in (job.target, job.sidecar)])
     return jobs
+
+
+def check_maps(jobs: Sequence[Job]) -> None:
+    """Refuse to write maps of doubt where they would get in the way of scans.
+
+    Raises:
+        UsageError: If an input would be overwritten, or a translated series has the name of their folder.
+        DataError: If a name is too long.
+    """
+    for job in jobs:
+        if job.target.name.lower() == MAPS_NAME:
+            raise UsageError(
+                f"expected another name than {MAPS_NAME!r} for a translated series, as maps go"
+                " into a folder of that name beside it",
+                file=job.target,
+                fix="choose another name, or leave out --quality full",
+            )
+    _check_paths(jobs, [job.map_path(measure) for job in jobs for measure in MAPPED])
 
 
 def _one_target(
@@ -128,11 +152,11 @@ def _one_target(
     return output
 
 
-def _check_names(jobs: Sequence[Job]) -> None:
-    """Refuse names that cannot be written, or would overwrite an input or each other."""
+def _check_paths(jobs: Sequence[Job], paths: Sequence[Path]) -> None:
+    """Refuse outputs that cannot be written, or would overwrite an input or each other."""
     inputs = {job.source.resolve() for job in jobs}
     seen: set[str] = set()
-    for path in (path for job in jobs for path in (job.target, job.sidecar)):
+    for path in paths:
         if path.resolve() in inputs:
             raise UsageError(
                 "the output would overwrite an input", file=path, fix="choose another OUTPUT"
@@ -154,7 +178,7 @@ def _check_names(jobs: Sequence[Job]) -> None:
 def _holds(translator: Translator, path: Path, to: Modality) -> bool:
     """Whether an image file of that suffix holds translations; a JPEG has 8 bits, which HU do not fit."""
     form = FORMATS.get(path.suffix.lower())
-    return form is not None and (form != "JPEG" or translator.writes_8_bit(to))
+    return form is not None and (form != "JPEG" or translator.conversion.writes_8_bit(to))
 
 
 def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:

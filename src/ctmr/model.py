@@ -21,14 +21,15 @@ from ctmr.cyclegan import Direction, generator_of
 from ctmr.errors import CheckpointError, OutputError
 from ctmr.files import sync
 from ctmr.networks import Discriminator, Generator
-from ctmr.quality import Usual
+from ctmr.quality import Measure, Usual
 from ctmr.scale import Scale
+from ctmr.statistics import Correlation
 from ctmr.store import Intensities
 from ctmr.volume import Modality
 
 Network = TypeVar("Network", bound=nn.Module)
 
-FORMAT = 1
+FORMAT = 2
 CARD_NAME = "model.json"
 NOTICE = "Research use only. A translated image can add or remove disease; it is not for diagnosis."
 GENERATOR_FILES: dict[Direction, str] = {
@@ -49,7 +50,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
-    format: Literal[1]
+    format: Literal[2]
     sha256: str
     """Hash of `model.json`, this value taken as zeros; it covers the weights, whose hashes are in `files`."""
     network: NetworkConfig
@@ -59,6 +60,8 @@ class Card(BaseModel):
     intensities: Intensities
     """Modality -> encoding of its training images -> map to [-1, 1]."""
     training: dict[Modality, Usual]
+    correlations: dict[Direction, dict[Measure, Correlation | None]] | None = None
+    """Of each measure of `quality` with the true error on held-out pairs; None where none were measured."""
     provenance: dict[str, Any]
     """Settings, data, steps, machine and versions it comes from."""
     files: dict[str, str]
@@ -78,6 +81,16 @@ class Model:
     generators: dict[Direction, Generator]
     discriminators: dict[Modality, Discriminator]
     card: Card
+
+
+def model_of(state: TrainState, about: dict[str, Any]) -> Model:
+    """The model of a training as it is now, sharing its networks; `about` as for `save_model`."""
+    card = Card.model_validate(
+        {"format": FORMAT, "sha256": UNSEALED.decode(), "files": {}, **about}
+    )
+    generators = dict(zip(GENERATOR_FILES, state.translators(), strict=True))
+    discriminators: dict[Modality, Any] = {"ct": state.model.D_X, "mr": state.model.D_Y}
+    return Model(generators, discriminators, card)
 
 
 def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:

@@ -1,154 +1,232 @@
-"""Naive answers that a model has to beat: a copy, the mean image, the best monotone map of grey values."""
+"""Naive answers that a model has to beat: a copy, the mean of other patients, the best monotone map of grey values."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.optimize import isotonic_regression
 
-from ctmr.errors import DataError, UsageError
 from ctmr.images import Image
-from ctmr.intensity import Encoding, FloatArray
-from ctmr.pairs import find_pairs, head_of, read_pair
-from ctmr.scale import Spacing, resize
-from ctmr.volume import Modality, Volume
+from ctmr.intensity import BoolArray, Encoding, FloatArray
+from ctmr.pairs import Pair, comparable, head_of, read_pair
+from ctmr.scan import Scan
+from ctmr.score import SPANS
+from ctmr.volume import Modality, Volume, canonical, like
 
-# Grid of the mean images where pixels have a size: it covers a head and its surroundings.
-GRID, GRID_MM = 160, 1.75
-BINS = 512  # of source values in the monotone map
+COPY, MEAN, MAP = NAIVE = ("copy", "mean image", "monotone map")
+# Common grids of the means, (nodes along each axis, mm between them): they hold a head and its surroundings.
+IMAGE_GRID = (160, 1.75)
+VOLUME_GRID = (64, 4.0)
+ABOVE = 6  # nodes above the top of the head in the grid of volumes
+NAIVE = ("copy", "mean image", "monotone map")
+BINS = 4096  # of source values in the monotone map: one HU, or 16 of 65536 grey levels, in each
 
 Doubles = NDArray[np.float64]
+# Direction, values of source and truth, number of axes: pairs that differ in these have no answers for each other.
+Kind = tuple[Modality, Encoding, Encoding, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Naive:
-    """Naive answers fitted on pairs that the model never saw as pairs.
+@dataclass(eq=False)
+class Sums:
+    """Sums over pairs of one kind.
 
     Attributes:
-        folder: Of the pairs.
-        encodings: Of all their sources and truths.
-        means: Mean truth by level, on the common grid; under None the mean over all levels.
-        knots: Source values and the truth that the monotone map gives them.
+        truths: By level, the number of truths and their sum on the common grid.
+        bins: For each bin of source values, the pixels of heads in it and the sum of their truths, (2, BINS).
     """
 
-    folder: Path
-    encodings: tuple[Encoding, Encoding]
-    means: dict[int | None, FloatArray]
-    knots: tuple[Doubles, Doubles]
+    truths: dict[int | None, tuple[int, Doubles]] = field(default_factory=dict)
+    bins: Doubles = field(default_factory=lambda: np.zeros((2, BINS)))
 
-    def answers(self, source: Image, truth: Encoding, level: int | None) -> dict[str, FloatArray]:
-        """Each naive answer (H, W) for a source image, under its name.
+
+@dataclass(eq=False)
+class Naive:
+    """Naive answers for each of some pairs, made of the pairs of the other patients.
+
+    Leaving a patient out is a subtraction of sums. In memory are the sums over all pairs and those over the pairs of
+    the latest patient, which are read again: 0.4 MB for each direction and level of images, 4 MB for volumes, however
+    many pairs there are.
+
+    Attributes:
+        pairs: Those that are evaluated.
+        to: Modalities that answers are wanted of.
+        total: Over all pairs.
+        left_out: The latest patient.
+        own: Over the pairs of that patient.
+    """
+
+    pairs: Sequence[Pair]
+    to: Collection[Modality]
+    total: dict[Kind, Sums]
+    left_out: str | None = None
+    own: dict[Kind, Sums] = field(default_factory=dict)
+
+    def answers(
+        self, pair: Pair, images: Mapping[Modality, Scan], mask: BoolArray, to: Modality
+    ) -> dict[str, FloatArray]:
+        """Each answer to the translation of a pair, under its name.
+
+        `copy` is the source, its range of values stretched onto that of the truth. `mean image` is the mean truth of the
+        other patients: of the same level (`Pair.level`) if they have it, else of all. Images lie centre on centre;
+        volumes with the tops of the heads, and their middles, on each other. `monotone map` gives each source value
+        the truth that fits best in the other patients' heads, in least squares, of all maps that rise or fall.
+
+        Args:
+            pair: The pair in question.
+            images: Its scans.
+            mask: Its head mask, by which volumes are aligned.
+            to: Modality of the truth.
+
+        Returns:
+            Arrays like `comparable` gives of the truth; a copy alone where no other patient has scans of this kind.
 
         Raises:
-            DataError: If the fit saw other values than the source's and the truth's.
+            CtmrError: If a pair of the patient cannot be read any more.
         """
-        _require_one_kind(self.folder, {self.encodings, (source.encoding, truth)})
-        mean = self.means.get(level, self.means[None])
-        return {
-            "mean image": _from_grid(mean, source.array.shape[:2], source.spacing_mm),
-            "monotone map": np.interp(_grey(source), *self.knots).astype(np.float32),
-        }
+        if pair.patient != self.left_out:
+            its = [other for other in self.pairs if other.patient == pair.patient]
+            self.left_out, self.own = pair.patient, _sums(its, self.to)
+        source, truth = images[_other(to)], images[to]
+        values = comparable(source, mask)
+        spans = SPANS[source.encoding], SPANS[truth.encoding]
+        answers = {COPY: np.interp(values, *spans).astype(np.float32)}
+        kind = _kind(images, to)
+        total, own = self.total.get(kind, Sums()), self.own.get(kind, Sums())
+        mean = _mean(total.truths, own.truths, pair.level)
+        if mean is not None:
+            answers[MEAN] = _from_grid(mean, source, mask)
+            table = _monotone(total.bins - own.bins)
+            answers[MAP] = table[_bins(values, source.encoding)]
+        return answers
 
 
-def fit_naive(folder: Path, to: Modality) -> Naive:
-    """Fit the mean image of each level and the best monotone map, in least squares over head pixels.
+def fit_naive(pairs: Sequence[Pair], to: Collection[Modality]) -> Naive:
+    """Read all pairs once and sum what naive answers are made of.
 
-    The monotone map is isotonic regression, rising or falling, whichever fits better.
+    Args:
+        pairs: Those that are evaluated.
+        to: Modalities that answers are wanted of.
 
     Raises:
-        DataError: If the pairs cannot be read, or not all have the same kind of values.
+        CtmrError: If a pair cannot be read.
     """
-    encodings: set[tuple[Encoding, Encoding]] = set()
-    sums: dict[int | None, Doubles] = {}
-    counts: dict[int | None, int] = {}
-    sources, truths = [], []
-    for pair in find_pairs(folder):
+    return Naive(pairs, to, _sums(pairs, to))
+
+
+def _sums(pairs: Sequence[Pair], to: Collection[Modality]) -> dict[Kind, Sums]:
+    found: dict[Kind, Sums] = {}
+    for pair in pairs:
         images = read_pair(pair)
-        source, truth = images["mr" if to == "ct" else "ct"], images[to]
-        if isinstance(source, Volume) or isinstance(truth, Volume):
-            raise UsageError(
-                "naive answers are fitted on pairs of images: found volumes",
-                file=folder,
-                fix="leave out --fit",
-            )
-        encodings.add((source.encoding, truth.encoding))
         mask = head_of(pair, images)
-        sources.append(_grey(source)[mask])
-        truths.append(_grey(truth)[mask])
-        on_grid = _to_grid(_grey(truth), truth.spacing_mm)
-        for level in {pair.level, None}:
-            sums[level] = sums.get(level, 0.0) + on_grid.astype(np.float64)
-            counts[level] = counts.get(level, 0) + 1
-    _require_one_kind(folder, encodings)
-    means = {level: (sums[level] / counts[level]).astype(np.float32) for level in sums}
-    knots = _monotone(np.concatenate(sources), np.concatenate(truths))
-    return Naive(folder, encodings.pop(), means, knots)
+        for modality in to:
+            source, truth = images[_other(modality)], images[modality]
+            its = found.setdefault(_kind(images, modality), Sums())
+            actual = comparable(truth, mask)
+            place = _bins(comparable(source, mask)[mask], source.encoding)
+            its.bins[0] += np.bincount(place, minlength=BINS)
+            its.bins[1] += np.bincount(place, actual[mask], minlength=BINS)
+            count, before = its.truths.get(pair.level, (0, np.zeros(1)))
+            its.truths[pair.level] = count + 1, before + _to_grid(actual, truth, mask)
+    return found
 
 
-def _require_one_kind(folder: Path, encodings: set[tuple[Encoding, Encoding]]) -> None:
-    if len(encodings) > 1:
-        kinds = ", ".join(sorted(f"{source} to {truth}" for source, truth in encodings))
-        raise DataError(
-            f"expected pairs of one kind to fit naive answers for: found {kinds}",
-            file=folder,
-            fix="fit on pairs stored like those that are evaluated",
-        )
+def _kind(images: Mapping[Modality, Scan], to: Modality) -> Kind:
+    truth = images[to]
+    return to, images[_other(to)].encoding, truth.encoding, 3 if isinstance(truth, Volume) else 2
 
 
-def _monotone(source: FloatArray, truth: FloatArray) -> tuple[Doubles, Doubles]:
-    """Knots of the monotone least-squares map from source to truth values."""
-    edges = np.unique(np.quantile(source, np.linspace(0, 1, BINS + 1)))
-    place = np.clip(np.searchsorted(edges, source, side="right") - 1, 0, None)
-    weight = np.bincount(place).astype(np.float64)
-    used = weight > 0
-    weight = weight[used]
-    centre = np.bincount(place, source)[used] / weight
-    mean = np.bincount(place, truth)[used] / weight
+def _other(modality: Modality) -> Modality:
+    return "mr" if modality == "ct" else "ct"
 
-    def misfit(values: Doubles) -> float:
-        return float((weight * (values - mean) ** 2).sum())
 
-    fits: Iterable[Doubles] = (
+def _bins(array: FloatArray, values: Encoding) -> NDArray[np.intp]:
+    """The bin of each value, 0..BINS - 1; those beyond the span are at its ends."""
+    return np.rint(np.interp(array, SPANS[values], (0, BINS - 1))).astype(np.intp)
+
+
+def _mean(
+    total: Mapping[int | None, tuple[int, Doubles]],
+    own: Mapping[int | None, tuple[int, Doubles]],
+    level: int | None,
+) -> Doubles | None:
+    """The mean truth of a level without a patient's own, of all levels if there is none, None if there is none at all."""
+    rest: dict[int | None, tuple[int, Doubles]] = {}
+    for key, (count, truths) in total.items():
+        own_count, own_truths = own.get(key, (0, np.zeros(1)))
+        if count > own_count:
+            rest[key] = count - own_count, truths - own_truths
+    chosen = [rest[level]] if level in rest else list(rest.values())
+    if not chosen:
+        return None
+    mean: Doubles = np.sum([truths for _, truths in chosen], axis=0)
+    return mean / sum(count for count, _ in chosen)
+
+
+def _monotone(bins: Doubles) -> FloatArray:
+    """The truth that the monotone least-squares map gives each bin, (BINS,); linear between bins that hold pixels."""
+    places = np.flatnonzero(bins[0])
+    weight = bins[0, places]
+    mean = bins[1, places] / weight
+    fits = [
         isotonic_regression(mean, weights=weight, increasing=rising).x for rising in (True, False)
+    ]
+    best: Doubles = min(fits, key=lambda fit: float((weight * (fit - mean) ** 2).sum()))
+    return np.interp(np.arange(BINS), places, best).astype(np.float32)
+
+
+class _Frame(NamedTuple):
+    """How a scan lies on the common grid: a pixel that lies on a node, and the pixels between two nodes."""
+
+    nodes: int
+    node: Doubles
+    pixel: Doubles
+    step: Doubles
+
+
+def _frame(scan: Scan, mask: BoolArray) -> _Frame:
+    if isinstance(scan, Image):
+        nodes, mm = IMAGE_GRID
+        shape = np.array(mask.shape, dtype=np.float64)
+        step = shape / nodes if scan.spacing_mm is None else mm / np.array(scan.spacing_mm)
+        return _Frame(nodes, np.full(2, (nodes - 1) / 2), (shape - 1) / 2, step)
+    nodes, mm = VOLUME_GRID
+    head = canonical(replace(scan, array=mask.astype(np.float32)))
+    i, j, k = ndimage.find_objects((head.array > 0).view(np.uint8))[0]
+    pixel = np.array([(i.start + i.stop) // 2, (j.start + j.stop) // 2, k.stop - 1])
+    node = np.array([nodes // 2, nodes // 2, nodes - 1 - ABOVE])
+    return _Frame(nodes, node, pixel, mm / np.array(head.spacing_mm))
+
+
+def _to_grid(array: FloatArray, scan: Scan, mask: BoolArray) -> FloatArray:
+    """An array like the scan's on the common grid; its border value goes on outside."""
+    frame = _frame(scan, mask)
+    if isinstance(scan, Volume):
+        array = canonical(replace(scan, array=array)).array
+    blur = 0.4 * np.sqrt(np.maximum(frame.step**2 - 1, 0))  # of a pixel as large as a node's
+    smooth = ndimage.gaussian_filter(array, blur, mode="nearest", truncate=2)
+    return _resampled(
+        smooth, frame.step, frame.pixel - frame.step * frame.node, (frame.nodes,) * array.ndim
     )
-    return centre, min(fits, key=misfit)
 
 
-def _grey(image: Image) -> FloatArray:
-    return image.array if image.array.ndim == 2 else image.array.mean(axis=-1, dtype=np.float32)
-
-
-def _to_grid(array: FloatArray, spacing_mm: Spacing | None) -> FloatArray:
-    """An image (H, W) on the common grid, centres together; its border value goes on outside."""
-    if spacing_mm is None:
-        return resize(array, GRID, GRID)
-    height, width = (
-        max(1, round(side * mm / GRID_MM)) for side, mm in zip(array.shape, spacing_mm, strict=True)
+def _from_grid(mean: Doubles, scan: Scan, mask: BoolArray) -> FloatArray:
+    """The mean as an array like the scan's; its border value goes on outside."""
+    frame = _frame(scan, mask)
+    shape = canonical(scan).array.shape if isinstance(scan, Volume) else mask.shape
+    array = _resampled(
+        mean.astype(np.float32), 1 / frame.step, frame.node - frame.pixel / frame.step, shape
     )
-    return _centred(resize(array, height, width), (GRID, GRID))
+    return like(array, scan) if isinstance(scan, Volume) else array
 
 
-def _from_grid(mean: FloatArray, shape: tuple[int, int], spacing_mm: Spacing | None) -> FloatArray:
-    """The mean image on the grid of an image of that shape and spacing."""
-    if spacing_mm is None:
-        return resize(mean, *shape)
-    height, width = (
-        max(1, round(side * mm / GRID_MM)) for side, mm in zip(shape, spacing_mm, strict=True)
+def _resampled(
+    array: FloatArray, step: Doubles, start: Doubles, shape: tuple[int, ...]
+) -> FloatArray:
+    """The array at the places start + step * n, linear in between."""
+    found: FloatArray = ndimage.affine_transform(
+        array, np.diag(step), start, shape, order=1, mode="nearest"
     )
-    return resize(_centred(mean, (height, width)), *shape)
-
-
-def _centred(array: FloatArray, shape: tuple[int, int]) -> FloatArray:
-    """The array cropped or extended by its edges to a shape, about its centre."""
-    for axis, wanted in enumerate(shape):
-        extra = wanted - array.shape[axis]
-        if extra >= 0:
-            around = [(0, 0), (0, 0)]
-            around[axis] = (extra // 2, extra - extra // 2)
-            array = np.pad(array, around, mode="edge")
-        else:
-            start = -extra // 2
-            array = np.take(array, np.arange(start, start + wanted), axis=axis)
-    return array
+    return found

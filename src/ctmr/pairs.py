@@ -10,17 +10,23 @@ import numpy as np
 
 from ctmr.errors import CtmrError, DataError, printable
 from ctmr.folders import patient_finder
-from ctmr.images import read_image
-from ctmr.intensity import BoolArray
-from ctmr.metrics import head_mask
+from ctmr.images import Image, read_image
+from ctmr.intensity import MR_UNITS, BoolArray, FloatArray
 from ctmr.modality import as_modality
+from ctmr.regions import head_mask
 from ctmr.scan import Scan, find_scans, read_scan, stem_of
-from ctmr.volume import Modality, Volume, canonical, find_head, like, onto_grid
+from ctmr.volume import (
+    HEAD_ABOVE_HU,
+    Modality,
+    Volume,
+    canonical,
+    find_head,
+    like,
+    onto_grid,
+)
 
 logger = logging.getLogger(__name__)
 
-# Lowest HU of a head: between air and fat.
-HEAD_ABOVE = -300.0
 _LEVEL = re.compile(r"slice-?(\d+)")
 
 
@@ -112,11 +118,8 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
         return _head_of_volume(pair, images["ct"])
     if pair.mask is not None:
         mask = read_image(pair.mask, channels=1).array > 0
-    elif ct.unit == "HU":
-        mask = head_mask(ct.array, HEAD_ABOVE)
     else:
-        grey = mr.array if mr.array.ndim == 2 else mr.array.mean(axis=-1)
-        mask = head_mask(grey.astype(np.float32), None)
+        mask = head_of_scan(ct, "ct") if ct.unit == "HU" else head_of_scan(mr, "mr")
     if mask.shape != ct.array.shape[:2] or not mask.any():
         raise DataError(
             f"expected a head mask of {ct.array.shape[:2]}: found {mask.shape} with {int(mask.sum())}"
@@ -125,6 +128,39 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
             fix="correct or remove the mask",
         )
     return mask
+
+
+def comparable(scan: Scan, mask: BoolArray) -> FloatArray:
+    """The values of a scan as they are compared: HU, grey levels, or MR units.
+
+    Args:
+        scan: A scan of a pair.
+        mask: Its head mask.
+
+    Returns:
+        (H, W), the mean of colours; or (I, J, K), of an MR volume with 0 and 1000 at the 0.5 and 99.5 percentiles of its
+        head and clipped to them, as a model reads and writes it.
+    """
+    if isinstance(scan, Image):
+        return scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
+    if scan.encoding == "HU":
+        return scan.array
+    return MR_UNITS.from_unit(MR_UNITS.fitted(scan.array[mask]).to_unit(scan.array))
+
+
+def head_of_scan(scan: Scan, modality: Modality) -> BoolArray:
+    """The head mask of one scan on its own grid; all False where there is no head.
+
+    Of an image above -300 HU or Otsu's threshold, of a volume what `find_head` finds.
+    """
+    if isinstance(scan, Volume):
+        upright = canonical(scan)
+        head = find_head(upright, modality)
+        if head is None:
+            return np.zeros(scan.array.shape, dtype=np.bool_)
+        return like(head.mask(upright.array.shape).astype(np.float32), scan) > 0
+    grey = scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
+    return head_mask(grey, HEAD_ABOVE_HU if scan.unit == "HU" else None)
 
 
 def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
@@ -151,11 +187,10 @@ def _head_of_volume(pair: Pair, ct: Scan) -> BoolArray:
                 "expected a head mask: found no voxel in it", file=pair.mask, fix="correct it"
             )
         return shown
-    upright = canonical(ct)
-    head = find_head(upright, "ct")
-    if head is None:
+    found = head_of_scan(ct, "ct")
+    if not found.any():
         raise DataError("expected a head: found none", file=pair.ct, fix="remove the pair")
-    return like(head.mask(upright.array.shape).astype(np.float32), ct) > 0
+    return found
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -14,7 +14,12 @@ from ctmr.config import RESUMABLE, Config, differing_keys
 from ctmr.distributed import Runtime
 from ctmr.engine import run_generator
 from ctmr.errors import UsageError
-from ctmr.quality import training_ranges, typical_cycle_error
+from ctmr.quality import (
+    training_distribution,
+    training_features,
+    training_ranges,
+    typical_cycle_error,
+)
 from ctmr.store import Store
 from ctmr.volume import MODALITIES
 
@@ -60,18 +65,19 @@ def model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> di
 def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
     """What `quality` compares an input with."""
     ct_to_mr, mr_to_ct = state.translators()
-    ranges = training_ranges(store)
     cycles = {
         "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
         "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
     }
-    return {
-        modality: {
-            "ranges": ranges[modality],
+    said: dict[str, Any] = {}
+    for modality in MODALITIES:
+        features = training_features(store, modality)
+        said[modality] = {
+            "ranges": training_ranges(features),
             "cycle_error": typical_cycle_error(store, modality, cycles[modality]),
+            "distribution": asdict(training_distribution(features)),
         }
-        for modality in MODALITIES
-    }
+    return said
 
 
 def check_config(file: Path, old: Config, new: Config) -> None:

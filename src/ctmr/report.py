@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import html
-import json
 import operator
 import re
 import statistics
@@ -16,8 +14,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from ctmr.config import Config
-from ctmr.errors import DataError, UsageError, printable
+from ctmr.errors import DataError, UsageError
 from ctmr.files import write_text
+from ctmr.page import escaped, picture, table
+from ctmr.report_evaluation import evaluation_section
 from ctmr.run_folder import read_log
 from ctmr.strict_yaml import read_yaml
 
@@ -34,8 +34,6 @@ LOSSES = {
     "loss_d_ct": "Discriminator of CT, equation (5)",
     "loss_d_mr": "Discriminator of MRI, equation (5)",
 }
-DIRECTION_NAMES = {"ct-to-mr": "CT to MRI", "mr-to-ct": "MRI to CT"}
-UNITS = {"psnr": "dB", "ssim": ""}  # of other metrics: that of the images
 
 
 def write_report(run: Path) -> Path:
@@ -66,11 +64,11 @@ def write_report(run: Path) -> Path:
     package = resources.files("ctmr")
     script = (package / "report.js").read_text(encoding="utf-8")
     page = Template((package / "report.html.template").read_text(encoding="utf-8")).substitute(
-        name=_text(run.resolve().name),
+        name=escaped(run.resolve().name),
         tiles=_tiles(rows),
         grids=_grids(run / "samples"),
         curves=_curves(run, rows),
-        evaluation=_evaluation(run / "evaluation"),
+        evaluation=evaluation_section(run / "evaluation"),
         losses=_losses(rows),
         config=_config(read_yaml(run / "config.yaml")),
         script=script,
@@ -97,7 +95,9 @@ def _tiles(rows: Sequence[Mapping[str, Any]]) -> str:
         tiles.append(("of the time waiting for data", f"{share:.1%}"))
     if "lr" in last:
         tiles.append(("learning rate", f"{last['lr']:.3g}"))
-    items = (f"<li><b>{_text(value)}</b><span>{_text(name)}</span></li>" for name, value in tiles)
+    items = (
+        f"<li><b>{escaped(value)}</b><span>{escaped(name)}</span></li>" for name, value in tiles
+    )
     return f'<ul class="tiles">{"".join(items)}</ul>'
 
 
@@ -112,7 +112,7 @@ def _grids(samples: Path) -> str:
         return ""
     steps = _chosen(found)
     images = "".join(
-        _image(found[step], f"step {step:,}", hidden=step != steps[-1]) for step in steps
+        picture(found[step], f"step {step:,}", hidden=step != steps[-1]) for step in steps
     )
     end = len(steps) - 1
     return (
@@ -142,87 +142,18 @@ def _chosen(found: Mapping[int, Path]) -> list[int]:
 def _curves(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
-    from ctmr.figures import loss_curves, save  # matplotlib takes a second to import
+    from ctmr.curves import loss_curves  # matplotlib takes a second to import
+    from ctmr.figures import save
 
     images = []
     for name, figure in loss_curves(rows).items():
         save(figure, run / name)
-        images.append(_image(run / name, name.removesuffix(".png").replace("_", " ")))
-    return f'<h2>Loss curves</h2><div class="curves">{"".join(images)}</div>'
-
-
-def _evaluation(folder: Path) -> str:
-    """The tables of metrics.json, the naive answers below the model, and the comparison."""
-    if not (folder / "metrics.json").is_file():
-        return ""
-    try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
-        unit = str(metrics.get("unit", ""))
-        tables = [
-            _direction_table(DIRECTION_NAMES.get(name, name), direction, unit)
-            for name, direction in metrics["directions"].items()
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"not the metrics of ctmr evaluate ({type(error).__name__}: {error})",
-            file=folder / "metrics.json",
-            fix="run ctmr evaluate again, or remove the file",
-        ) from error
-    about = [f"n = {metrics['n']}"] if "n" in metrics else []
-    about += [str(metrics["protocol"])] if "protocol" in metrics else []
-    picture = folder / "comparison.png"
-    image = _image(picture, "source, result, truth and error") if picture.is_file() else ""
-    return (
-        f'<h2>Evaluation</h2><p class="soft">{_text("; ".join(about))}</p>{"".join(tables)}'
-        f'<div class="comparison">{image}</div>'
-    )
-
-
-def _direction_table(name: str, direction: Mapping[str, Any], unit: str) -> str:
-    """One direction: a row for the model and for each naive answer, a column for each metric."""
-    unit = str(direction.get("unit", unit))
-    keys = list(_summaries(direction))
-    units = [UNITS.get(key, unit) for key in keys]
-    heads = [_metric_name(key) + (u and f", {u}") for key, u in zip(keys, units, strict=True)]
-    answers = {"this model": direction, **direction.get("naive", {})}
-    lines = [
-        (answer, *(_summary_text(_summaries(values).get(key)) for key in keys))
-        for answer, values in answers.items()
-    ]
-    body = "".join(
-        f"<tr{' class=model' if i == 0 else ''}><th scope='row'>{_text(answer)}</th><td>{'</td><td>'.join(cells)}</td></tr>"
-        for i, (answer, *cells) in enumerate(lines)
-    )
-    note = "mean ± standard deviation [95 % interval of the mean]"
-    gains = "".join(
-        f"<p>MAE of the {_text(answer)} less that of this model, patient by patient: "
-        f"{_summary_text(gain)} {_text(unit)}</p>"
-        for answer, gain in direction.get("difference", {}).items()
-    )
-    return f"<h3>{_text(name)} <span>{note}</span></h3>{_table(heads, body)}{gains}"
-
-
-def _summaries(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {k: v for k, v in values.items() if isinstance(v, dict) and "mean" in v}
-
-
-def _metric_name(key: str) -> str:
-    """`mae_bone` -> `MAE bone`."""
-    metric, _, where = key.partition("_")
-    return f"{metric.upper()} {where.replace('_', ' ')}".rstrip()
-
-
-def _summary_text(summary: Mapping[str, Any] | None) -> str:
-    """Mean ± standard deviation [interval], as far as they are there."""
-    if summary is None:
-        return "-"
-    text = f"{summary['mean']:.4g}"
-    if "sd" in summary:
-        text += f" ± {summary['sd']:.3g}"
-    if "ci95" in summary:
-        low, high = summary["ci95"]
-        text += f" <small>[{low:.4g}, {high:.4g}]</small>"
-    return text
+        images.append(picture(run / name, name.removesuffix(".png").replace("_", " ")))
+    curves = f'<h2>Loss curves</h2><div class="curves">{"".join(images)}</div>'
+    if (run / "evaluations.png").is_file():
+        shown = picture(run / "evaluations.png", "figures of the evaluations while training")
+        curves += f'<h2>Evaluations</h2><div class="comparison">{shown}</div>'
+    return curves
 
 
 def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -236,15 +167,15 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
         if _known(rows[-1:], key)
     )
     heads = [f"at step {rows[-1]['step']:,}", f"mean of the last {len(recent)} lines"]
-    return "<h2>Losses</h2>" + _table(heads, body)
+    return "<h2>Losses</h2>" + table(heads, body)
 
 
 def _config(settings: Mapping[str, Any]) -> str:
     """The configuration, each setting with its meaning where this version knows it."""
     meanings = _meanings(Config)
     body = "".join(
-        f"<tr><th scope='row'>{_text(key)}</th><td>{_text('none' if value is None else value)}</td>"
-        f'<td class="meaning">{_text(meanings.get(key, "").replace("`", ""))}</td></tr>'
+        f"<tr><th scope='row'>{escaped(key)}</th><td>{escaped('none' if value is None else value)}</td>"
+        f'<td class="meaning">{escaped(meanings.get(key, "").replace("`", ""))}</td></tr>'
         for key, value in _flat(settings)
     )
     return f'<h2>Configuration</h2><table class="config"><tbody>{body}</tbody></table>'
@@ -271,26 +202,5 @@ def _meanings(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     return meanings
 
 
-def _table(heads: Sequence[str], body: str) -> str:
-    """A table of trusted rows; the heads are escaped here."""
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
-    return (
-        f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _image(path: Path, alt: str, *, hidden: bool = False) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<img src="data:image/png;base64,{data}" alt="{_text(alt)}"{" hidden" if hidden else ""}>'
-    )
-
-
 def _known(rows: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     return [float(row[key]) for row in rows if isinstance(row.get(key), int | float)]
-
-
-def _text(value: object) -> str:
-    """The value as text that a browser shows and never interprets."""
-    return html.escape(printable(str(value)))

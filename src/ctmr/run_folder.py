@@ -12,13 +12,13 @@ from types import FrameType
 from typing import Any
 
 from ctmr.config import Config, config_yaml, parse_config
-from ctmr.errors import OutputError, UsageError
+from ctmr.errors import OutputError, Stopped, UsageError
 from ctmr.files import write_text
 from ctmr.strict_yaml import read_yaml
 
 
 class RunFolder:
-    """The files of one run: `config.yaml run.lock log.jsonl samples/ checkpoints/ model/ report.html`."""
+    """The files of one run: `config.yaml run.lock log.jsonl samples/ checkpoints/ model/ best/ report.html`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,6 +27,9 @@ class RunFolder:
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.best = path / "best"
+        self.evaluations = path / "evaluations.jsonl"
+        self.evaluation_curves = path / "evaluations.png"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,6 +138,16 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def require_none(self, where: str, run: Path) -> None:
+        """Raise `Stopped` if there was a signal."""
+        if self.received is not None:
+            raise Stopped(
+                f"stopped at {where} by signal {self.received}",
+                file=run,
+                fix="go on with --resume",
+                signal_number=self.received,
+            )
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = number

@@ -30,10 +30,12 @@ FIELD_OF_VIEW_MM = (210.0, 240.0)
 # Volumes reach from the vault to below the skull base, in slices of one of these distances.
 DEPTH_MM = 170.0
 SLICES_MM = (2.0, 2.5, 3.0)
-TEST_SHARE = 0.5  # test subjects for each training subject of one modality, at least 2
+# Subjects of the pairs for testing and for choosing a checkpoint, for each training subject of a modality; at least 2.
+TEST_SHARE, VAL_SHARE = 0.5, 1 / 6
 
 Result = TypeVar("Result")
 Format = Literal["png", "nifti", "dicom"]
+Group = Literal["train-ct", "train-mr", "test", "val"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Subject:
     Attributes:
         name: Of its files, with `_slice-NN` behind it.
         seed: Of the head.
-        split: `train-ct`, `train-mr` or `test`.
+        split: `train-ct`, `train-mr`, or pairs: `test` or `val`.
         lesions: Kinds of lesion it has.
     """
 
     name: str
     seed: int
-    split: Literal["train-ct", "train-mr", "test"]
+    split: Group
     lesions: tuple[str, ...]
 
 
@@ -66,12 +68,13 @@ def write_heads(
 ) -> dict[str, int]:
     """Write a data folder of axial slices (CT as 16-bit PNG in HU, MR as 8-bit PNG) or of volumes.
 
-    `train/ct` and `train/mr` are of different subjects; `test/ct`, `test/mr` and `test/mask` are pairs;
-    `truth/` holds the pairs of the training subjects, which no training reads; `subjects.json` says what they are.
+    `train/ct` and `train/mr` are of different subjects; `test/` and `val/` hold `ct/`, `mr/` and `mask/` of pairs, the latter
+    to choose a checkpoint by; `subjects.json` says what they are.
 
     Args:
         out: A folder that is new or empty.
-        subjects: Training subjects of each modality; half as many more are for testing, at least 2.
+        subjects: Training subjects of each modality; half as many more are for testing and a sixth for choosing, each
+            at least 2.
         seed: The same seed gives the same files.
         lesions: Share of subjects with one or two lesions, 0 to 1.
         size: Side of an axial slice in pixels; the field of view differs between subjects.
@@ -100,7 +103,7 @@ def write_heads(
         counts = dict(Counter(folder for person in people for folder in _folders(person.split)))
     said = []
     jobs = ((out, person, size, sequence, image_format) for person in people)
-    for about in _in_processes(_write_subject, list(jobs)):
+    for about in in_processes(_write_subject, list(jobs)):
         said.append(about)
         if progress is not None:
             progress(len(said), len(people))
@@ -114,14 +117,15 @@ def _write_infos(out: Path, people: Sequence[Subject], size: int) -> dict[str, i
     for person in people:
         for folder in _folders(person.split):
             names = (_file_name(person, i) for i in range(len(HEIGHTS_MM)))
-            spacings.setdefault(folder, {}).update(dict.fromkeys(names, _spacing(person, size)))
+            spacing = pixel_spacing(person.seed, size)
+            spacings.setdefault(folder, {}).update(dict.fromkeys(names, spacing))
     for folder, files in spacings.items():
         unit: Literal["HU", "grey"] = "HU" if folder.endswith("ct") else "grey"
         write_image_info(out / folder, unit, files=files)
     return {folder: len(files) for folder, files in sorted(spacings.items())}
 
 
-def _in_processes(
+def in_processes(
     function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]
 ) -> Iterator[Result]:
     """`function(*job)` of all, in order; one head at 256 pixels takes about 1 GB."""
@@ -141,11 +145,11 @@ def _in_processes(
 
 def _people(subjects: int, seed: int, lesions: float) -> list[Subject]:
     """Different subjects for each modality's training folder and for the pairs."""
-    test = max(2, round(TEST_SHARE * subjects))
-    groups: tuple[tuple[Literal["train-ct", "train-mr", "test"], int], ...] = (
+    groups: tuple[tuple[Group, int], ...] = (
         ("train-ct", subjects),
         ("train-mr", subjects),
-        ("test", test),
+        ("test", max(2, round(TEST_SHARE * subjects))),
+        ("val", max(2, round(VAL_SHARE * subjects))),
     )
     people: list[Subject] = []
     for split, count in groups:
@@ -162,19 +166,18 @@ def _people(subjects: int, seed: int, lesions: float) -> list[Subject]:
 
 def _folders(split: str) -> tuple[str, ...]:
     """Where a subject of that group is written."""
-    if split == "test":
-        return "test/ct", "test/mr", "test/mask"
-    own = "train/ct" if split == "train-ct" else "train/mr"
-    return own, "truth/ct", "truth/mr", "truth/mask"
+    if split in ("test", "val"):
+        return f"{split}/ct", f"{split}/mr", f"{split}/mask"
+    return (split.replace("-", "/"),)
 
 
 def _file_name(person: Subject, i: int) -> str:
     return f"{person.name}_slice-{i:02d}.png"
 
 
-def _spacing(person: Subject, size: int) -> Spacing:
-    """Pixel size in mm: the field of view differs between subjects."""
-    view = float(stream(person.seed, "field of view").uniform(*FIELD_OF_VIEW_MM))
+def pixel_spacing(seed: int, size: int) -> Spacing:
+    """Pixel size in mm of a head's slices: the field of view differs between subjects."""
+    view = float(stream(seed, "field of view").uniform(*FIELD_OF_VIEW_MM))
     return round(view / size, 4), round(view / size, 4)
 
 
@@ -186,7 +189,7 @@ def _write_subject(
     image_format: Format,
 ) -> dict[str, object]:
     """Write one subject's slices or volumes; return what `subjects.json` says of it."""
-    spacing = _spacing(person, size)
+    spacing = pixel_spacing(person.seed, size)
     if image_format == "png":
         heights: tuple[float, ...] | None = HEIGHTS_MM
         slices, distance = len(HEIGHTS_MM), SLICE_MM
@@ -202,7 +205,7 @@ def _write_subject(
         heights_mm=heights,
     )
     if image_format == "png":
-        images = _images(head, spacing)
+        images = head_images(head, spacing)
         for folder in _folders(person.split):
             for i, image in enumerate(images[folder.rpartition("/")[2]]):
                 write_image(out / folder / _file_name(person, i), image)
@@ -235,7 +238,7 @@ def _write_volume(
         write_scan(folder / f"{person.name}.nii.gz", volume)
 
 
-def _images(head: Head, spacing: Spacing) -> dict[str, list[Image]]:
+def head_images(head: Head, spacing: Spacing) -> dict[str, list[Image]]:
     """A head's axial slices, front at the top and the patient's right at the left.
 
     MR goes to 8 bits as scanner exports do: the head's 99.5 percentile becomes 230.

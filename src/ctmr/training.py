@@ -20,21 +20,21 @@ from ctmr.config import Config, LossConfig, schedule_steps
 from ctmr.cyclegan import check_size, gaussian_noise
 from ctmr.dataset import UnpairedSlices, loader
 from ctmr.distributed import Runtime
-from ctmr.errors import CheckpointError, DivergedError, Stopped, UsageError
+from ctmr.errors import CheckpointError, DivergedError, UsageError
 from ctmr.model import load_weights, save_model
 from ctmr.prepare import prepare
 from ctmr.provenance import check_config, model_about, run_about
 from ctmr.randomness import stream
-from ctmr.report import write_report
+from ctmr.report import PAPER_STEPS, write_report
 from ctmr.run_folder import RunFolder, StopSignals
 from ctmr.samples import Samples
+from ctmr.selection import Selection
 from ctmr.structure import structure
 
 logger = logging.getLogger(__name__)
 
 Autocast = Callable[[], AbstractContextManager[None]]
 Observer = Callable[[Mapping[str, float], int], None]
-PAPER_SAMPLES = (0, 5000, 10000, 15000)  # Li 2023, figures 4 to 7
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,10 @@ def train(
         total = schedule_steps(config, dataset.images)
         last = total if stop_after is None else min(total, stop_after)
         samples = Samples(store, folder, config.train.tensorboard)
+        selection = Selection(folder, store, Path(data), config.data.patient_pattern)
         if state.step == 0:
             samples.draw(state)
+            selection.evaluate(state, model_about(about, store, state))
         batches = loader(
             dataset,
             config.train.batch_size,
@@ -200,32 +202,30 @@ def train(
             config.train.workers,
             pin_memory=runtime.device.type == "cuda",
         )
-
         started, durations = time.perf_counter(), []
         for row in _updates(state, batches, config, runtime, total, dataset.images):
             durations.append(row["seconds_per_step"])
-            if not math.isfinite(row["loss_g"] + row["loss_d_ct"] + row["loss_d_mr"]):
-                raise _diverged(folder, row)
+            _require_finite(folder, row)
             if observer is not None:
                 observer(row, total)
             step, ends = state.step, state.step == last or signals.received is not None
             if step == total or step % config.train.log_every == 0:
                 folder.append_log(row)
                 samples.log(row)
-            if ends or step % config.train.checkpoint_every == 0:
+            evaluated = step == total or step % config.train.evaluate_every == 0
+            written = ends or step % config.train.checkpoint_every == 0
+            said = model_about(about, store, state) if evaluated or written else {}
+            if evaluated:
+                said = selection.evaluate(state, said)
+            if written:
                 checkpoint.save(folder.checkpoints, state, about)
-            if step == last or step % config.train.sample_every == 0 or step in PAPER_SAMPLES:
+            if step == last or step % config.train.sample_every == 0 or step in PAPER_STEPS:
                 samples.draw(state)
-            if ends or step % config.train.checkpoint_every == 0:
-                save_model(folder.model, state, model_about(about, store, state))
+            if written:
+                save_model(folder.model, state, said)
                 write_report(folder.path)
-            if signals.received is not None and step < last:
-                raise Stopped(
-                    f"stopped at step {step} of {total} by signal {signals.received}",
-                    file=folder.path,
-                    fix="go on with --resume",
-                    signal_number=signals.received,
-                )
+            if ends and step < last:
+                signals.require_none(f"step {step} of {total}", folder.path)
         if not folder.model.exists():
             save_model(folder.model, state, model_about(about, store, state))
             write_report(folder.path)
@@ -287,11 +287,13 @@ def _resume(folder: RunFolder, state: TrainState, about: Mapping[str, Any]) -> i
     return state.step
 
 
-def _diverged(folder: RunFolder, row: Mapping[str, float]) -> DivergedError:
-    """The error for a loss that is NaN or infinite; the state is not saved."""
+def _require_finite(folder: RunFolder, row: Mapping[str, float]) -> None:
+    """Refuse a loss that is NaN or infinite; the state is not saved."""
+    if math.isfinite(row["loss_g"] + row["loss_d_ct"] + row["loss_d_mr"]):
+        return
     folder.append_log({key: value for key, value in row.items() if math.isfinite(value)})
     parts = ", ".join(f"{key} {value:g}" for key, value in row.items())
-    return DivergedError(
+    raise DivergedError(
         f"training diverged: {parts}; checkpoints are from before",
         file=folder.path,
         fix="start again with a smaller train.learning_rate",

@@ -1,25 +1,34 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
-import logging
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 
+from ctmr.conversion import Conversion
 from ctmr.cyclegan import Direction
-from ctmr.engine import run_batch, run_generator
-from ctmr.errors import DataError
+from ctmr.engine import run_batch
 from ctmr.images import Image
-from ctmr.intensity import MR_UNITS, Encoding, FloatArray, Intensity
-from ctmr.modality import as_modality
+from ctmr.intensity import FloatArray, Intensity
 from ctmr.model import NOTICE, Model, read_model
-from ctmr.pixels import luma
-from ctmr.quality import Quality, judge, judge_slices, require_claimed
+from ctmr.quality import (
+    MEASURES,
+    Description,
+    Measure,
+    Quality,
+    describe,
+    difference,
+    head_in,
+    judge,
+    require_claimed,
+)
 from ctmr.scale import resize
 from ctmr.scan import Scan
-from ctmr.slices import HeadSlices, head_slices
+from ctmr.slices import HeadSlices
+from ctmr.statistics import Correlation
 from ctmr.volume import (
     Modality,
     Volume,
@@ -29,14 +38,15 @@ from ctmr.volume import (
 )
 
 DIRECTION_TO: dict[Modality, Direction] = {"mr": "ct-to-mr", "ct": "mr-to-ct"}
+TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
 OTHER: dict[Modality, Modality] = {"mr": "ct", "ct": "mr"}
-WIDE_MM = 3.0  # axial pixels wider than this come from a reformat
 BATCH = 8  # slices of a volume at a time: memory does not grow with their number
 CYCLE_EVERY = 8  # slices of a volume that are translated back with quality "fast"
 
-QualityLevel = Literal["fast", "full", "none"]
+MAPPED: tuple[Measure, ...] = ("cycle_error", "disagreement")  # with quality "full"
 
-logger = logging.getLogger(__name__)
+QualityLevel = Literal["fast", "full", "none"]
+Maps = dict[Measure, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +57,13 @@ class Translation:
         scan: The translated scan, on the grid of the source.
         quality: What can be said of it without the truth.
         about: What the sidecar says of the way there and back: units, ranges, pixel sizes, share clipped.
+        maps: With quality `full`, `cycle_error` and `disagreement` at each pixel of the source, as shares of the range.
     """
 
     scan: Scan
     quality: Quality
     about: dict[str, Any]
+    maps: Mapping[Measure, FloatArray] = field(default_factory=dict)
 
 
 class Translator:
@@ -59,14 +71,15 @@ class Translator:
 
     Attributes:
         model: Networks and `model.json`.
+        conversion: The way of a scan to what the networks see, and back.
         device: Where it runs: a GPU if there is one.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.conversion = Conversion(model.card)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._generators = {d: g.to(self.device) for d, g in model.generators.items()}
-        self._scale, self._intensities = model.card.scale, model.card.intensities
 
     def __repr__(self) -> str:
         card = self.model.card
@@ -103,170 +116,151 @@ class Translator:
         Args:
             scan: As for `translate`.
             to: The modality wanted.
-            quality: How much is translated back to see what is lost: a volume's every eighth slice with `fast`, all with
-                `full`; an image with either.
+            quality: What else the networks are run for. `fast`: an image, or every eighth slice of a volume, is translated
+                back. `full`: all is, and the mirrored scan is translated too; each gives a map.
             anyway: Translate what looks like another modality too; the result says so.
         """
         if isinstance(scan, Image):
-            return self._image(scan, to, cycle=quality != "none", anyway=anyway)
+            return self._image(scan, to, quality, anyway)
         return self._volume(scan, to, quality, anyway)
 
     def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> None:
         """Raise what `translation` would raise of the scan, without running a network."""
         if isinstance(scan, Image):
-            unit = self.to_unit(scan, OTHER[to])
-            if not anyway:
-                self._require_claimed(unit, to)
+            self._unit_of_image(scan, to, anyway)
         else:
-            self._prepared(scan, to, anyway)
+            self.conversion.head_of_volume(scan, OTHER[to], anyway)
 
-    def _image(self, scan: Image, to: Modality, *, cycle: bool, anyway: bool) -> Translation:
-        unit = self.to_unit(scan, OTHER[to])  # (h, w, C)
+    def _image(self, scan: Image, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
+        unit = self._unit_of_image(scan, to, anyway)[None]  # (1, h, w, C)
+        translated = run_batch(self._generators[DIRECTION_TO[to]], unit)
+        found = {} if level == "none" else self._doubts(unit, translated, to, level)
+        inside = head_in(unit[0]) if found else None
+        means = {measure: float(error[0][inside].mean()) for measure, error in found.items()}
+        mapped = found if level == "full" else {}
+        return Translation(
+            scan=self.conversion.image_from_unit(translated[0], scan, to),
+            quality=judge([describe(unit[0])], self.model.card.training[OTHER[to]], means),
+            about=self.conversion.about(scan, to),
+            maps={m: _share_on(error[0], scan.array.shape[:2]) for m, error in mapped.items()},
+        )
+
+    def _unit_of_image(self, scan: Image, to: Modality, anyway: bool) -> FloatArray:
+        """The image (h, w, C) in [-1, 1], found not to be of the other modality."""
+        unit = self.conversion.image_to_unit(scan, OTHER[to])
         if not anyway:
-            self._require_claimed(unit, to)
-        translated = run_generator(self._generators[DIRECTION_TO[to]], unit)
-        error = None
-        if cycle:
-            back = run_generator(self._generators[DIRECTION_TO[OTHER[to]]], translated)
-            error = float(np.abs(back - unit).mean() / 2)
-        quality = judge(unit, self.model.card.training[OTHER[to]], error)
-        result = self._from_unit(translated, scan, to)
-        return Translation(result, quality, self._about(self.target_encoding(scan, to), to))
-
-    def _require_claimed(self, unit: FloatArray, to: Modality) -> None:
-        training = self.model.card.training
-        require_claimed(unit, OTHER[to], {m: usual.ranges for m, usual in training.items()})
-
-    def to_unit(self, scan: Image, modality: Modality) -> FloatArray:
-        """The image (h, w, C) in [-1, 1] as the networks see it: the model's scale, channels and range.
-
-        Raises:
-            DataError: If the model knows no range for such an image, or its shape is unusable.
-        """
-        intensity = self._intensity(scan.encoding, modality)
-        array, channels = scan.array, self.model.card.data.channels
-        if channels == 1 and array.ndim == 3:
-            array = luma(array)
-        height, width = array.shape[:2]
-        shape = self._scale.shape_for(height, width, scan.spacing_mm)
-        unit = intensity.to_unit(resize(array, *shape))
-        if unit.ndim == 2:
-            unit = np.repeat(unit[..., None], channels, axis=-1)
-        return unit  # (h, w, C)
-
-    def _intensity(self, encoding: Encoding, modality: Modality) -> Intensity:
-        """The map to [-1, 1] of a scan that comes in."""
-        intensity = self._intensities[modality].get(encoding)
-        if intensity is None:
-            known = " or ".join(self._intensities[modality])
-            raise DataError(
-                f"expected {known} values, as the {modality.upper()} the model was trained"
-                f" on: found {encoding}, whose range the model does not know",
-                fix="convert the scan"
-                + (", or say its HU in a ctmr.json (docs/data.md)" if "HU" in known else ""),
-            )
-        return intensity
-
-    def target_encoding(self, scan: Scan, to: Modality) -> Encoding:
-        """How the translation is stored: in HU or MR units where the model knows them, else at the scan's depth."""
-        known = self._intensities[to]
-        if "HU" in known:
-            return "HU"
-        if isinstance(scan, Volume):
-            return "MR"
-        same: Encoding = "8-bit" if scan.depth == 8 else "16-bit"
-        return same if same in known else next(iter(known))
-
-    def _target(self, encoding: Encoding, to: Modality) -> Intensity:
-        """The map from [-1, 1] of a scan that goes out; a model of MR images has none of its own for volumes."""
-        return self._intensities[to].get(encoding, MR_UNITS)
-
-    def writes_hu(self, to: Modality) -> bool:
-        """Whether translated scans of that modality are in HU."""
-        return "HU" in self._intensities[to]
-
-    def writes_8_bit(self, to: Modality) -> bool:
-        """Whether an 8-bit image is translated to an 8-bit image of that modality."""
-        return "HU" not in self._intensities[to] and "8-bit" in self._intensities[to]
-
-    def _from_unit(self, unit: FloatArray, scan: Image, to: Modality) -> Image:
-        """The translated image (h, w, C) in [-1, 1] on the scan's own grid, in the target's values."""
-        encoding = self.target_encoding(scan, to)
-        intensity = self._target(encoding, to)
-        array = intensity.from_unit(unit[..., 0] if unit.shape[-1] == 1 else unit)
-        if array.ndim == 3 and (encoding == "HU" or scan.array.ndim == 2):
-            array = luma(array)
-        array = np.clip(resize(array, *scan.array.shape[:2]), intensity.low, intensity.high)
-        if array.ndim == 2 and scan.array.ndim == 3 and encoding != "HU":
-            array = np.repeat(array[..., None], 3, axis=-1)
-        depth: Literal[8, 16] = 8 if encoding == "8-bit" else 16
-        return replace(scan, array=array, unit="HU" if encoding == "HU" else "grey", depth=depth)
+            training = self.model.card.training
+            require_claimed(unit, OTHER[to], {m: usual.ranges for m, usual in training.items()})
+        return unit
 
     def _volume(self, scan: Volume, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
-        found, intensity = self._prepared(scan, to, anyway)
-        there, back = (self._generators[DIRECTION_TO[m]] for m in (to, OTHER[to]))
-        target = self._target(self.target_encoding(scan, to), to)
+        found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
+        target = self.conversion.target(self.conversion.target_encoding(scan, to), to)
         slices = axial_slices(found.volume.array)  # (K, rows, columns)
-        result = np.empty_like(slices)
-        every = {"none": 0, "fast": CYCLE_EVERY, "full": 1}[level]
-        seen, errors = [], []
+        result, doubts = np.empty_like(slices), _Doubts(found, level == "full")
         for start in range(0, len(slices), BATCH):
-            unit = self._slices_to_unit(slices[start : start + BATCH], intensity, found.grid)
-            translated = run_batch(there, unit)  # (N, h, w, C)
-            for n, image in enumerate(translated):
+            places = range(start, min(start + BATCH, len(slices)))
+            unit = self.conversion.slices_to_unit(slices[places], intensity, found.grid)
+            translated = run_batch(self._generators[DIRECTION_TO[to]], unit)  # (N, h, w, C)
+            for k, image in zip(places, translated, strict=True):
                 grey = resize(target.from_unit(image.mean(axis=-1)), *slices.shape[1:])
-                result[start + n] = np.clip(grey, target.low, target.high)
-            # Judged as in training: the window about the head of slices that show some of it.
-            ours = [n for n in range(len(unit)) if start + n in found.kept]
-            seen += [found.windowed(unit[n], -1.0) for n in ours]
-            chosen = [n for n in ours if every and (start + n) % every == 0]
+                result[k] = np.clip(grey, target.low, target.high)
+            doubts.describe(places, unit)
+            chosen = [k for k in places if _is_cycled(k, found, level)]
             if chosen:
-                lost = np.abs(run_batch(back, translated[chosen]) - unit[chosen]) / 2
-                errors += [float(found.windowed(image, 0.0).mean()) for image in lost]
-        quality = judge_slices(seen, self.model.card.training[OTHER[to]], errors)
-        array = like(from_axial_slices(result), scan)
-        about = self._about(self.target_encoding(scan, to), to) | _volume_about(found, intensity)
-        return Translation(replace(scan, array=array, modality=to), quality, about)
+                ours = [k - start for k in chosen]
+                doubts.add(chosen, self._doubts(unit[ours], translated[ours], to, level))
+        usual = self.model.card.training[OTHER[to]]
+        about = self.conversion.about(scan, to) | _volume_about(found, intensity)
+        return Translation(
+            scan=replace(scan, array=like(from_axial_slices(result), scan), modality=to),
+            quality=judge(doubts.features, usual, doubts.means()),
+            about=about,
+            maps={m: like(from_axial_slices(error), scan) for m, error in doubts.maps.items()},
+        )
 
-    def _prepared(self, scan: Volume, to: Modality, anyway: bool) -> tuple[HeadSlices, Intensity]:
-        """Where the head is in the volume, and the map of its values to [-1, 1]."""
-        modality = OTHER[to]
-        checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
-        intensity = self._intensity(checked.encoding, modality)
-        found = head_slices(checked, modality, self._scale, self.model.card.data.size)
-        widest = max(found.volume.spacing_mm[:2])
-        if widest > WIDE_MM:
-            logger.warning(
-                "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and its"
-                " translation will be poor",
-                widest,
-            )
-        return found, intensity.fitted(found.head.values)
+    def _doubts(
+        self, unit: FloatArray, translated: FloatArray, to: Modality, level: QualityLevel
+    ) -> Maps:
+        """The cycle error of a batch (N, h, w, C) and, with `full`, the disagreement, each (N, h, w) as a share."""
+        there, back = (self._generators[DIRECTION_TO[m]] for m in (to, OTHER[to]))
+        found: Maps = {"cycle_error": difference(run_batch(back, translated), unit)}
+        if level == "full":
+            mirrored = run_batch(there, unit[:, :, ::-1])[:, :, ::-1]
+            found["disagreement"] = difference(mirrored, translated)
+        return found
 
-    def _slices_to_unit(
-        self, batch: FloatArray, intensity: Intensity, grid: tuple[int, int]
-    ) -> FloatArray:
-        """Slices (N, rows, columns) in the scan's unit -> (N, h, w, C) in [-1, 1] at the model's pixel size."""
-        unit = np.stack([intensity.to_unit(resize(plane, *grid)) for plane in batch])[..., None]
-        return np.repeat(unit, self.model.card.data.channels, axis=-1)
-
-    def _about(self, encoding: Encoding, to: Modality) -> dict[str, Any]:
-        intensity = self._target(encoding, to)
-        unit = "arbitrary MR units" if intensity.unit == "MR" else intensity.unit
-        return {"unit": unit, "range": [intensity.low, intensity.high]}
+    def correlations(self, to: Modality) -> dict[Measure, Correlation | None]:
+        """How well each measure of doubt ranks true errors, where that was measured for the model."""
+        measured = (self.model.card.correlations or {}).get(DIRECTION_TO[to], {})
+        return {measure: measured.get(measure) for measure in MEASURES}
 
     def sidecar(self, done: Translation, to: Modality, seconds: float) -> dict[str, Any]:
         """What the JSON beside an output says."""
+        card = self.model.card
+        correlations = {m: its and asdict(its) for m, its in self.correlations(to).items()}
         return {
             "notice": NOTICE,
-            "model_sha256": self.model.card.sha256,
+            "model_sha256": card.sha256,
             "direction": DIRECTION_TO[to],
             **done.about,
-            "scale": asdict(self._scale),
+            "scale": asdict(card.scale),
             "precision": "float32",
             "seconds": round(seconds, 4),
-            "quality": done.quality.as_json(),
+            "quality": {
+                **done.quality.as_json(),
+                "correlations": correlations,
+                "maps": list(done.maps),
+            },
         }
+
+
+class _Doubts:
+    """What is gathered of a volume, slice by slice, to judge its translation.
+
+    Attributes:
+        features: Of each slice that shows some of the head, as in training of the window about it.
+        maps: For each measure (K, rows, columns) as shares of the range; empty if they are not wanted.
+    """
+
+    def __init__(self, found: HeadSlices, mapped: bool) -> None:
+        self.features: list[Description] = []
+        self._found, self._means = found, dict[Measure, list[float]]()
+        inside = found.head.mask(found.volume.array.shape).astype(np.float32)
+        self._inside = axial_slices(inside) > 0
+        shape = self._inside.shape
+        self.maps: Maps = {m: np.zeros(shape, np.float32) for m in MAPPED} if mapped else {}
+
+    def describe(self, places: Sequence[int], unit: FloatArray) -> None:
+        """Describe those of the slices (N, h, w, C) at some places K that show the head."""
+        for k, image in zip(places, unit, strict=True):
+            if k in self._found.kept:
+                self.features.append(describe(self._found.windowed(image, -1.0)))
+
+    def add(self, places: Sequence[int], errors: Maps) -> None:
+        """Take in the errors (N, h, w) of slices at some places K."""
+        for measure, its in errors.items():
+            for k, error in zip(places, its, strict=True):
+                share = _share_on(error, self._inside.shape[1:])
+                if self.maps:
+                    self.maps[measure][k] = share
+                if k in self._found.kept:
+                    mean = float(share[self._inside[k]].mean())
+                    self._means.setdefault(measure, []).append(mean)
+
+    def means(self) -> dict[Measure, float]:
+        """For each measure, the mean of its means in the head of slices."""
+        return {measure: float(np.mean(its)) for measure, its in self._means.items()}
+
+
+def _is_cycled(k: int, found: HeadSlices, level: QualityLevel) -> bool:
+    """Whether slice K of a volume is translated back."""
+    return level == "full" or (level == "fast" and k in found.kept and k % CYCLE_EVERY == 0)
+
+
+def _share_on(error: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """An error map (h, w) on a grid of (rows, columns), still from 0 to 1."""
+    return np.clip(resize(error, shape[0], shape[1]), 0, 1)
 
 
 def _volume_about(found: HeadSlices, intensity: Intensity) -> dict[str, Any]:

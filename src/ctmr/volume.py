@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from ctmr.errors import DataError
 from ctmr.intensity import BoolArray, Encoding, FloatArray
-from ctmr.metrics import head_mask
+from ctmr.regions import head_mask
 
 Modality = Literal["ct", "mr"]
 MODALITIES: tuple[Modality, ...] = ("ct", "mr")

@@ -1,0 +1,104 @@
+"""What is wrong with a data folder, before a day of training is spent on it: JSON, a page, and a cleaned copy."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ctmr.audit_page import audit_page
+from ctmr.cleaning import plan_cleaning, write_clean
+from ctmr.errors import DataError, UsageError, printable
+from ctmr.files import require_empty, write_json, write_text
+from ctmr.findings import find_faults
+from ctmr.inventory import LEVELS, take_inventory
+from ctmr.leaks import clusters, copies_of, find_leaks
+from ctmr.survey import Progress
+
+
+def audit(
+    data: Path,
+    out: Path = Path("audit.json"),
+    clean: Path | None = None,
+    *,
+    patient_pattern: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Look at every scan of a data folder and write what was found; the folder itself is not changed.
+
+    Args:
+        data: `trainA trainB testA testB` or `train/ct train/mr test/ct test/mr`.
+        out: JSON file; a page with the same name and the suffix .html is written beside it.
+        clean: New folder for a cleaned copy.
+        patient_pattern: Regular expression whose first group, searched in a file's path, names the patient.
+        progress: Called with scans done and scans to do.
+
+    Returns:
+        What the JSON file says: numbers of errors, warnings and notes, scans in each folder, the findings, and what is
+        in the cleaned copy.
+
+    Raises:
+        DataError: If a training folder is missing, or nothing to train on is left in the cleaned copy.
+        UsageError: If the pattern, `out` or `clean` cannot be used.
+        OutputError: If something cannot be written.
+    """
+    _check(data, out, clean)
+    inventory = take_inventory(data, patient_pattern, progress)
+    copies = copies_of(inventory.pictures)
+    same = clusters(inventory.pictures, copies)
+    leaks, faults = find_leaks(inventory.pictures, copies), find_faults(inventory, same)
+    findings = [*inventory.findings, *leaks, *faults]
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    scans = Counter(picture.folder for picture in inventory.pictures)
+    levels = Counter(finding.level for finding in findings)
+    report: dict[str, Any] = {
+        **{f"{level}s": levels[level] for level in LEVELS},
+        "scans": {folder: scans[folder] for folder in inventory.folders.values()},
+        "findings": [finding.as_json() for finding in findings],
+    }
+    if clean is not None:
+        cleaning = plan_cleaning(inventory, findings, same)
+        write_clean(clean, cleaning)
+        report["cleaned"] = cleaning.as_json()
+    write_json(out, report)
+    write_text(page_of(out), audit_page(data.resolve().name, report, inventory.pictures))
+    return report
+
+
+class Faulty(DataError):
+    """A data folder with findings of level error; as JSON it holds all findings."""
+
+    def __init__(self, data: Path, out: Path, report: dict[str, Any]) -> None:
+        kinds = {each["kind"]: None for each in report["findings"] if each["level"] == "error"}
+        super().__init__(
+            f"expected a folder without errors: found {report['errors']} ({', '.join(kinds)})",
+            file=data,
+            fix=f"look at {printable(str(page_of(out)))}; --clean OUT_DIR writes a cleaned copy",
+        )
+        self.report = report
+
+    def as_json(self) -> dict[str, Any]:
+        """The error, and what audit.json says."""
+        return super().as_json() | self.report
+
+
+def page_of(out: Path) -> Path:
+    """Where the page of a JSON file lies."""
+    return out.with_suffix(".html")
+
+
+def _check(data: Path, out: Path, clean: Path | None) -> None:
+    """Refuse outputs in the data folder, before the work is done."""
+    if out.suffix != ".json":
+        raise UsageError(
+            f"expected a file that ends in .json: found {out.suffix!r}",
+            file=out,
+            fix="change the suffix of --out",
+        )
+    for path in (out, clean):
+        if path is not None and path.resolve().is_relative_to(data.resolve()):
+            raise UsageError(
+                "an audit writes nothing into the data folder",
+                file=path,
+                fix="choose a place outside with --out or --clean",
+            )
+    if clean is not None:
+        require_empty(clean)

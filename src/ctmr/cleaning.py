@@ -1,0 +1,254 @@
+"""A cleaned copy of a data folder: the bad scans left out, the same ones whole on one side of the split.
+
+Nothing of the data folder is changed: its files become hard links where the file system allows it, else copies.
+"""
+
+import csv
+import io
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctmr.dicom import find_dicom
+from ctmr.errors import DataError
+from ctmr.files import replacing_folder, write_json, write_text
+from ctmr.folders import LAYOUTS, Source
+from ctmr.images import INFO_NAME
+from ctmr.inventory import Finding, Inventory, label_of
+from ctmr.picture import Picture
+from ctmr.store import SPLITS, Split
+from ctmr.volume import MODALITIES, Modality
+
+Place = tuple[Split, Modality]
+
+MANIFEST = "manifest.csv"
+# Kinds of finding whose files are left out; wrong_modality only if it is sure.
+LEFT_OUT = ("unreadable", "not_hu", "skipped", "blank", "exchanged_folders")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A scan of the cleaned copy: the side of the split, the folder and the name it has there."""
+
+    picture: Picture
+    split: Split
+    folder: str
+    name: str
+
+    @property
+    def moved(self) -> bool:
+        """Whether it was on the other side of the split."""
+        return self.split != self.picture.source.split
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What goes where: every scan of the data folder that can be read is in `kept` or in `left_out`.
+
+    Attributes:
+        left_out: Label of a scan -> why.
+    """
+
+    kept: tuple[Kept, ...]
+    left_out: dict[str, str]
+    clusters: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Numbers for audit.json."""
+        counts = Counter(kept.folder for kept in self.kept)
+        moved = sum(kept.moved for kept in self.kept)
+        return {"kept": dict(counts), "moved": moved, "left_out": len(self.left_out)}
+
+
+def plan_cleaning(
+    inventory: Inventory, findings: Sequence[Finding], clusters: NDArray[np.int64]
+) -> Cleaning:
+    """Which scans are kept, and on which side of the split.
+
+    Left out are those that cannot be used, blank ones, those surely of another modality, and all but the first of equal
+    ones. A cluster (`leaks.clusters`) that was on both sides goes whole to the side that lacks more of what it had.
+
+    Raises:
+        DataError: If a training folder would be empty, or a `ctmr.json` is wrong.
+    """
+    pictures = inventory.pictures
+    _require_units(findings)
+    left_out = {
+        label: finding.why
+        for finding in findings
+        if finding.kind in LEFT_OUT
+        or (finding.kind == "wrong_modality" and finding.level == "error")
+        for label in finding.files
+    }
+    wrong_folders = {name for name in inventory.folders.values() if name in left_out}
+    firsts: dict[str, str] = {}
+    kept: list[tuple[Picture, int]] = []
+    for picture, cluster in zip(pictures, clusters, strict=True):
+        label = picture.label
+        if picture.folder in wrong_folders:
+            left_out[label] = "its folder holds the other modality"
+        if label in left_out:
+            continue
+        if firsts.setdefault(picture.digest, label) != label:
+            left_out[label] = f"the same pixels as {firsts[picture.digest]}"
+            continue
+        kept.append((picture, int(cluster)))
+    sides = _sides(kept)
+    _require_training(kept, sides)
+    return Cleaning(
+        tuple(_named(inventory, [(picture, sides[cluster]) for picture, cluster in kept])),
+        left_out,
+        {p.label: int(c) for p, c in zip(pictures, clusters, strict=True)},
+    )
+
+
+def _sides(kept: Sequence[tuple[Picture, int]]) -> dict[int, Split]:
+    """Cluster -> its side of the split."""
+    members: dict[int, list[Picture]] = {}
+    for picture, cluster in kept:
+        members.setdefault(cluster, []).append(picture)
+    wanted = Counter(_place(picture) for picture, _ in kept)
+    missing = Counter(wanted)
+    sides: dict[int, Split] = {}
+    crossing = []
+    for cluster, its in members.items():
+        splits = {picture.source.split for picture in its}
+        if len(splits) == 1:
+            sides[cluster] = splits.pop()
+            missing.subtract(_place(picture) for picture in its)
+        else:
+            crossing.append((cluster, its))
+    for cluster, its in sorted(crossing, key=lambda each: -len(each[1])):
+        modalities = Counter(picture.source.modality for picture in its)
+        lack = {
+            split: sum(
+                n * missing[split, modality] / max(1, wanted[split, modality])
+                for modality, n in modalities.items()
+            )
+            for split in SPLITS
+        }
+        sides[cluster] = max(SPLITS, key=lack.__getitem__)
+        missing.subtract({(sides[cluster], modality): n for modality, n in modalities.items()})
+    return sides
+
+
+def _require_units(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.kind == "ctmr_json":
+            raise DataError(
+                f"expected to know the unit of the images: {finding.why}",
+                file=finding.files[0],
+                fix="correct it, then clean",
+            )
+
+
+def _require_training(kept: Sequence[tuple[Picture, int]], sides: dict[int, Split]) -> None:
+    there = {(sides[cluster], picture.source.modality) for picture, cluster in kept}
+    for modality in MODALITIES:
+        if ("train", modality) not in there:
+            raise DataError(
+                f"expected {modality.upper()} to train on: found none that is left when cleaned",
+                fix="look at the findings in audit.json first",
+            )
+
+
+def _named(inventory: Inventory, kept: Iterable[tuple[Picture, Split]]) -> list[Kept]:
+    """Each with its name in the copy: its own, or with its former folder before it where that is taken."""
+    layout = next(its for its in LAYOUTS if its["train", "ct"] == inventory.folders["train", "ct"])
+    taken: set[str] = set()
+    named = []
+    # Those that stay where they are come first, so that they keep their names.
+    for picture, split in sorted(kept, key=lambda each: each[0].source.split != each[1]):
+        source = picture.source
+        folder, name = layout[split, source.modality], source.path.name
+        while f"{folder}/{name}".lower() in taken:
+            name = f"{source.split}-{name}"
+        taken.add(f"{folder}/{name}".lower())
+        named.append(Kept(picture, split, folder, name))
+    return named
+
+
+def _place(picture: Picture) -> Place:
+    return picture.source.split, picture.source.modality
+
+
+def write_clean(out: Path, cleaning: Cleaning) -> None:
+    """Write the cleaned copy, with `manifest.csv`, whole or not at all.
+
+    Raises:
+        DataError: If images that go to one folder have different units.
+        OutputError: If it cannot be written.
+    """
+    with replacing_folder(out) as folder:
+        rows = [(label, "", why, "") for label, why in cleaning.left_out.items()]
+        for kept in cleaning.kept:
+            target = folder / kept.folder / kept.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            how = _place_scan(kept.picture.source, target)
+            why = (
+                "moved: the same, or the same patient, was on both sides" if kept.moved else "kept"
+            )
+            rows.append((kept.picture.label, label_of(folder, target), why, how))
+        _write_infos(folder, cleaning)
+        write_text(folder / MANIFEST, _manifest(sorted(rows), cleaning.clusters))
+
+
+def _manifest(rows: Sequence[tuple[str, str, str, str]], clusters: dict[str, int]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "to", "why", "how", "cluster"))
+    for row in rows:
+        writer.writerow((*row, clusters.get(row[0], "")))
+    return text.getvalue()
+
+
+def _place_scan(source: Source, target: Path) -> str:
+    """Link or copy the files of a scan; say which."""
+    if source.kind != "series":
+        return _place_file(source.path, target)
+    target.mkdir()
+    hows = {_place_file(path, target / path.name) for path in find_dicom(source.path)}
+    return " and ".join(sorted(hows))
+
+
+def _place_file(path: Path, target: Path) -> str:
+    try:
+        os.link(path.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(path, target)
+        return "copy"
+    return "hard link"
+
+
+def _write_infos(folder: Path, cleaning: Cleaning) -> None:
+    """The `ctmr.json` of each folder whose images had one: the unit, and the spacing of each file."""
+    images: dict[str, list[Kept]] = {}
+    for kept in cleaning.kept:
+        if kept.picture.source.kind == "image":
+            images.setdefault(kept.folder, []).append(kept)
+    for name, its in images.items():
+        infos = [kept.picture.source.info for kept in its]
+        units = sorted({(info.unit, info.slope, info.intercept) for info in infos})
+        if len(units) > 1:
+            raise DataError(
+                f"expected one unit for the images of {name}: found {units} (unit, slope, intercept)",
+                fix="make the ctmr.json of the training and the test folder agree",
+            )
+        unit, slope, intercept = units[0]
+        said: dict[str, Any] = {"unit": unit}
+        if unit == "HU":
+            said |= {"slope": slope, "intercept": intercept}
+        spacings = {
+            kept.name: info.spacing_of(kept.picture.source.path.name)
+            for kept, info in zip(its, infos, strict=True)
+        }
+        known = {key: {"spacing_mm": list(mm)} for key, mm in spacings.items() if mm is not None}
+        if unit == "HU" or known:
+            write_json(folder / name / INFO_NAME, said | {"files": known})

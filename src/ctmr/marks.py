@@ -1,0 +1,95 @@
+"""What is drawn on a picture beside the head: frames, letters and rulers, colours."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ctmr.intensity import BoolArray, FloatArray
+from ctmr.traits import air_and_white
+
+DEEP = 0.05  # of a side: so far inwards a frame is looked for
+LINE, LETTER = 0.2, 0.4  # of the way from air to white: a frame and a letter are at least so bright
+COVERED = (
+    0.8  # of a side: a line of a frame covers so much of it, and the next within it at most half
+)
+LEAST_HIGH, MOST_HIGH = 4, 0.05  # a letter: pixels, and part of the picture's height
+TICKS = 5  # a ruler has at least so many
+CHROMA = (
+    0.16  # of the full range: a pixel whose red or blue differs from green by more has a colour
+)
+COLOURED = 0.0005  # of the picture
+
+_Box = tuple[slice, slice]
+
+
+def inside_frame(picture: FloatArray) -> _Box:
+    """Rows and columns of a picture (H, W) within any bright lines along its edges."""
+    air, white = air_and_white(picture)
+    bright = picture > air + LINE * (white - air)
+    top, bottom = _frame(bright), _frame(bright[::-1])
+    left, right = _frame(bright.T), _frame(bright.T[::-1])
+    height, width = picture.shape
+    return slice(top, height - bottom), slice(left, width - right)
+
+
+def _frame(bright: BoolArray) -> int:
+    """How many of the first lines belong to a frame."""
+    deep = max(3, round(DEEP * len(bright)))
+    covered = bright[: deep + 3].mean(axis=1)
+    lines = np.flatnonzero(covered[:deep] >= COVERED)
+    if lines.size == 0:
+        return 0
+    inside = int(lines[-1]) + 1
+    return inside if covered[inside : inside + 3].min() < 0.5 else 0
+
+
+def has_letters(picture: FloatArray, near: BoolArray) -> bool:
+    """Whether two or more bright pieces beside the head stand in a row as letters do, or are a ruler's ticks.
+
+    Args:
+        picture: (H, W) grey values.
+        near: (H, W), the head and what lies close to it, where ears and tubes are.
+    """
+    air, white = air_and_white(picture)
+    there = (picture > air + LETTER * (white - air)) & ~near
+    labels, count = ndimage.label(there, np.ones((3, 3), np.bool_))
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    letters = []
+    for label, (box, area) in enumerate(zip(ndimage.find_objects(labels), areas, strict=True), 1):
+        if _is_ruler(labels[box] == label, picture.shape):
+            return True
+        if _is_letter(box, int(area), picture.shape[0]):
+            letters.append(box)
+    return any(_stand_together(one, other) for one in letters for other in letters)
+
+
+def _is_letter(box: _Box, area: int, height: int) -> bool:
+    high, wide = (side.stop - side.start for side in box)
+    sized = LEAST_HIGH <= high <= max(2 * LEAST_HIGH, MOST_HIGH * height)
+    return bool(sized and high / 6 <= wide <= 2 * high and area >= 0.15 * high * wide)
+
+
+def _stand_together(one: _Box, other: _Box) -> bool:
+    """Whether the other stands behind the first on its line, as high as it, give or take a quarter."""
+    (rows, columns), (its_rows, its_columns) = one, other
+    high = rows.stop - rows.start
+    gap = its_columns.start - columns.stop
+    level = abs(its_rows.stop - rows.stop) <= 0.25 * high
+    same = abs(its_rows.start - rows.start) <= 0.25 * high
+    return bool(level and same and 0 <= gap <= 1.5 * high)
+
+
+def _is_ruler(piece: NDArray[np.bool_], shape: tuple[int, ...]) -> bool:
+    """Whether a low and wide piece is broken into ticks along one of its rows."""
+    high, wide = piece.shape
+    if high < 2 or high > 0.06 * shape[0] or wide < 0.1 * shape[1]:
+        return False
+    starts = np.diff(piece.astype(np.int8), axis=1, prepend=0) == 1
+    return bool(starts.sum(axis=1).max() >= TICKS)
+
+
+def has_colour(pixels: FloatArray, white: float) -> bool:
+    """Whether some of a picture (H, W, 3) is in colour; `white` is the full range of its values."""
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    differ = np.maximum(np.abs(red - green), np.abs(green - blue)) > CHROMA * white
+    return bool(differ.mean() > COLOURED)

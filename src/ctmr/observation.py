@@ -1,0 +1,130 @@
+"""Translations looked at in every way that needs no truth, and gathered."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctmr.blind import mirror_check, without_truth
+from ctmr.conversion import mask_on
+from ctmr.cyclegan import Direction
+from ctmr.distances import compare
+from ctmr.features import Features, features
+from ctmr.intensity import BoolArray, Encoding
+from ctmr.scan import Scan
+from ctmr.tables import Row
+from ctmr.translate import OTHER, Translator
+from ctmr.volume import Modality
+
+if TYPE_CHECKING:
+    from ctmr.figures import Case
+
+# What `metrics.json` says of figures without truth; differences are shares of the range of grey values.
+_SHARE = "1 is the whole range"
+BLIND = {
+    key: {"name": name, "unit": "", "mask": "head mask", "range": span, "better": better}
+    for key, name, span, better in (
+        ("cycle_error", "difference of the source and its way there and back", _SHARE, "lower"),
+        (
+            "disagreement",
+            "difference of results of the source and of the mirrored one",
+            _SHARE,
+            "lower",
+        ),
+        ("input_distance", "distance from the training images", "1 is their edge", "lower"),
+        ("structure_kept", "correlation of MIND of source and result", "1 is a copy", "neither"),
+        ("local_nmi", "local mutual information of source and result", "2 is a copy", "neither"),
+        ("copy_correlation", "correlation of source and result", "1 is a copy", "neither"),
+        ("copy_difference", "difference of source and result", "0 is a copy", "neither"),
+        ("slice_jitter", "second difference from slice to slice of the result", _SHARE, "lower"),
+        ("slice_jitter_source", "the same of the source", _SHARE, "neither"),
+    )
+}
+MOST_SLICES = 16  # of a volume, evenly chosen, whose features are compared
+
+
+@dataclass(eq=False)
+class Pile:
+    """Features of images of one modality, with their patients."""
+
+    rows: list[Features] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+
+    def add(self, rows: Features, patient: str) -> None:
+        """Add images (K, 48) of one patient."""
+        self.rows.append(rows)
+        self.patients += [patient] * len(rows)
+
+
+@dataclass(eq=False)
+class Seen:
+    """What was gathered, scan by scan.
+
+    Attributes:
+        rows: Figures of each scan, direction and method.
+        cases: Rows of `comparison.png`.
+        real: Real images of the target of each direction.
+        translated: Images translated in that direction.
+        mirrored: How many results seem to have left and right exchanged.
+        values: What the values of the truth are.
+        in_mm: Whether all truths have a spacing.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    cases: "list[Case]" = field(default_factory=list)
+    real: dict[Direction, Pile] = field(default_factory=dict)
+    translated: dict[Direction, Pile] = field(default_factory=dict)
+    mirrored: dict[Direction, int] = field(default_factory=dict)
+    values: dict[Direction, Encoding] = field(default_factory=dict)
+    in_mm: bool = True
+
+    def distances(self, direction: Direction) -> dict[str, Any] | None:
+        """Between real and translated images, as `metrics.json` has them; None where too few are there."""
+        real, translated = (piles.get(direction) for piles in (self.real, self.translated))
+        if real is None or translated is None:
+            return None
+        found = compare(
+            np.concatenate(real.rows),
+            np.concatenate(translated.rows),
+            real.patients,
+            translated.patients,
+        )
+        return None if found is None else found._asdict()
+
+
+def observe(
+    translator: Translator, scan: Scan, to: Modality, mask: BoolArray
+) -> tuple[Scan, dict[str, float], bool]:
+    """Translate a scan, there and back and mirrored, and look at the result.
+
+    Args:
+        translator: Of the model in question.
+        scan: A CT if `to` is `"mr"`, else an MR.
+        to: The modality wanted.
+        mask: Head mask on the scan's grid.
+
+    Returns:
+        The translation; the figures of `blind.without_truth` and the measures of doubt of `Quality`; whether left and
+        right seem to be exchanged.
+
+    Raises:
+        CtmrError: If it cannot be translated.
+    """
+    done = translator.translation(scan, to, quality="full")
+    source = translator.conversion.own_slices(scan, OTHER[to], mask)
+    result = translator.conversion.own_slices(done.scan, to, mask)
+    inside = mask_on(scan, mask)
+    figures = without_truth(source, result, inside)
+    figures |= {str(name): value for name, value in done.quality.measures().items()}
+    return done.scan, figures, mirror_check(source, result, inside).looks_mirrored
+
+
+def features_of(
+    translator: Translator, scan: Scan, modality: Modality, mask: BoolArray
+) -> Features:
+    """The features of a scan's slices that show the head, of at most 16 of a volume: (K, 48)."""
+    inside = mask_on(scan, mask)
+    shown = np.flatnonzero(inside.any(axis=(1, 2)))
+    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MOST_SLICES).astype(int))]
+    slices = translator.conversion.own_slices(scan, modality, mask)
+    return features(slices[chosen], inside[chosen])

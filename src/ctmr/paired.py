@@ -1,0 +1,202 @@
+"""A model on pairs: each translation, and other answers to the same question, against the truth."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctmr.conversion import slices_on
+from ctmr.cyclegan import Direction
+from ctmr.errors import CtmrError, DataError
+from ctmr.images import Image
+from ctmr.intensity import BoolArray, FloatArray
+from ctmr.naive import Naive
+from ctmr.observation import Pile, Seen, features_of, observe
+from ctmr.pairs import Pair, comparable, head_of, read_pair
+from ctmr.scan import Scan, find_scans, read_scan, stem_of
+from ctmr.score import SPANS, UNITS, score
+from ctmr.tables import MODEL, Row
+from ctmr.translate import OTHER, TO, Translator
+from ctmr.volume import Modality, Volume, canonical
+
+if TYPE_CHECKING:
+    from ctmr.figures import Case
+
+SHOWN_HU = (-1000.0, 1500.0)
+
+Answers = Mapping[str, Mapping[Modality, Mapping[str, Path]]]
+
+
+def find_answers(
+    folders: Mapping[str, Path], to: Sequence[Modality], pairs: Sequence[Pair]
+) -> Answers:
+    """Where the translations by other means lie: by name, modality, and name of the pair.
+
+    Raises:
+        DataError: If a folder lacks a modality, or the answer to a pair.
+    """
+    found: dict[str, dict[Modality, dict[str, Path]]] = {}
+    for name, folder in folders.items():
+        for modality in to:
+            place = folder / modality
+            files = {stem_of(p): p for p in find_scans(place)} if place.is_dir() else {}
+            missing = [pair.name for pair in pairs if stem_of(pair.ct) not in files]
+            if missing:
+                raise DataError(
+                    f"expected a translation of each pair: found {len(files)} scans, and none for"
+                    f" {missing[0]}" + (f" and {len(missing) - 1} others" if missing[1:] else ""),
+                    file=place,
+                    fix="translate all scans of PAIRS, keeping their names",
+                )
+            found.setdefault(name, {})[modality] = {
+                pair.name: files[stem_of(pair.ct)] for pair in pairs
+            }
+    return found
+
+
+def look_at_pairs(
+    translator: Translator,
+    pairs: Sequence[Pair],
+    directions: Sequence[Direction],
+    *,
+    naive: Naive | None = None,
+    answers: Answers | None = None,
+    only: Collection[str] | None = None,
+    shown: Collection[int] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Seen:
+    """Translate both scans of each pair and measure all answers.
+
+    Args:
+        translator: Of the model in question.
+        pairs: From `find_pairs`.
+        directions: What is looked at.
+        naive: Naive answers, if wanted.
+        answers: From `find_answers`.
+        only: Keys of the figures with truth that are wanted; None for all.
+        shown: Numbers of the pairs that a comparison shall show.
+        progress: Called with pairs done and pairs to do.
+
+    Raises:
+        CtmrError: Naming the scan that cannot be read, translated or compared.
+    """
+    seen = Seen()
+    for n, pair in enumerate(pairs):
+        images = {m: _upright(scan) for m, scan in read_pair(pair).items()}
+        mask = head_of(pair, images)
+        for d in directions:
+            to = TO[d]
+            source, truth = images[OTHER[to]], images[to]
+            result, figures, mirrored = _observed(translator, pair, images, to, mask)
+            # A model writes MR volumes in 0..1000, to which comparable() brings those that come in.
+            own = result.array if isinstance(result, Volume) else comparable(result, mask)
+            given = {MODEL: own}
+            given |= naive.answers(pair, images, mask, to) if naive is not None else {}
+            for name, its in (answers or {}).items():
+                given[name] = _answer(its[to][pair.name], truth, mask)
+            actual = comparable(truth, mask)
+            for method, answer in given.items():
+                its_figures = score(
+                    answer,
+                    actual,
+                    mask,
+                    values=truth.encoding,
+                    spacing_mm=truth.spacing_mm,
+                    only=only,
+                )
+                its_figures |= figures if method == MODEL else {}
+                seen.rows.append(Row(pair.name, pair.patient, d, method, its_figures))
+            _gather(seen, translator, pair, d, (truth, result, mask))
+            seen.mirrored[d] = seen.mirrored.get(d, 0) + mirrored
+            seen.values[d] = truth.encoding
+            seen.in_mm &= truth.spacing_mm is not None
+            if n in shown:
+                label = f"{pair.name} {d}"
+                seen.cases.append(_case(label, source, truth, given[MODEL], mask))
+        if progress is not None:
+            progress(n + 1, len(pairs))
+    return seen
+
+
+def _upright(scan: Scan) -> Scan:
+    """The scan, of a volume with its axial slices along K; figures are taken within slices."""
+    return canonical(scan) if isinstance(scan, Volume) else scan
+
+
+def _observed(
+    translator: Translator,
+    pair: Pair,
+    images: Mapping[Modality, Scan],
+    to: Modality,
+    mask: BoolArray,
+) -> tuple[Scan, dict[str, float], bool]:
+    """The translation of a pair's scan into the values of its truth, and what is seen of it."""
+    files = {"ct": pair.ct, "mr": pair.mr}
+    try:
+        result, figures, mirrored = observe(translator, images[OTHER[to]], to, mask)
+    except CtmrError as error:
+        raise error.at(files[OTHER[to]]) from error
+    if result.encoding != images[to].encoding:
+        raise DataError(
+            f"expected {result.encoding} values, as the model's translations have: found"
+            f" {images[to].encoding}",
+            file=files[to],
+            fix="give the truth as the training images are, with their ctmr.json",
+        )
+    return result, figures, mirrored
+
+
+def _answer(file: Path, truth: Scan, mask: BoolArray) -> FloatArray:
+    """The values of a translation by other means, which lies on the truth's grid and has its kind of values."""
+    scan = _upright(read_scan(file))
+    if isinstance(truth, Image) != isinstance(scan, Image):
+        raise DataError("expected the same kind of scan as the truth", file=file, fix="convert it")
+    if not isinstance(scan, Image) and not isinstance(truth, Image):
+        scan = replace(scan, modality=truth.modality)
+    if scan.encoding != truth.encoding or scan.array.shape[:2] != truth.array.shape[:2]:
+        raise DataError(
+            f"expected {truth.encoding} values of {truth.array.shape}, as the truth has: found"
+            f" {scan.encoding} of {scan.array.shape}",
+            file=file,
+            fix="write it on the grid and in the unit of the truth, with its ctmr.json",
+        )
+    return comparable(scan, mask)
+
+
+def _gather(
+    seen: Seen,
+    translator: Translator,
+    pair: Pair,
+    d: Direction,
+    scans: tuple[Scan, Scan, BoolArray],
+) -> None:
+    """Add the features of truth and result."""
+    truth, result, mask = scans
+    for piles, scan in ((seen.real, truth), (seen.translated, result)):
+        rows = features_of(translator, scan, TO[d], mask)
+        piles.setdefault(d, Pile()).add(rows, pair.patient)
+
+
+def _case(label: str, source: Scan, truth: Scan, result: FloatArray, mask: BoolArray) -> "Case":
+    """A row of `comparison.png`; HU are shown from air to bone."""
+    from ctmr.figures import Case
+
+    def window(scan: Scan) -> tuple[float, float]:
+        return SHOWN_HU if scan.encoding == "HU" else SPANS[scan.encoding]
+
+    return Case(
+        label=label,
+        source=_plane(comparable(source, mask), source),
+        result=_plane(result, truth),
+        truth=_plane(comparable(truth, mask), truth),
+        unit=UNITS[truth.encoding],
+        source_window=window(source),
+        window=window(truth),
+    )
+
+
+def _plane(array: FloatArray, scan: Scan) -> FloatArray:
+    """What the figure shows of an array on a scan's grid: the image, or a volume's middle axial slice."""
+    slices = slices_on(scan, array)
+    middle: FloatArray = slices[len(slices) // 2]
+    return middle

@@ -1,0 +1,151 @@
+"""Which pictures show the same: a perceptual hash to find candidates, then a comparison of their pixels.
+
+Both look at the head only, by the place and size of its outline, so that a copy with another margin or resolution is
+found; both look at where grey rises and falls, so that a copy with another brightness, contrast or gamma is found; and
+both are taken of the four mirror images, so that a mirrored copy is found.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ctmr.intensity import BoolArray, FloatArray
+
+SIDE = 64  # pixels of the crop that is compared
+REACH = 2.0  # standard deviations of the outline from its centre to the edge of the crop
+DEEP = 0.3  # of the way from rim to middle: what lies deeper counts, for the rims of all heads are alike
+CELLS = 16  # a side of the hash: 2 x 16 x 16 bits
+FAR = 100  # of 512 bits that differ; pictures of different heads differ in about 200
+SAME = 0.82  # likeness from which two pictures show the same; docs/audit.md says how it was chosen
+NEARLY = 0.5  # likeness from which a small shift is tried
+SHIFT = 2  # pixels of the crop by which one may be shifted against the other
+BLOCK = 1024  # pictures compared at a time
+
+MIRRORS = ("", "mirrored", "upside down", "turned by 180 degrees")
+
+
+class Fingerprint(NamedTuple):
+    """What is compared of one picture."""
+
+    bits: NDArray[np.int8]
+    """(4, 512), -1 or 1: for each mirror image, whether grey rises to the right and downwards."""
+    detail: NDArray[np.float16]
+    """(64, 64), norm 1, 0 but well inside the head: grey less its neighbourhood, over the contrast there."""
+
+
+class Copy(NamedTuple):
+    """Two pictures that show the same."""
+
+    first: int
+    second: int
+    likeness: float
+    """Correlation of their details, at most 1."""
+    mirror: str
+    """How the second is turned against the first, one of `MIRRORS`."""
+
+
+def fingerprint(picture: FloatArray, head: BoolArray) -> Fingerprint:
+    """The fingerprint of a picture (H, W) with the head in it.
+
+    Raises:
+        ValueError: If the mask is empty.
+    """
+    if not head.any():
+        raise ValueError("head must not be empty: got no pixel")
+    grid, coarser = _grid(head)
+    crop = _sampled(picture.astype(np.float32), grid, coarser)
+    depth = ndimage.distance_transform_edt(_sampled(head.astype(np.float32), grid, coarser) > 0.5)
+    cells = _cells(crop)
+    bits = np.stack([_rises(turned) for turned in _mirror_images(cells)])
+    return Fingerprint(bits, _detail(crop, depth > DEEP * depth.max()).astype(np.float16))
+
+
+def _grid(head: BoolArray) -> tuple[FloatArray, list[float]]:
+    """Where the crop lies, (2, 64, 64), round the centre of the outline, its size by the outline's spread; its pixel size."""
+    places = [along.astype(np.float64) for along in np.nonzero(head)]
+    half = [max(REACH * float(along.std()), 1.0) for along in places]
+    axes = [
+        along.mean() + np.linspace(-1, 1, SIDE) * reach
+        for along, reach in zip(places, half, strict=True)
+    ]
+    return np.stack(np.meshgrid(*axes, indexing="ij")), [2 * reach / SIDE for reach in half]
+
+
+def _sampled(picture: FloatArray, grid: FloatArray, coarser: list[float]) -> FloatArray:
+    blurred = ndimage.gaussian_filter(picture, [0.4 * max(0.0, step - 1) for step in coarser])
+    return np.asarray(ndimage.map_coordinates(blurred, grid, order=1, mode="nearest"))
+
+
+def _cells(crop: FloatArray) -> FloatArray:
+    """(17, 17) from a little inside the edge of the crop on."""
+    smooth = ndimage.gaussian_filter(crop, 1.5)
+    at = np.linspace(4, SIDE - 5, CELLS + 1)
+    cells: FloatArray = ndimage.map_coordinates(smooth, np.meshgrid(at, at, indexing="ij"), order=1)
+    return cells
+
+
+def _rises(cells: FloatArray) -> NDArray[np.int8]:
+    """(512,): 1 where the next cell is brighter, else -1."""
+    right = np.diff(cells, axis=1)[:CELLS]
+    down = np.diff(cells, axis=0)[:, :CELLS]
+    return np.where(np.concatenate([right.ravel(), down.ravel()]) > 0, 1, -1).astype(np.int8)
+
+
+def _detail(crop: FloatArray, inside: BoolArray) -> FloatArray:
+    smooth = ndimage.gaussian_filter(crop, 0.8)
+    detail = smooth - ndimage.gaussian_filter(smooth, 3.0)
+    contrast = np.sqrt(ndimage.gaussian_filter(np.square(detail), 3.0))
+    detail = detail / (contrast + 0.02 * np.percentile(smooth, 99) + 1e-6)
+    detail = np.where(inside, detail - detail[inside].mean(), 0) if inside.any() else 0 * detail
+    return np.asarray(detail / max(float(np.linalg.norm(detail)), 1e-9), np.float32)
+
+
+def _mirror_images(image: FloatArray) -> tuple[FloatArray, ...]:
+    """In the order of `MIRRORS`."""
+    return image, image[..., ::-1], image[..., ::-1, :], image[..., ::-1, ::-1]
+
+
+def find_copies(prints: Sequence[Fingerprint]) -> list[Copy]:
+    """All pairs of pictures that show the same, each once and in its best mirror image, first < second."""
+    if not prints:
+        return []
+    bits = np.stack([each.bits for each in prints])  # (N, 4, 512)
+    details = np.stack([each.detail for each in prints])  # (N, 64, 64)
+    straight = bits[:, 0].astype(np.float32)
+    best: dict[tuple[int, int], Copy] = {}
+    for turn, mirror in enumerate(MIRRORS):
+        turned = bits[:, turn].astype(np.float32)
+        for start in range(0, len(prints), BLOCK):
+            agree = straight[start : start + BLOCK] @ turned.T  # 512 - 2 x bits that differ
+            pairs = np.argwhere(agree >= bits.shape[2] - 2 * FAR)
+            pairs[:, 0] += start
+            for copy in _compared(details, pairs[pairs[:, 0] < pairs[:, 1]], mirror):
+                known = best.get(copy[:2])
+                if known is None or known.likeness < copy.likeness:
+                    best[copy[:2]] = copy
+    return [best[pair] for pair in sorted(best)]
+
+
+def _compared(
+    details: NDArray[np.float16], pairs: NDArray[np.int64], mirror: str
+) -> Iterator[Copy]:
+    """Those of the pairs that are alike at some small shift."""
+    for start in range(0, len(pairs), BLOCK):
+        part = pairs[start : start + BLOCK]
+        first = details[part[:, 0]].astype(np.float32)
+        second = _mirror_images(details[part[:, 1]].astype(np.float32))[MIRRORS.index(mirror)]
+        likeness = np.einsum("nij,nij->n", first, second)
+        for n in np.flatnonzero((likeness > NEARLY) & (likeness < SAME)):
+            likeness[n] = _shifted(first[n], second[n])
+        for n in np.flatnonzero(likeness >= SAME):
+            yield Copy(int(part[n, 0]), int(part[n, 1]), float(likeness[n]), mirror)
+
+
+def _shifted(first: FloatArray, second: FloatArray) -> float:
+    """The likeness at the best shift."""
+    spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
+    shifted = np.roll(np.fft.irfft2(spectrum, first.shape), (SHIFT, SHIFT), (0, 1))
+    return float(shifted[: 2 * SHIFT + 1, : 2 * SHIFT + 1].max())

@@ -1,0 +1,248 @@
+"""One scan of a data folder as an audit sees it: what is measured of it, and a small picture to show."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image as Pillow
+from scipy import ndimage
+
+from ctmr.dicom import read_series
+from ctmr.dicom_file import text_of
+from ctmr.errors import CtmrError, SafetyError
+from ctmr.folders import Source
+from ctmr.images import image_of, read_bytes
+from ctmr.intensity import BoolArray, Encoding, FloatArray
+from ctmr.marks import has_colour, has_letters, inside_frame
+from ctmr.modality import as_modality
+from ctmr.nifti import read_nifti
+from ctmr.perceptual import Fingerprint, fingerprint
+from ctmr.pixels import luma
+from ctmr.traits import Traits, describe, outline, shrunk
+from ctmr.volume import HeadRegion, Volume, axial_slices, canonical, find_head
+
+Fault = Literal["unreadable", "wrong_modality", "not_hu"]
+Mark = Literal["frame", "letters", "colour"]
+Plane = Literal["axial", "coronal", "sagittal"]
+
+SHOWN_HU = (-100.0, 300.0)  # window of a CT in HU
+# Least distance of the 0.5 and 99.5 percentiles; a picture with less is blank.
+FLAT: dict[Encoding, float] = {"HU": 20.0, "8-bit": 6.0, "16-bit": 64.0, "MR": 1e-6}
+NEAR = 4  # pixels of the small picture round the head: ears and tubes are no letters
+DEPTH_MM = (
+    60.0  # below the top of the head, about the ventricles: the slice of a volume that is shown
+)
+THICK = (
+    1.3  # slices that are so much thicker than their pixels tell the plane a volume was taken in
+)
+CUT_MM2 = 2000.0  # of head in a slice: where the last slice has so much, the top is cut off
+WHOLE_MM = 100.0  # from top to bottom, at least, of a volume that shows the whole brain
+THUMBNAIL = 96  # pixels
+PLANES: dict[str, Plane] = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What is known of one readable scan.
+
+    Attributes:
+        digest: Of its values and their shape, whatever the format of the file.
+        shape: (H, W) of an image, (I, J, K) of a volume.
+        stored: How its values are stored, as `8-bit RGB`.
+        patient: What the pattern found in its name, else a hash of the patient's identity in the header.
+        traits: None if nothing like a head is in it.
+        print: To find copies; None likewise.
+        ends: Shares of the head at the lowest and at the highest value of the picture.
+        marks: What is drawn on it.
+        plane: In which a volume with thick slices was taken.
+        part: What a volume shows of the head, if it is not all of it.
+        thumbnail: JPEG.
+    """
+
+    source: Source
+    digest: str
+    shape: tuple[int, ...]
+    stored: str
+    patient: str | None
+    traits: Traits | None
+    print: Fingerprint | None
+    ends: tuple[float, float]
+    marks: tuple[Mark, ...]
+    plane: Plane | None
+    part: str | None
+    thumbnail: bytes
+
+    @property
+    def label(self) -> str:
+        """`folder/name`."""
+        return self.source.label
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder, as `trainA`."""
+        return self.label.rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A scan that cannot be used, and why."""
+
+    source: Source
+    fault: Fault
+    why: str
+
+
+def take_picture(source: Source) -> Picture | Unusable:
+    """Read a scan and measure it; of a header nothing is kept but a hash of the patient's identity."""
+    try:
+        return _of_image(source) if source.kind == "image" else _of_volume(source)
+    except CtmrError as error:
+        return Unusable(source, "unreadable", error.what)
+
+
+def _of_image(source: Source) -> Picture:
+    image = image_of(read_bytes(source.path), source.path, None, source.info)
+    colour = image.array.ndim == 3
+    white = 255.0 if image.depth == 8 else 65535.0
+    drawn: list[Mark] = ["colour"] if colour and has_colour(image.array, white) else []
+    grey = luma(image.array) if colour else image.array
+    rows, columns = inside_frame(grey)
+    inside = np.ascontiguousarray(grey[rows, columns])
+    if inside.shape != grey.shape:
+        drawn.append("frame")
+    small, head = _small(inside, image.encoding)
+    if head.any() and has_letters(
+        _shown(inside, image.encoding), _enlarged(head, inside.shape, NEAR)
+    ):
+        drawn.append("letters")
+    kind = "HU" if image.unit == "HU" else "RGB" if colour else "grey"
+    stored = f"{image.depth}-bit {kind}{' with transparency' if image.transparent else ''}"
+    return Picture(
+        source,
+        _digest(grey),
+        grey.shape,
+        stored,
+        source.patient,
+        *_looks(small, head),
+        _ends(inside, head),
+        tuple(drawn),
+        None,
+        None,
+        _thumbnail(_shown(grey, image.encoding)),
+    )
+
+
+def _of_volume(source: Source) -> Picture | Unusable:
+    patient, drawn = source.patient, tuple[Mark, ...]()
+    if source.kind == "nifti":
+        volume = read_nifti(source.path)
+    else:
+        series = read_series(source.path)
+        volume, patient = series.volume, source.patient or series.patient
+        if text_of(series.headers[0], "BurnedInAnnotation") == "YES":
+            drawn = ("letters",)
+    try:
+        volume = as_modality(volume, source.modality)
+    except SafetyError as error:
+        is_mr = source.modality == "mr" or volume.modality == "mr"
+        return Unusable(source, "wrong_modality" if is_mr else "not_hu", error.what)
+    upright = canonical(volume)
+    found = find_head(upright, source.modality)
+    shown = _slice(upright, found)
+    small, head = _small(shown, volume.encoding)
+    return Picture(
+        source,
+        _digest(volume.array),
+        volume.array.shape,
+        "volume",
+        patient,
+        *_looks(small, head),
+        _ends(shown, head),
+        drawn,
+        _plane(volume),
+        _part(upright, found),
+        _thumbnail(_shown(shown, volume.encoding)),
+    )
+
+
+def _slice(upright: Volume, head: HeadRegion | None) -> FloatArray:
+    """An axial slice (rows, columns) at the level of the ventricles, with square pixels."""
+    across, down, thick = upright.spacing_mm
+    top = upright.array.shape[2] - 1 if head is None else head.top
+    k = max(top - round(DEPTH_MM / thick), top // 2)
+    image = axial_slices(upright.array[:, :, k : k + 1])[0]
+    finer = min(across, down)
+    size = round(image.shape[1] * across / finer), round(image.shape[0] * down / finer)
+    return np.asarray(Pillow.fromarray(image).resize(size, Pillow.Resampling.BILINEAR))
+
+
+def _part(upright: Volume, head: HeadRegion | None) -> str | None:
+    """What of a head a volume lacks."""
+    if head is None:
+        return None
+    shown = np.flatnonzero(head.areas_mm2 >= CUT_MM2)
+    if shown.size == 0:
+        return None
+    reach = float((shown[-1] - shown[0] + 1) * upright.spacing_mm[2])
+    if shown[-1] == len(head.areas_mm2) - 1:
+        return "the top is cut off"
+    return f"{reach:.0f} mm from top to bottom" if reach < WHOLE_MM else None
+
+
+def _plane(volume: Volume) -> Plane | None:
+    """The plane of the slices if they are clearly thicker than their pixels are wide."""
+    sides = volume.spacing_mm
+    thick = int(np.argmax(sides))
+    if sides[thick] < THICK * sorted(sides)[1]:
+        return None
+    return PLANES.get(volume.axes[thick], "sagittal")
+
+
+def _small(inside: FloatArray, encoding: Encoding) -> tuple[FloatArray, BoolArray]:
+    """The picture with few pixels, and where the head is in it; nowhere if it is blank."""
+    small = shrunk(_shown(inside, encoding))
+    low, high = np.percentile(small, (0.5, 99.5))
+    head = outline(small) if high - low >= FLAT[encoding] else np.zeros(small.shape, np.bool_)
+    return small, head
+
+
+def _looks(small: FloatArray, head: BoolArray) -> tuple[Traits | None, Fingerprint | None]:
+    return (describe(small, head), fingerprint(small, head)) if head.any() else (None, None)
+
+
+def _shown(grey: FloatArray, encoding: Encoding) -> FloatArray:
+    """HU through a window for soft tissue; others as they are."""
+    return grey.clip(*SHOWN_HU) if encoding == "HU" else grey
+
+
+def _ends(grey: FloatArray, head: BoolArray) -> tuple[float, float]:
+    if not head.any():
+        return 0.0, 0.0
+    values = grey[_enlarged(head, grey.shape, 0)]
+    return float((values <= grey.min()).mean()), float((values >= grey.max()).mean())
+
+
+def _enlarged(head: BoolArray, shape: tuple[int, ...], more: int) -> BoolArray:
+    """The mask, grown by some of its pixels, on a finer grid."""
+    wider = ndimage.binary_dilation(head, iterations=more) if more else head
+    rows, columns = (
+        np.arange(pixels) * few // pixels for pixels, few in zip(shape, head.shape, strict=True)
+    )
+    return np.asarray(wider[np.ix_(rows, columns)])
+
+
+def _digest(values: FloatArray) -> str:
+    content = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
+    content.update(np.ascontiguousarray(values).data)
+    return content.hexdigest()
+
+
+def _thumbnail(shown: FloatArray) -> bytes:
+    small = shrunk(shown, THUMBNAIL)
+    low, high = float(small.min()), float(np.percentile(small, 99.9))
+    grey = (small - low) * (255 / max(high - low, 1e-6))
+    stream = io.BytesIO()
+    Pillow.fromarray(grey.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=80)
+    return stream.getvalue()

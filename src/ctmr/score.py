@@ -1,0 +1,284 @@
+"""What is measured of an answer against the truth: every figure with its unit, its mask and its range."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ctmr import metrics
+from ctmr.intensity import MR_UNITS, BoolArray, Encoding, FloatArray
+from ctmr.regions import dice, hd95, head_mask
+from ctmr.volume import HEAD_ABOVE_HU, NODE_MM, Volume, find_head
+
+# Range of the values in PSNR, SSIM and MS-SSIM: SynthRAD2023's for HU, else all that they can be.
+SPANS: dict[Encoding, metrics.Span] = {
+    "HU": (-1024.0, 3000.0),
+    "8-bit": (0.0, 255.0),
+    "16-bit": (0.0, 65535.0),
+    "MR": (MR_UNITS.low, MR_UNITS.high),
+}
+UNITS: dict[Encoding, str] = {"HU": "HU", "8-bit": "grey", "16-bit": "grey", "MR": "MR"}
+AIR_BELOW, BONE_ABOVE = -200.0, 200.0  # HU; between is soft tissue
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """An answer beside the truth, (H, W) or (I, J, K), with the head mask and what the values are."""
+
+    answer: FloatArray
+    truth: FloatArray
+    mask: BoolArray
+    values: Encoding
+    spacing_mm: tuple[float, ...] | None
+
+    def masked(self, metric: Callable[[FloatArray, FloatArray, BoolArray], float]) -> float:
+        """A metric in the head mask."""
+        return metric(self.answer, self.truth, self.mask)
+
+    def clipped(
+        self, metric: Callable[[FloatArray, FloatArray, BoolArray, metrics.Span], float]
+    ) -> float:
+        """A metric in the head mask that clips to the range of the values."""
+        return metric(self.answer, self.truth, self.mask, SPANS[self.values])
+
+    def mae_of(self, tissue: BoolArray) -> float:
+        """MAE where the head mask has that tissue; nan if it has none."""
+        where = self.mask & tissue
+        return metrics.mae(self.answer, self.truth, where) if where.any() else math.nan
+
+    @property
+    def bones(self) -> tuple[BoolArray, BoolArray]:
+        """Bone of both in the head mask."""
+        return self.mask & (self.answer > BONE_ABOVE), self.mask & (self.truth > BONE_ABOVE)
+
+    @cached_property
+    def heads(self) -> tuple[BoolArray, BoolArray, tuple[float, ...] | None]:
+        """The head of both and the size of its pixels: of a volume every n-th voxel, so that they lie 2 mm apart."""
+        both, spacing = (self.answer, self.truth), self.spacing_mm
+        if self.truth.ndim == 3:
+            voxel = spacing or (1.0, 1.0, 1.0)
+            i, j, k = (max(1, round(NODE_MM / mm)) for mm in voxel)
+            both = self.answer[::i, ::j, ::k], self.truth[::i, ::j, ::k]
+            spacing = (i * voxel[0], j * voxel[1], k * voxel[2])
+        first, second = (_head(array, self.values, spacing) for array in both)
+        return first, second, spacing
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """One figure: what it is and how it is measured.
+
+    Attributes:
+        name: In words.
+        unit: None for that of the values; "mm" is pixels where the spacing is not known.
+        mask: Where it is measured.
+        range: Which values count, and how.
+        higher_is_better: Whether a higher figure is a better one.
+        measure: Nan where it is not defined.
+        values: Of which scans it is measured.
+    """
+
+    name: str
+    unit: str | None
+    mask: str
+    range: str
+    higher_is_better: bool
+    measure: Callable[[Compared], float]
+    values: tuple[Encoding, ...] = tuple(SPANS)
+
+
+HU: tuple[Encoding, ...] = ("HU",)
+UNSCALED: tuple[Encoding, ...] = ("8-bit", "16-bit", "MR")  # no accepted unit
+IN_HEAD, WHOLE = "head mask", "none: whole image"
+ALL, CLIPPED = "not clipped", "clipped to {low:g}..{high:g}"
+BONE = f"above {BONE_ABOVE:g} HU"
+HEAD = (
+    f"above {HEAD_ABOVE_HU:g} HU, in grey images above Otsu's threshold, in MR volumes above 15 % of the way from the 2nd"
+    " to the 98th percentile; closed, filled, without what is thin; volumes at every 2 mm"
+)
+NO_DICE = "; 0 if only one of the two has such, left out if none has"
+NO_DISTANCE = "; the diagonal of the image if only one of the two has such, left out if none has"
+FIGURES: dict[str, Figure] = {
+    "mae": Figure(
+        "mean absolute error", None, IN_HEAD, ALL, False, lambda its: its.masked(metrics.mae)
+    ),
+    "psnr": Figure(
+        "peak signal-to-noise ratio",
+        "dB",
+        IN_HEAD,
+        CLIPPED,
+        True,
+        lambda its: its.clipped(metrics.psnr),
+    ),
+    "ssim": Figure(
+        "structural similarity",
+        "",
+        IN_HEAD + " less 3 pixels at each border of the image",
+        CLIPPED + ", the lower end outside the mask",
+        True,
+        lambda its: its.clipped(metrics.ssim),
+    ),
+    "ms_ssim": Figure(
+        "structural similarity at five scales",
+        "",
+        IN_HEAD + " less 3 pixels at each border of the image, at each scale",
+        CLIPPED + f", the lower end outside the mask; sides extended to {metrics.SMALLEST} pixels",
+        True,
+        lambda its: its.clipped(metrics.ms_ssim),
+    ),
+    "mae_air": Figure(
+        "mean absolute error of air",
+        None,
+        f"{IN_HEAD} where the truth is below {AIR_BELOW:g} HU",
+        ALL,
+        False,
+        lambda its: its.mae_of(its.truth < AIR_BELOW),
+        HU,
+    ),
+    "mae_soft": Figure(
+        "mean absolute error of soft tissue",
+        None,
+        f"{IN_HEAD} where the truth is from {AIR_BELOW:g} to {BONE_ABOVE:g} HU",
+        ALL,
+        False,
+        lambda its: its.mae_of((its.truth >= AIR_BELOW) & (its.truth <= BONE_ABOVE)),
+        HU,
+    ),
+    "mae_bone": Figure(
+        "mean absolute error of bone",
+        None,
+        f"{IN_HEAD} where the truth is above {BONE_ABOVE:g} HU",
+        ALL,
+        False,
+        lambda its: its.mae_of(its.truth > BONE_ABOVE),
+        HU,
+    ),
+    "dice_bone": Figure(
+        "Dice coefficient of bone",
+        "",
+        IN_HEAD,
+        BONE + NO_DICE,
+        True,
+        lambda its: dice(*its.bones),
+        HU,
+    ),
+    "hd95_bone": Figure(
+        "95 % Hausdorff distance of bone",
+        "mm",
+        IN_HEAD,
+        BONE + NO_DISTANCE,
+        False,
+        lambda its: hd95(*its.bones, its.spacing_mm),
+        HU,
+    ),
+    "dice_head": Figure(
+        "Dice coefficient of the head",
+        "",
+        WHOLE,
+        HEAD + NO_DICE,
+        True,
+        lambda its: dice(*its.heads[:2]),
+    ),
+    "hd95_head": Figure(
+        "95 % Hausdorff distance of the head",
+        "mm",
+        WHOLE,
+        HEAD + NO_DISTANCE,
+        False,
+        lambda its: hd95(*its.heads),
+    ),
+    "mae_shifted": Figure(
+        f"mean absolute error at the best shift within {metrics.REACH} pixels",
+        None,
+        IN_HEAD,
+        ALL,
+        False,
+        lambda its: its.masked(metrics.mae_shifted),
+    ),
+    "mae_z": Figure(
+        "mean absolute error of z-scores",
+        "standard deviations",
+        IN_HEAD,
+        "each image at mean 0 and standard deviation 1 in the mask",
+        False,
+        lambda its: its.masked(metrics.mae_z),
+        UNSCALED,
+    ),
+    "nmi": Figure(
+        "normalised mutual information",
+        "",
+        IN_HEAD,
+        f"{metrics.BINS} bins from the smallest to the largest value in the mask",
+        True,
+        lambda its: its.masked(metrics.nmi),
+        UNSCALED,
+    ),
+}
+
+
+def score(
+    answer: FloatArray,
+    truth: FloatArray,
+    mask: BoolArray,
+    *,
+    values: Encoding,
+    spacing_mm: tuple[float, ...] | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, float]:
+    """The figures of an answer, under their keys in `FIGURES`.
+
+    Args:
+        answer: Image (H, W), or volume (I, J, K) with its slices along K: HU, grey levels, or MR units 0..1000.
+        truth: Of the same shape, in the same unit.
+        mask: Head mask of the same shape.
+        values: What the values are.
+        spacing_mm: Size of a pixel along each axis, if known.
+        only: Keys of the figures wanted; None for all.
+
+    Returns:
+        Those that are measured of such values, without those that are not defined here, such as the MAE of bone where
+        the truth has none.
+
+    Raises:
+        ValueError: If the shapes differ, the mask is empty or a key is unknown.
+    """
+    unknown = set(only or ()) - FIGURES.keys()
+    if unknown:
+        raise ValueError(f"only must hold keys of FIGURES: got {sorted(unknown)}")
+    its = Compared(answer, truth, mask, values, spacing_mm)
+    wanted = [key for key in FIGURES if only is None or key in only]
+    found = {k: FIGURES[k].measure(its) for k in wanted if values in FIGURES[k].values}
+    return {key: figure for key, figure in found.items() if not math.isnan(figure)}
+
+
+def described(values: Encoding, *, in_mm: bool) -> dict[str, dict[str, str]]:
+    """What `metrics.json` says of each figure of such values: name, unit, mask, range, which is better.
+
+    Args:
+        values: What the values are.
+        in_mm: Whether the spacing is known; distances are in pixels if not.
+    """
+    low, high = SPANS[values]
+    units = {"mm": "mm" if in_mm else "pixels", None: UNITS[values]}
+    return {
+        key: {
+            "name": figure.name,
+            "unit": units.get(figure.unit, str(figure.unit)),
+            "mask": figure.mask,
+            "range": figure.range.format(low=low, high=high),
+            "better": "higher" if figure.higher_is_better else "lower",
+        }
+        for key, figure in FIGURES.items()
+        if values in figure.values
+    }
+
+
+def _head(array: FloatArray, values: Encoding, spacing: tuple[float, ...] | None) -> BoolArray:
+    if array.ndim == 2 or spacing is None:
+        return head_mask(array, HEAD_ABOVE_HU if values == "HU" else None)
+    volume = Volume(np.ascontiguousarray(array), np.diag([*spacing, 1.0]))
+    region = find_head(volume, "ct" if values == "HU" else "mr")
+    shape = volume.array.shape
+    return np.zeros(shape, dtype=np.bool_) if region is None else region.mask(shape)

@@ -1,0 +1,129 @@
+"""Which step of a training is kept as the best: evaluations at an interval, their curve, and `best/`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ctmr.blind import without_truth
+from ctmr.checkpoint import TrainState
+from ctmr.cyclegan import DIRECTIONS
+from ctmr.engine import run_generator
+from ctmr.evaluation import summary_of
+from ctmr.features import features
+from ctmr.files import write_text
+from ctmr.model import model_of, save_model
+from ctmr.observation import Pile, Seen
+from ctmr.paired import look_at_pairs
+from ctmr.pairs import Pair, find_pairs
+from ctmr.quality import difference, head_in
+from ctmr.run_folder import RunFolder, read_log
+from ctmr.store import Split, Store
+from ctmr.tables import MODEL, Row
+from ctmr.translate import DIRECTION_TO, OTHER, Translator
+from ctmr.volume import MODALITIES
+
+Item = TypeVar("Item")
+
+VAL = "val"  # of the folder in a data folder that holds pairs to choose by
+MOST = 48  # pairs, or scans of each modality, that are looked at, evenly chosen
+FEWEST = 8  # held-out slices of each modality whose distances say something
+WITH_TRUTH = ("mae", "ssim")
+DISTANCES = ("frechet", "kernel")
+
+
+class Selection:
+    """Evaluates a model in training, by the pairs in `val/` of its data folder, or without truth on held-out slices.
+
+    With pairs the better model has the higher SSIM, averaged over both directions; without, the smaller kernel distance
+    between translated and real images.
+    """
+
+    def __init__(self, folder: RunFolder, store: Store, data: Path, patient_pattern: str | None):
+        self._folder, self._store = folder, store
+        self._pairs: list[Pair] = []  # of `val/`
+        if (data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir():
+            self._pairs = _evenly(find_pairs(data / VAL, patient_pattern))
+
+    def evaluate(self, state: TrainState, about: dict[str, Any]) -> dict[str, Any]:
+        """Evaluate the model, draw the curve anew, and keep the model as `best/` if it is the best so far.
+
+        Args:
+            state: At the end of a step.
+            about: What `model.json` is to say.
+
+        Returns:
+            `about`, with the rank correlations of the measures of doubt where the truth is known.
+        """
+        from ctmr.curves import evaluation_curves
+        from ctmr.figures import save
+
+        if self._pairs:
+            translator = Translator(model_of(state, about))
+            seen = look_at_pairs(translator, self._pairs, DIRECTIONS, only=WITH_TRUTH)
+        else:
+            seen = self._without_truth(state)
+        found = summary_of(seen)["directions"]
+        if self._pairs:
+            about = {**about, "correlations": {d: its["doubt"] for d, its in found.items()}}
+        row = _row(state.step, found)
+        rows = [*read_evaluations(self._folder.evaluations, state.step - 1), row]
+        best = max(rows, key=lambda its: float(its["score"]))
+        write_text(self._folder.evaluations, "".join(json.dumps(its) + "\n" for its in rows))
+        save(evaluation_curves(rows, best["step"]), self._folder.evaluation_curves)
+        if best is row:
+            save_model(self._folder.best, state, about)
+        return about
+
+    def _without_truth(self, state: TrainState) -> Seen:
+        """What can be seen of held-out slices of the store, or of training slices where it has too few."""
+        held_out = min(self._store.count("test", modality) for modality in MODALITIES)
+        split: Split = "test" if held_out >= FEWEST else "train"
+        generators = dict(zip(DIRECTIONS, state.translators(), strict=True))
+        seen = Seen()
+        for modality in MODALITIES:
+            d, back = DIRECTION_TO[OTHER[modality]], DIRECTION_TO[modality]
+            entries = self._store.entries(split, modality)
+            for n in _evenly(range(len(entries))):
+                image = self._store.slice(split, modality, n)  # (H, W, C)
+                result = run_generator(generators[d], image)
+                mask = head_in(image)
+                error = difference(run_generator(generators[back], result), image)[mask].mean()
+                grey, grey_result = (its.mean(axis=-1)[None] for its in (image, result))
+                figures = without_truth(grey, grey_result, mask[None])
+                figures["cycle_error"] = float(error)
+                patient = entries[n].patient or entries[n].name
+                seen.rows.append(Row(entries[n].name, patient, d, MODEL, figures))
+                seen.real.setdefault(back, Pile()).add(features(grey, mask[None]), patient)
+                translated = features(grey_result, mask[None])
+                seen.translated.setdefault(d, Pile()).add(translated, patient)
+        return seen
+
+
+def read_evaluations(path: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of an `evaluations.jsonl` up to a step."""
+    return [row for row in read_log(path) if row["step"] <= step]
+
+
+def _row(step: int, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of `evaluations.jsonl`: the mean of each figure in each direction, and the score to choose by."""
+    directions: dict[str, dict[str, float]] = {}
+    for d, its in found.items():
+        said = {**its, **its["without_truth"]}
+        directions[d] = {
+            k: v["mean"] for k, v in said.items() if isinstance(v, dict) and "mean" in v
+        }
+        directions[d] |= {k: v for k, v in (its["distances"] or {}).items() if k in DISTANCES}
+    with_truth = all("ssim" in its for its in directions.values())
+    key, sign = ("ssim", 1) if with_truth else ("kernel", -1)
+    score = sign * float(np.mean([its.get(key, np.nan) for its in directions.values()]))
+    return {"step": step, "score": score if math.isfinite(score) else -1e9, **directions}
+
+
+def _evenly(all_of: Sequence[Item]) -> list[Item]:
+    """At most `MOST` of a sequence, evenly chosen."""
+    places = np.unique(np.linspace(0, len(all_of) - 1, min(len(all_of), MOST)).astype(int))
+    return [all_of[int(place)] for place in places]

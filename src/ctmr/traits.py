@@ -1,0 +1,204 @@
+"""What a picture of a head looks like, in named numbers that need no header: rim, interior, edges, symmetry, outline.
+
+A picture is a slice (H, W) in grey values from black to white. It is looked at with at most 128 pixels a side, so that
+none of the numbers depends much on its resolution.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from scipy import ndimage
+
+from ctmr.intensity import BoolArray, FloatArray
+from ctmr.regions import head_mask
+
+SIDE = 128
+RADIUS = (
+    3.0  # pixels; gaps up to twice this are closed in the outline, and what is thinner is cut off
+)
+LEAST = 0.02  # of the picture; less is no head
+SHELLS = 20  # from the rim to the middle
+
+
+class Traits(NamedTuple):
+    """Grey values are parts of white less air: 0 is the background, 1 the 99.5 percentile of the head."""
+
+    rim: float
+    """Median over the rim of the brightest value near it: bone is white in CT."""
+    rim_low: float
+    """15th percentile of the same."""
+    rim_spread: float
+    """Standard deviation of the same: bone is white all around."""
+    rim_over: float
+    """`rim` less the median of the interior."""
+    skin: float
+    """Median of the outermost shell."""
+    beneath: float
+    """Median of the third shell less the first: bone lies under the skin, bright in CT and dark in MR."""
+    dip: float
+    """Darkest shell behind the brightest of the outer ones, less the median of the interior."""
+    full: float
+    """Share of the head within 1.5 % of its largest value."""
+    near: float
+    """Share of the head above 0.9."""
+    black: float
+    """Share of the interior below 0.1."""
+    middle: float
+    """Interquartile range of the interior."""
+    spread: float
+    """5th to 95th percentile of the interior."""
+    level: float
+    """Median of the interior."""
+    edges: float
+    """Mean gradient in the interior, per pixel."""
+    fine: float
+    """Mean difference from the mean of 3 x 3 neighbours, in the interior."""
+    symmetry: float
+    """Correlation of the head with its mirror image."""
+    solid: float
+    """Share of the outline's bounding box that it fills."""
+    tall: float
+    """Height of that box over its width."""
+    cut_below: float
+    """Share of the outline's largest width at which the lower edge of the picture cuts it."""
+    cut_above: float
+    """The same at the upper edge."""
+    lopsided: float
+    """Share of the outline that its mirror image does not cover."""
+    tapered: float
+    """Width of the lowest eighth of the outline over its largest width."""
+
+
+def shrunk(grey: FloatArray, side: int = SIDE) -> FloatArray:
+    """(H, W) -> the same with its long side of `side` pixels, or as it is if that is smaller."""
+    height, width = grey.shape
+    zoom = side / max(height, width)
+    if zoom >= 1:
+        return grey
+    size = max(1, round(width * zoom)), max(1, round(height * zoom))
+    return np.asarray(Pillow.fromarray(grey).resize(size, Pillow.Resampling.BOX))
+
+
+def outline(picture: FloatArray) -> BoolArray:
+    """Where the head is in a small picture; all False if there is none."""
+    air, white = air_and_white(picture)
+    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    noise = float(edge[edge <= air + 0.3 * (white - air)].std())
+    above = min(max(0.12 * (white - air), 5 * noise), 0.35 * (white - air))
+    if white - air <= 0:
+        return np.zeros(picture.shape, np.bool_)
+    head = head_mask(picture, air + above, radius=RADIUS)
+    return head if head.mean() >= LEAST else np.zeros_like(head)
+
+
+def air_and_white(picture: FloatArray) -> tuple[float, float]:
+    """The grey value of the background, by the edge of the picture, and of the brightest tissue."""
+    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    step = max(1, min(picture.shape) // (2 * SIDE))  # of a large picture some pixels tell it
+    low, white = (float(v) for v in np.percentile(picture[::step, ::step], (0.5, 99.5)))
+    return min(float(np.median(edge)), low + 0.4 * (white - low)), white
+
+
+def describe(picture: FloatArray, head: BoolArray) -> Traits:
+    """The traits of a small picture.
+
+    Args:
+        picture: (H, W) grey values, see `shrunk`.
+        head: (H, W), not empty, see `outline`.
+
+    Raises:
+        ValueError: If the mask is empty.
+    """
+    if not head.any():
+        raise ValueError("head must not be empty: got no pixel")
+    air = min(air_and_white(picture)[0], float(np.median(picture[head])))
+    white = float(np.percentile(picture[head], 99.5))
+    grey = np.clip((picture - air) / max(white - air, 1e-6), 0, 1.2).astype(np.float32)
+    depth = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
+    depth /= depth.max()
+    inner = head & (depth > 0.35)
+    rows, columns = _span(head.sum(axis=1)), _span(head.sum(axis=0))
+    shares = {
+        "full": float((grey[head] >= 0.985 * grey[head].max()).mean()),
+        "near": float((grey[head] > 0.9).mean()),
+        "black": float((grey[inner] < 0.1).mean()),
+    }
+    rim = _rim(grey, head, depth, float(np.median(grey[inner])))
+    symmetry = _symmetry(grey[rows, columns])
+    shape = _shape(head, rows, columns)
+    return Traits(**rim, **shares, **_interior(grey, inner), symmetry=symmetry, **shape)
+
+
+def _rim(
+    grey: FloatArray, head: BoolArray, depth: NDArray[np.float64], interior: float
+) -> dict[str, float]:
+    """`rim` to `dip`."""
+    # Pixels to the middle of the head, of which 12 % are looked at for the brightest value.
+    radius = float(np.sqrt(head.sum() / np.pi))
+    size = max(3, 2 * round(0.06 * radius) + 1)
+    brightest = ndimage.maximum_filter(np.where(head, grey, 0), size=size)
+    rim = brightest[head & (depth > 0.05) & (depth <= 0.15)]
+    if rim.size == 0:
+        rim = brightest[head]
+    shell = np.minimum((depth * SHELLS).astype(int), SHELLS - 1)
+    profile = np.zeros(12)
+    for k in range(12):
+        its = grey[head & (shell == k)]
+        profile[k] = np.median(its) if its.size else profile[max(0, k - 1)]
+    bright = int(profile[:6].argmax())
+    typical = float(np.median(rim))
+    return {
+        "rim": typical,
+        "rim_low": float(np.percentile(rim, 15)),
+        "rim_spread": float(rim.std()),
+        "rim_over": typical - interior,
+        "skin": float(profile[0]),
+        "beneath": float(profile[2] - profile[0]),
+        "dip": float(profile[bright:].min()) - interior,
+    }
+
+
+def _interior(grey: FloatArray, inner: BoolArray) -> dict[str, float]:
+    """`middle` to `fine`."""
+    low, first, median, third, high = np.percentile(grey[inner], [5, 25, 50, 75, 95])
+    down, across = np.gradient(grey)
+    return {
+        "middle": float(third - first),
+        "spread": float(high - low),
+        "level": float(median),
+        "edges": float(np.hypot(down, across)[inner].mean()),
+        "fine": float(np.abs(grey - ndimage.uniform_filter(grey, 3))[inner].mean()),
+    }
+
+
+def _symmetry(box: FloatArray) -> float:
+    centred = box - box.mean()
+    return float((centred * centred[:, ::-1]).sum() / max(float(np.square(centred).sum()), 1e-9))
+
+
+def _shape(head: BoolArray, rows: slice, columns: slice) -> dict[str, float]:
+    """`solid` to `tapered`."""
+    box = head[rows, columns]
+    widths = box.sum(axis=1)
+    lowest = widths[-max(1, len(widths) // 8) :]
+    across = np.flatnonzero(head.any(axis=0))
+    middle = float(np.average(np.arange(head.shape[1]), weights=head.sum(axis=0)))
+    mirrored = np.zeros_like(head)
+    kept = across[(2 * middle - across >= 0) & (2 * middle - across <= head.shape[1] - 1)]
+    mirrored[:, np.rint(2 * middle - kept).astype(int)] = head[:, kept]
+    return {
+        "solid": float(box.mean()),
+        "tall": box.shape[0] / box.shape[1],
+        "cut_below": float(head[-1].sum() / widths.max()),
+        "cut_above": float(head[0].sum() / widths.max()),
+        "lopsided": float((head & ~mirrored).sum() / head.sum()),
+        "tapered": float(np.median(lowest) / widths.max()),
+    }
+
+
+def _span(counts: NDArray[np.int64]) -> slice:
+    """From the first that is not 0 to the last."""
+    (places,) = np.nonzero(counts)
+    return slice(int(places[0]), int(places[-1]) + 1)

@@ -1,0 +1,94 @@
+"""A model on scans that do not pair: what can be said of its translations without the truth."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ctmr.cyclegan import Direction
+from ctmr.errors import CtmrError, SafetyError, printable
+from ctmr.folders import Source, list_sources
+from ctmr.images import Image
+from ctmr.intensity import BoolArray
+from ctmr.modality import as_modality
+from ctmr.observation import Pile, Seen, features_of, observe
+from ctmr.pairs import head_of_scan
+from ctmr.scan import Scan, read_scan
+from ctmr.tables import MODEL, Row
+from ctmr.translate import DIRECTION_TO, OTHER, Translator
+from ctmr.volume import MODALITIES
+
+logger = logging.getLogger(__name__)
+
+
+def look_at_scans(
+    translator: Translator,
+    data: Path,
+    directions: Sequence[Direction],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Seen:
+    """Translate the test scans of a data folder, or where it has none of a modality, its training scans.
+
+    Scans that look like the other modality are left out, with a warning.
+
+    Args:
+        translator: Of the model in question.
+        data: Data folder (docs/data.md).
+        directions: What is looked at.
+        progress: Called with scans done and scans to do.
+
+    Raises:
+        CtmrError: Naming the scan that cannot be read or translated.
+    """
+    sources = list_sources(data, translator.model.card.data.patient_pattern)
+    held_out = [source for source in sources if source.split == "test"]
+    if {source.modality for source in held_out} != set(MODALITIES):
+        logger.warning("no test scans of both modalities: the training scans are evaluated")
+        held_out = [source for source in sources if source.split == "train"]
+    seen = Seen()
+    foreign = []
+    for n, source in enumerate(held_out):
+        try:
+            _look_at(seen, translator, source, directions)
+        except SafetyError:
+            foreign.append(source.label)
+        except CtmrError as error:
+            raise error.at(source.path) from error
+        if progress is not None:
+            progress(n + 1, len(held_out))
+    if foreign:
+        shown = printable(", ".join(foreign[:5])) + (", ..." if foreign[5:] else "")
+        logger.warning(
+            "left out %d scans that look like the other modality: %s", len(foreign), shown
+        )
+    return seen
+
+
+def _look_at(
+    seen: Seen, translator: Translator, source: Source, directions: Sequence[Direction]
+) -> None:
+    """Translate one scan; it is a real image of the other direction too."""
+    scan = read_scan(source.path)
+    if not isinstance(scan, Image):
+        scan = as_modality(scan, source.modality)
+    patient = source.patient or source.label
+    mask = _head(scan, source)
+    to = OTHER[source.modality]
+    d, back = DIRECTION_TO[to], DIRECTION_TO[source.modality]
+    if d in directions:
+        result, figures, mirrored = observe(translator, scan, to, mask)
+        seen.rows.append(Row(source.label, patient, d, MODEL, figures))
+        rows = features_of(translator, result, to, mask)
+        seen.translated.setdefault(d, Pile()).add(rows, patient)
+        seen.mirrored[d] = seen.mirrored.get(d, 0) + mirrored
+    if back in directions:
+        rows = features_of(translator, scan, source.modality, mask)
+        seen.real.setdefault(back, Pile()).add(rows, patient)
+
+
+def _head(scan: Scan, source: Source) -> BoolArray:
+    """The head mask of a scan, or all of it where no head is found."""
+    mask = head_of_scan(scan, source.modality)
+    return mask if mask.any() else np.ones_like(mask)

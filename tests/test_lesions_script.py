@@ -1,0 +1,38 @@
+"""The table of benchmarks/lesions.py; the trainings behind it take too long for a test."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctmr.synthetic import LESIONS
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "lesions.py"
+
+
+def table(survive: float) -> dict[str, Any]:
+    """What `lesion_table` finds where that share survives."""
+    share = {"share": survive, "n": 60, "ci95": [0.0, 1.0]}
+    none = {"share": 0.0, "n": 60, "ci95": [0.0, 0.06]}
+    both = {"survives": none, "invented": none}
+    kind = {"survives": share, "invented": none, "detectable": none, "healthy": both, "truth": both}
+    directions = {d: {"lesions": dict.fromkeys(LESIONS, kind)} for d in ("ct-to-mr", "mr-to-ct")}
+    return {"directions": directions}
+
+
+def test_both_models_stand_below_each_other_for_each_lesion(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = importlib.util.spec_from_file_location("lesions_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.print_side_by_side({"one": table(0.25), "other": table(0.75)})
+    head, line, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("| direction | lesion | trained on | survives |")
+    assert {row.count("|") for row in (line, *rows)} == {head.count("|")}
+    assert len(rows) == 2 * len(LESIONS) * 2
+    assert rows[0].startswith("| ct-to-mr | bleed | one | 25 % [0, 100] of 60 |")
+    assert rows[1].startswith("| ct-to-mr | bleed | other | 75 % [0, 100] of 60 |")

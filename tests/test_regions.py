@@ -1,0 +1,164 @@
+"""The head mask against drawn heads; Dice and Hausdorff distance against hand numbers and SimpleITK."""
+
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ctmr.intensity import BoolArray
+from ctmr.regions import dice, hd95, head_mask
+
+
+def disk(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> BoolArray:
+    i, j = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray((i - centre[0]) ** 2 + (j - centre[1]) ** 2 <= radius**2)
+
+
+def box(shape: tuple[int, ...], *sides: tuple[int, int]) -> BoolArray:
+    mask = np.zeros(shape, dtype=bool)
+    mask[tuple(slice(*side) for side in sides)] = True
+    return mask
+
+
+# The head
+
+
+def test_head_mask_of_a_ct_holds_the_sinus_and_leaves_the_head_rest() -> None:
+    head = disk((128, 128), (64, 64), 40)
+    image = np.full((128, 128), -1000, dtype=np.float32)
+    image[head] = 40
+    image[disk((128, 128), (40, 64), 6)] = -1000  # a sinus
+    image[20:40, 63:65] = -1000  # that opens outwards
+    image[105:107, 30:98] = 200  # a head rest that touches the head
+    mask = head_mask(image, -300)
+    overlap = 2 * np.sum(mask & head) / (mask.sum() + head.sum())
+    assert overlap > 0.98
+    assert mask[40, 64]
+    assert not mask[106, 35]
+
+
+@pytest.mark.parametrize("threshold", [50.0, None])
+def test_head_mask_of_an_mr_reaches_over_the_dark_skull_to_the_scalp(
+    threshold: float | None,
+) -> None:
+    head = disk((128, 128), (64, 64), 45)
+    image = np.random.default_rng(1).rayleigh(4, (128, 128)).astype(np.float32)
+    image[head] = 200
+    image[disk((128, 128), (64, 64), 42)] = 5  # skull
+    image[disk((128, 128), (64, 64), 37)] = 150  # brain
+    image[disk((128, 128), (64, 64), 8)] = 10  # ventricle
+    image[90:112, 60:66] = 3  # a gap in the scalp
+    mask = head_mask(image, threshold)
+    overlap = 2 * np.sum(mask & head) / (mask.sum() + head.sum())
+    assert overlap > 0.98
+    assert mask[64, 64]
+
+
+def test_head_mask_reaches_the_border_of_a_cropped_image() -> None:
+    image = np.full((64, 64), -1000, dtype=np.float32)
+    image[:40] = 40
+    assert np.array_equal(head_mask(image, -300), image > 0)
+
+
+def test_head_mask_of_an_image_full_of_tissue_is_full() -> None:
+    assert head_mask(np.full((32, 32), 40, dtype=np.float32), -300).all()
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_head_mask_of_a_constant_image_is_empty(threshold: float | None) -> None:
+    mask = head_mask(np.full((32, 32), -7, dtype=np.float32), threshold)
+    assert mask.dtype == np.bool_
+    assert not mask.any()
+
+
+def test_head_mask_keeps_what_is_too_thin_for_the_opening() -> None:
+    image = np.zeros((128, 128), dtype=np.float32)
+    image[60, 20:100] = 1
+    assert head_mask(image, 0.5).sum() >= 80
+
+
+# Agreement of two masks
+
+
+def test_dice_by_hand() -> None:
+    first, second = box((8, 8), (0, 4), (0, 4)), box((8, 8), (2, 4), (0, 8))
+    assert dice(first, second) == pytest.approx(2 * 8 / (16 + 16))
+    assert dice(first, first) == 1
+    assert dice(first, ~first) == 0
+
+
+def test_hausdorff_distance_of_two_points_is_theirs() -> None:
+    first, second = box((16, 16), (2, 3), (5, 6)), box((16, 16), (5, 6), (9, 10))
+    assert hd95(first, second) == pytest.approx(5)
+    assert hd95(first, second, (2.0, 0.5)) == pytest.approx(math.hypot(6, 2))
+
+
+def test_hausdorff_distance_of_equal_masks_is_zero() -> None:
+    mask = disk((32, 32), (16, 16), 9)
+    assert hd95(mask, mask) == 0
+
+
+def test_hausdorff_distance_is_between_surfaces() -> None:
+    # A box in a box: no pixel of the small one is far from the large one, but its surface is.
+    large, small = box((40, 40), (5, 35), (5, 35)), box((40, 40), (15, 25), (15, 25))
+    assert hd95(small, large) >= 10
+
+
+def test_hausdorff_distance_leaves_out_the_farthest_twentieth() -> None:
+    long = box((1, 400), (0, 1), (0, 200))
+    grown = long | box((1, 400), (0, 1), (0, 204))
+    assert hd95(long, grown) == 0  # 4 of 204 pixels
+    grown |= box((1, 400), (0, 1), (0, 220))
+    assert hd95(long, grown) == pytest.approx(np.percentile([0] * 200 + list(range(1, 21)), 95))
+
+
+def test_hausdorff_distance_counts_the_worse_direction() -> None:
+    mask = disk((64, 64), (32, 20), 8)
+    more = mask | disk((64, 64), (32, 50), 8)
+    assert hd95(mask, more) == hd95(more, mask) > 20
+
+
+def simple_itk_hd95(
+    first: BoolArray, second: BoolArray, spacing: tuple[float, float, float]
+) -> float:
+    contours = []
+    for mask in (first, second):
+        image = sitk.GetImageFromArray(mask.astype(np.uint8))
+        image.SetSpacing(spacing[::-1])  # SimpleITK has x first
+        contours.append(sitk.LabelContour(image, False))
+    ways = []
+    for one, other in (contours, contours[::-1]):
+        far = sitk.SignedMaurerDistanceMap(other, False, False, True)
+        distances = np.abs(sitk.GetArrayFromImage(far))
+        ways.append(np.percentile(distances[sitk.GetArrayFromImage(one) > 0], 95))
+    return float(max(ways))
+
+
+def test_hausdorff_distance_equals_simple_itks() -> None:
+    rng = np.random.default_rng(0)
+    grid = np.indices((24, 28, 20)).transpose(1, 2, 3, 0)
+    spacing = (1.5, 0.75, 3.0)
+    for _ in range(3):
+        first, second = (
+            np.linalg.norm((grid - rng.uniform(9, 12, 3)) / rng.uniform(4, 8, 3), axis=-1) < 1
+            for _ in range(2)
+        )
+        expected = simple_itk_hd95(first, second, spacing)
+        assert hd95(first, second, spacing) == pytest.approx(expected, rel=1e-5)
+
+
+def test_masks_of_nothing_agree_in_nothing() -> None:
+    mask, nothing = box((30, 40), (1, 2), (1, 2)), box((30, 40), (0, 0), (0, 0))
+    for pair in ((mask, nothing), (nothing, mask)):
+        assert dice(*pair) == 0
+        assert hd95(*pair) == 50  # the diagonal
+        assert hd95(*pair, (2.0, 2.0)) == 100
+    assert math.isnan(dice(nothing, nothing))
+    assert math.isnan(hd95(nothing, nothing))
+
+
+@pytest.mark.parametrize("agreement", [dice, hd95])
+def test_masks_of_two_shapes_are_refused(agreement) -> None:
+    with pytest.raises(ValueError, match=r"one shape: got \(4, 4\) and \(4, 5\)"):
+        agreement(np.ones((4, 4), dtype=bool), np.ones((4, 5), dtype=bool))

@@ -1,0 +1,121 @@
+"""Evaluations while training: the best model is kept, and nothing of the training changes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from ctmr import load_model
+from ctmr.config import Config
+from ctmr.errors import DataError
+from ctmr.training import train
+
+
+def every(config: Config, steps: int) -> Config:
+    """The configuration with an evaluation at that interval."""
+    settings = config.train.model_copy(update={"evaluate_every": steps})
+    return config.model_copy(update={"train": settings})
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The tensors of the final checkpoint."""
+    (newest,) = sorted((run / "checkpoints").glob("*.ckpt"))[-1:]
+    with safe_open(newest, "pt") as opened:
+        return {key: opened.get_tensor(key).numpy().tobytes() for key in list(opened.keys())}
+
+
+@pytest.fixture(scope="module")
+def with_pairs(tiny_data: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny data folder with pairs in `val/`."""
+    data = tmp_path_factory.mktemp("selection") / "data"
+    shutil.copytree(tiny_data, data)
+    shutil.copytree(tiny_pairs, data / "val")
+    return data
+
+
+@pytest.fixture(scope="module")
+def run(with_pairs: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 steps, evaluated on pairs every second."""
+    folder = tmp_path_factory.mktemp("selection") / "run"
+    train(every(tiny_config, 2), with_pairs, folder)
+    return folder
+
+
+def test_a_line_for_the_start_each_interval_and_the_end(run: Path) -> None:
+    found = lines(run)
+    assert [line["step"] for line in found] == [0, 2, 4, 6]
+    for line in found:
+        for direction in ("ct-to-mr", "mr-to-ct"):
+            assert line[direction].keys() >= {"mae", "ssim", "cycle_error", "structure_kept"}
+        assert line["score"] == pytest.approx(
+            (line["ct-to-mr"]["ssim"] + line["mr-to-ct"]["ssim"]) / 2
+        )
+    assert (run / "evaluations.png").exists()
+    assert "figures of the evaluations while training" in (run / "report.html").read_text()
+
+
+def test_the_model_with_the_highest_score_is_kept(run: Path) -> None:
+    best = max(lines(run), key=lambda line: line["score"])
+    kept = load_model(run / "best").model.card
+    assert kept.provenance["steps"] == best["step"]
+    assert load_model(run).model.card.provenance["steps"] == 6
+
+
+def test_the_model_says_how_well_its_doubt_ranks_errors(run: Path) -> None:
+    correlations = load_model(run).model.card.correlations
+    assert correlations is not None
+    assert correlations.keys() == {"ct-to-mr", "mr-to-ct"}
+    assert correlations["ct-to-mr"].keys() == {"cycle_error", "disagreement", "input_distance"}
+
+
+def test_evaluations_change_nothing_of_the_training(
+    run: Path, with_pairs: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    train(every(tiny_config, 1000), with_pairs, tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run")] == [0, 6]
+    assert weights(tmp_path / "run") == weights(run)
+
+
+def test_a_resumed_run_has_the_evaluations_of_one_that_was_not_stopped(
+    run: Path, with_pairs: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    config = every(tiny_config, 2)
+    train(config, with_pairs, tmp_path / "run", stop_after=3)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [0, 2]
+    with (tmp_path / "run" / "evaluations.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "score": 9}\n')  # as if killed after it, before a checkpoint
+    train(config, with_pairs, tmp_path / "run", resume=True)
+    assert lines(tmp_path / "run") == lines(run)
+    kept = [load_model(place / "best").model.card.sha256 for place in (run, tmp_path / "run")]
+    assert kept[0] == kept[1]
+
+
+def test_without_pairs_the_model_is_chosen_by_held_out_slices(
+    tiny_config: Config, tiny_data: Path, tmp_path: Path
+) -> None:
+    train(every(tiny_config, 3), tiny_data, tmp_path / "run")
+    found = lines(tmp_path / "run")
+    assert [line["step"] for line in found] == [0, 3, 6]
+    for line in found:
+        distances = [line[direction]["kernel"] for direction in ("ct-to-mr", "mr-to-ct")]
+        assert line["score"] == pytest.approx(-sum(distances) / 2)
+        assert "mae" not in line["ct-to-mr"]
+    assert load_model(tmp_path / "run").model.card.correlations is None
+
+
+def test_pairs_that_cannot_be_read_are_named_before_the_first_step(
+    with_pairs: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(with_pairs, data)
+    broken = next((data / "val" / "ct").iterdir())
+    broken.write_bytes(b"no image")
+    with pytest.raises(DataError, match=broken.name):
+        train(tiny_config, data, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
