@@ -143,11 +143,15 @@ def test_translate_says_what_it_wrote(tmp_path, tiny_run, tiny_data):
 
 def test_evaluate_writes_beside_the_run_and_prints_a_table(tmp_path, tiny_run, tiny_pairs):
     shutil.copytree(tiny_run, tmp_path / "run")
-    result = run("evaluate", tmp_path / "run", tiny_pairs, "--fit", tiny_pairs, "--json")
+    shutil.copytree(tiny_pairs, tmp_path / "answers")  # the truth itself
+    result = run(
+        "evaluate", tmp_path / "run", tiny_pairs, "--answers", f"again={tmp_path}/answers", "--json"
+    )
     said = last_line(result)
     assert said == json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
-    for words in ("ct-to-mr, 4 patients, unit grey", "mean image", "monotone map: its MAE less"):
+    for words in ("ct-to-mr, 4 patients", "mae, grey", "MAE of mean image less the model's"):
         assert words in result.stdout
+    assert said["directions"]["mr-to-ct"]["answers"]["again"]["mae"]["mean"] == 0
     one = run(
         "evaluate", tiny_run, tiny_pairs, "--direction", "mr-to-ct", "--out", tmp_path / "one"
     )

@@ -45,6 +45,7 @@ RANGES = {
     "train.ema": (0.0, None),
     "train.checkpoint_every": (1, 100_000_000),
     "train.sample_every": (1, 100_000_000),
+    "train.evaluate_every": (1, 100_000_000),
     "train.log_every": (1, 100_000_000),
     "train.workers": (0, 64),
 }

@@ -37,11 +37,13 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
     assert found == {key: said[key] for key in found}
     assert (found["n"], found["patients"], found["unit"]) == (20, 2, "grey | HU")
     for figures in found["directions"].values():
-        assert set(figures["naive"]) == {"mean image", "monotone map"}
+        assert set(figures["naive"]) == {"copy", "mean image", "monotone map"}
     assert "mae_bone" in found["directions"]["mr-to-ct"]
 
     report = (out / "report.html").read_text()
     assert "monotone map" in report
+    assert "<h3>Lesions</h3>" in report
+    assert found["lesions"]["heads"] == 60
     steps = RunFolder(out).read_config().train.steps
     assert steps == demo.TIMED_STEPS  # the fewest
     card = load_model(out).model.card

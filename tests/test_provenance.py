@@ -37,6 +37,7 @@ CHANGES = {
     "train.precision": "bfloat16",
     "train.checkpoint_every": 4,
     "train.sample_every": 4,
+    "train.evaluate_every": 4,
     "train.log_every": 4,
     "train.workers": 2,
     "train.tensorboard": True,

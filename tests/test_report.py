@@ -189,24 +189,61 @@ def test_evaluation_stands_with_units_intervals_and_naive_answers(tmp_path: Path
         "naive": {"mean image": {"mae": summary(90)}, "monotone map": {"mae": summary(80)}},
         "difference": {"mean image": summary(28.75)},
     }
-    metrics = {"n": 24, "unit": "HU", "protocol": "in the head mask"}
+    specs = {"mae": {"name": "mean absolute error", "unit": "HU", "mask": "head", "range": "all"}}
+    metrics = {
+        "n": 24,
+        "unit": "HU",
+        "protocol": "in the head mask",
+        "figures": {"mr-to-ct": specs},
+    }
     write_metrics(run, {**metrics, "directions": {"mr-to-ct": direction}})
     Image.new("RGB", (8, 8)).save(run / "evaluation" / "comparison.png")
     page = Page(write_report(run))
     assert "n = 24; in the head mask" in page.words
     assert "MRI to CT mean ± standard deviation [95 % interval of the mean]" in page.words
-    assert "MAE, HU MAE bone, HU PSNR, dB SSIM this model 61.25 ± 2.5 [60.25, 62.25]" in page.words
-    assert "mean image 90 ± 2.5 [89, 91] - - -" in page.words
-    assert "monotone map 80 ± 2.5 [79, 81] - - -" in page.words
+    assert (
+        "this model mean image monotone map mean absolute error, HU head; all 61.25" in page.words
+    )
+    assert "61.25 ± 2.5 [60.25, 62.25] 90 ± 2.5 [89, 91] 80 ± 2.5 [79, 81]" in page.words
+    assert "mae_bone, HU 120 ± 2.5 [119, 121] - -" in page.words  # one without a description
     assert "MAE of the mean image less that of this model, patient by patient: 28.75" in page.words
     assert len(page.all("img")) == 3 + 1
+
+
+def test_what_is_known_without_the_truth_and_of_lesions_stands_below(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    share = {"share": 0.5, "n": 60, "ci95": [0.4, 0.6]}
+    lesion = {key: share for key in ("survives", "invented", "detectable")}
+    lesion |= {"healthy": {"survives": share, "invented": share}}
+    lesion |= {"truth": {"survives": {**share, "share": 1.0}, "invented": {**share, "share": 0.0}}}
+    far = {"frechet": 3.5, "frechet_real": 1.5, "kernel": 0.2, "kernel_real": 0.1}
+    direction = {
+        "without_truth": {"cycle_error": summary(0.05)},
+        "distances": far,
+        "doubt": {
+            "cycle_error": {"spearman": 0.61, "ci95": [0.4, 0.8], "n": 24},
+            "disagreement": None,
+        },
+    }
+    lesions = {
+        "heads": 60,
+        "what": "WHAT",
+        "directions": {"mr-to-ct": {"lesions": {"tumour": lesion}}},
+    }
+    write_metrics(run, {"directions": {"mr-to-ct": direction}, "lesions": lesions})
+    words = Page(write_report(run)).words
+    assert "cycle_error 0.05" in words
+    assert "not FID 3.5 between real images 1.5" in words
+    assert "Rank correlation with the MAE of a scan: cycle_error 0.61 [0.40, 0.80]" in words
+    assert "60 synthetic heads with and without lesions. WHAT" in words
+    assert "50 % [40, 60] of 60" in words
 
 
 def test_unit_of_a_direction_goes_before_that_of_the_whole(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     directions = {"ct-to-mr": {"unit": "grey", "mae": {"mean": 3}}}
     write_metrics(run, {"unit": "HU | grey", "directions": directions})
-    assert "MAE, grey this model 3" in Page(write_report(run)).words
+    assert "this model mae, grey 3" in Page(write_report(run)).words
 
 
 @pytest.mark.parametrize(
