@@ -116,9 +116,9 @@ def write_8_bit(source: Path, folder: Path, size: int) -> None:
         image = read_image(path)
         grey: FloatArray = luma(image.array) if image.array.ndim == 3 else image.array
         if image.unit == "HU":
-            grey = (grey + 1024) / HU_A_LEVEL
+            grey = (grey + np.float32(1024)) / np.float32(HU_A_LEVEL)
         elif image.depth == 16:
-            grey = grey / 257
+            grey = grey / np.float32(257)
         if folder.name == "mask":
             grey = np.where(grey > 0, np.float32(255), np.float32(0))
         grey = resize(grey, size, size)
