@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ctmr.curves import loss_curves
+from ctmr.curves import evaluation_curves, loss_curves
 from ctmr.errors import OutputError
 from ctmr.figures import Case, comparison, sample_grid, save
 
@@ -223,3 +223,16 @@ def test_a_figure_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write it"):
         save(sample_grid(*[flat(0)] * 4, title=""), tmp_path / "file" / "a.png")
+
+
+def test_evaluations_have_a_panel_for_each_figure_and_direction_and_mark_the_best() -> None:
+    logged = [
+        {"step": step, "score": 0, **{d: {"mae": step, "ssim": 0.5} for d in ("a-to-b", "b-to-a")}}
+        for step in (0, 5, 10)
+    ]
+    figure = evaluation_curves(logged, best=5)
+    assert len(figure.axes) == 2 * 2
+    first, mark = figure.axes[0].lines
+    assert list(first.get_ydata()) == [0, 5, 10]
+    assert list(mark.get_xdata()) == [5, 5]
+    assert {axis.get_ylabel() for axis in figure.axes} == {"MAE", "SSIM"}

@@ -60,6 +60,8 @@ def evaluation_curves(rows: Sequence[Mapping[str, Any]], best: int) -> Figure:
             values = [row.get(direction, {}).get(key, np.nan) for row in rows]
             axis.plot([row["step"] for row in rows], values, color="#0072B2", marker="o", ms=3)
             axis.axvline(best, color="0.35", linestyle=":")
+            if key == "kernel":  # of an untrained model it is astronomical
+                axis.set_yscale("symlog")
             axis.set_ylabel(EVALUATED[key])
             axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axis.grid(alpha=0.25)
