@@ -19,7 +19,7 @@ SIDE = 96
 
 @cache
 def slices(seed, modality):
-    """Four axial slices of a head, 8 bits a pixel in float32: CT in a window of -100 to 300 HU."""
+    """Four axial slices of a head, 8 bits a pixel in float32: `ct` from -100 to 300 HU, `wide` all HU, `mr`."""
     head = synthesise_head(
         seed,
         shape=(SIDE, SIDE, len(HEIGHTS_MM)),
@@ -27,7 +27,7 @@ def slices(seed, modality):
         sequence="t1" if seed % 2 else "t2",
         heights_mm=HEIGHTS_MM,
     )
-    low, high = -100.0, 300.0
+    low, high = (-1000.0, 2500.0) if modality == "wide" else (-100.0, 300.0)
     array = head.ct
     if modality == "mr":
         array, low, high = head.mr, 0.0, float(np.percentile(head.mr[head.mask], 99.5))
@@ -45,9 +45,9 @@ def save(path, pixels, **options):
 def write_clean_data(data):
     """A data folder without a fault: other heads in each folder, 12 + 12 + 4 + 4 pictures."""
     for folder, modality, seeds in (
-        ("trainA", "ct", (1, 2, 3)),
+        ("trainA", "wide", (1, 2, 3)),
         ("trainB", "mr", (4, 5, 6)),
-        ("testA", "ct", (7,)),
+        ("testA", "wide", (7,)),
         ("testB", "mr", (8,)),
     ):
         for seed in seeds:
@@ -74,5 +74,12 @@ def picture(label, *, digest=None, patient=None, looks=None, **other):
     usual = {"shape": (64, 64), "stored": "8-bit grey", "ends": (0.0, 0.0), "marks": ()}
     usual |= {"plane": None, "part": None, "thumbnail": b"", "digest": digest or label}
     return Picture(
-        **{"source": source, "patient": patient, "traits": traits, "print": prints, **usual, **other}
+        **{
+            "source": source,
+            "patient": patient,
+            "traits": traits,
+            "print": prints,
+            **usual,
+            **other,
+        }
     )

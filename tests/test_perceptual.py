@@ -44,7 +44,7 @@ def test_copy_is_found(how, modality):
 
 @pytest.mark.parametrize(
     ("turn", "mirror"),
-    zip([np.s_[:, :], np.s_[:, ::-1], np.s_[::-1], np.s_[::-1, ::-1]], MIRRORS, strict=True),
+    list(zip([np.s_[:, :], np.s_[:, ::-1], np.s_[::-1], np.s_[::-1, ::-1]], MIRRORS, strict=True)),
 )
 def test_mirrored_copy_is_found_and_named(turn, mirror):
     picture = slices(12, "mr")[2]
@@ -54,7 +54,9 @@ def test_mirrored_copy_is_found_and_named(turn, mirror):
 
 
 def test_other_heads_and_other_modality_are_no_copies():
-    prints = [look(slices(seed, modality)[1])[1] for seed in range(11, 16) for modality in ("ct", "mr")]
+    prints = [
+        look(slices(seed, modality)[1])[1] for seed in range(11, 16) for modality in ("ct", "mr")
+    ]
     assert find_copies(prints) == []
 
 

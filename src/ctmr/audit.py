@@ -1,6 +1,7 @@
 """What is wrong with a data folder, before a day of training is spent on it: JSON, a page, and a cleaned copy."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from ctmr.cleaning import plan_cleaning, write_clean
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.files import require_empty, write_json, write_text
 from ctmr.findings import find_faults
-from ctmr.inventory import LEVELS, take_inventory
+from ctmr.inventory import LEVELS, Finding, Inventory, take_inventory
 from ctmr.leaks import clusters, copies_of, find_leaks
 from ctmr.survey import Progress
 
@@ -47,20 +48,26 @@ def audit(
     leaks, faults = find_leaks(inventory.pictures, copies), find_faults(inventory, same)
     findings = [*inventory.findings, *leaks, *faults]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    scans = Counter(picture.folder for picture in inventory.pictures)
-    levels = Counter(finding.level for finding in findings)
-    report: dict[str, Any] = {
-        **{f"{level}s": levels[level] for level in LEVELS},
-        "scans": {folder: scans[folder] for folder in inventory.folders.values()},
-        "findings": [finding.as_json() for finding in findings],
-    }
+    report = _report(inventory, findings)
+    write_json(out, report)
+    write_text(page_of(out), audit_page(data.resolve().name, report, inventory.pictures))
     if clean is not None:
         cleaning = plan_cleaning(inventory, findings, same)
         write_clean(clean, cleaning)
         report["cleaned"] = cleaning.as_json()
-    write_json(out, report)
-    write_text(page_of(out), audit_page(data.resolve().name, report, inventory.pictures))
+        write_json(out, report)
     return report
+
+
+def _report(inventory: Inventory, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What was found, as audit.json has it."""
+    scans = Counter(picture.folder for picture in inventory.pictures)
+    levels = Counter(finding.level for finding in findings)
+    return {
+        **{f"{level}s": levels[level] for level in LEVELS},
+        "scans": {folder: scans[folder] for folder in inventory.folders.values()},
+        "findings": [finding.as_json() for finding in findings],
+    }
 
 
 class Faulty(DataError):

@@ -155,7 +155,7 @@ def _require_training(kept: Sequence[tuple[Picture, int]], sides: dict[int, Spli
         if ("train", modality) not in there:
             raise DataError(
                 f"expected {modality.upper()} to train on: found none that is left when cleaned",
-                fix="look at the findings in audit.json first",
+                fix="look at the findings first",
             )
 
 

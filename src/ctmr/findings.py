@@ -67,9 +67,8 @@ def _modalities(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Findi
         picture, odds = seen[n][0], against[n]
         if odds > 0:
             other = NAMES["ct" if picture.source.modality == "mr" else "mr"]
-            why = (
-                f"looks like {other}: {1 / (1 + np.exp(-odds)):.0%} by its rim, interior and edges"
-            )
+            chance = 1 / (1 + np.exp(-odds))
+            why = f"looks like {other} by its rim, interior and edges (chance {chance:.0%})"
             level: Level = "error" if odds >= SURE else "warning"
             found.append(Finding("wrong_modality", level, (picture.label,), why))
     return found
