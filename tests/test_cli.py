@@ -13,7 +13,17 @@ from ctmr.cli import app
 from ctmr.config import load_config
 from ctmr.images import Image, write_image
 
-COMMANDS = ("demo", "synth", "prepare", "train", "translate", "evaluate", "report", "fetch")
+COMMANDS = (
+    "demo",
+    "synth",
+    "audit",
+    "prepare",
+    "train",
+    "translate",
+    "evaluate",
+    "report",
+    "fetch",
+)
 TINY = [
     *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4"),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
