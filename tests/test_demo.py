@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ctmr import config as settings
-from ctmr import demo, load_model
+from ctmr import demo, evaluation, load_model
 from ctmr.cli import app
 from ctmr.errors import UsageError
 from ctmr.run_folder import RunFolder
@@ -22,6 +22,7 @@ def tiny_demo(quick, monkeypatch):
     """A demo of few small heads and of a quick network."""
     monkeypatch.setattr(demo, "SUBJECTS", 1)
     monkeypatch.setattr(demo, "SIZE", 32)
+    monkeypatch.setattr(evaluation, "HEADS", 4)
     monkeypatch.setitem(settings.PRESETS, "small", quick)
 
 
@@ -43,7 +44,7 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
     report = (out / "report.html").read_text()
     assert "monotone map" in report
     assert "<h3>Lesions</h3>" in report
-    assert found["lesions"]["heads"] == 60
+    assert found["lesions"]["heads"] == 4
     steps = RunFolder(out).read_config().train.steps
     assert steps == demo.TIMED_STEPS  # the fewest
     card = load_model(out).model.card

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
+HEADS = 60  # synthetic ones with lesions, and as many without
 SHOWN = 3  # pairs in comparison.png
 GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 PROTOCOL = (
@@ -148,7 +149,7 @@ def _lesions(
 ) -> dict[str, Any] | None:
     """What becomes of lesions of synthetic heads; None for a model of other values than theirs."""
     try:
-        return lesion_table(translator, sequence=sequence, progress=progress)
+        return lesion_table(translator, sequence=sequence, heads=HEADS, progress=progress)
     except DataError as error:
         logger.warning("what becomes of lesions is not measured: %s", error.what)
         return None
