@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from ctmr import evaluate, load_model
-from ctmr.errors import DataError, OutputError, SafetyError
+from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.images import Image, write_image, write_image_info
 from ctmr.naive import NAIVE
 from identity import GREY_8, HU, Identity, Inverse, smooth_head, translator
@@ -217,6 +217,18 @@ def test_answer_in_another_unit_is_refused(tmp_path):
             answers={"other": other},
         )
     assert caught.value.file == str(tmp_path / "other" / "ct" / "a.png")
+
+
+@pytest.mark.parametrize("name", ["model", "copy"])
+def test_answer_cannot_take_the_name_of_another_row(tmp_path, name):
+    test = pairs(tmp_path / "pairs", a=(100, 50))
+    with pytest.raises(UsageError, match=f"'{name}' is a row of the table already"):
+        evaluate(translator(), test, answers={name: tmp_path / "pairs"})
+
+
+def test_answers_without_a_truth_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="found a data folder, which has none"):
+        evaluate(translator(), heads(tmp_path / "data"), answers={"other": tmp_path})
 
 
 # Without the truth

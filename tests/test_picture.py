@@ -168,7 +168,7 @@ def test_picture_travels_between_processes_whole(tmp_path):
     import pickle
 
     found = taken(save(tmp_path / "a" / "x.png", slices(1, "ct")[0]))
-    again = pickle.loads(pickle.dumps(found))  # noqa: S301
+    again = pickle.loads(pickle.dumps(found))  # noqa: S301 - our own bytes, as between processes
     assert again.traits == found.traits
     assert again.source == found.source
     assert isinstance(again.source.path, Path)

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from ctmr import tables
 from ctmr.cyclegan import DIRECTIONS, Direction
 from ctmr.disease import lesion_table
-from ctmr.errors import DataError, SafetyError
+from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.files import write_json, write_text
 from ctmr.folders import holds_data
 from ctmr.model import NOTICE
@@ -78,6 +78,7 @@ def evaluate(
     Raises:
         CtmrError: If scans cannot be read or translated, two of a pair differ in size, or a truth has other values than
             the model's translations.
+        UsageError: If `answers` are given without a truth, or under a name that the table has.
         SafetyError: If most results look mirrored; what was found is written before.
     """
     translator = model if isinstance(model, Translator) else load_model(model)
@@ -85,6 +86,12 @@ def evaluate(
     directions = DIRECTIONS if direction == "both" else (direction,)
     start = progress or (lambda _: lambda done, total: None)
     if holds_data(place):
+        if answers:
+            raise UsageError(
+                "other answers are compared with a truth: found a data folder, which has none",
+                file=place,
+                fix="give a folder of pairs, or leave out --answers",
+            )
         seen = look_at_scans(translator, place, directions, progress=start("translating"))
     else:
         pairs = find_pairs(place, translator.model.card.data.patient_pattern)

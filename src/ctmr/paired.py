@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ctmr.conversion import slices_on
 from ctmr.cyclegan import Direction
-from ctmr.errors import CtmrError, DataError
+from ctmr.errors import CtmrError, DataError, UsageError
 from ctmr.images import Image
 from ctmr.intensity import BoolArray, FloatArray
-from ctmr.naive import Naive
+from ctmr.naive import NAIVE, Naive
 from ctmr.observation import Pile, Seen, features_of, observe
 from ctmr.pairs import Pair, comparable, head_of, read_pair
 from ctmr.scan import Scan, find_scans, read_scan, stem_of
@@ -34,7 +34,14 @@ def find_answers(
 
     Raises:
         DataError: If a folder lacks a modality, or the answer to a pair.
+        UsageError: If a name is that of a row the table has anyway.
     """
+    taken = sorted(folders.keys() & {MODEL, *NAIVE})
+    if taken:
+        raise UsageError(
+            f"{taken[0]!r} is a row of the table already: other answers need other names",
+            fix="name them differently in --answers",
+        )
     found: dict[str, dict[Modality, dict[str, Path]]] = {}
     for name, folder in folders.items():
         for modality in to:
