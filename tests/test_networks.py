@@ -9,6 +9,7 @@ from ctmr.networks import (
     BasicBlock,
     Bottleneck,
     Discriminator,
+    InstanceNorm,
     ReflectionPad,
     build_generator,
     initialise,
@@ -146,7 +147,7 @@ def test_skips_let_the_decoder_see_the_encoder(name):
 def test_deepest_map_of_one_pixel_is_why_an_encoder_has_a_smallest_size():
     network = generator("resnet34")
     network(random_images(1, 1, network.smallest, network.smallest))
-    with pytest.raises(ValueError, match="Expected more than 1 spatial element"):
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         network(random_images(1, 1, network.multiple, network.multiple))
 
 
@@ -285,3 +286,18 @@ def test_initialisation_replaces_every_value_there_was():
     initialise(spoilt, "normal", torch_stream(0, "resnet34"))
     pairs = zip(network.parameters(), spoilt.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(1, 5, 6, 7), (3, 2, 4, 9)])
+def test_instance_norm_is_that_of_torch_with_its_gradient(shape, layout):
+    weights = random_images(*shape, seed=1).double()
+    found = []
+    for norm in (InstanceNorm(shape[1]), nn.InstanceNorm2d(shape[1])):
+        x = random_images(*shape).double().to(memory_format=layout).requires_grad_()
+        y = norm(x)
+        (y * weights).sum().backward()
+        found.append((y.detach(), x.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    assert torch.allclose(found[0][0].mean(dim=(2, 3)), torch.zeros(()).double(), atol=1e-10)

@@ -206,11 +206,11 @@ def test_every_parameter_moves(tiny_config, autocast, generator):
 def test_identity_weight_0_gives_identity_0_and_saves_its_forward_passes(
     state, images, tiny_config, autocast
 ):
-    calls = {"G": 0, "F": 0}
+    seen = {"G": 0, "F": 0}  # images
 
     def count(name):
-        def hook(*_):
-            calls[name] += 1
+        def hook(_, given, __):
+            seen[name] += len(given[0])
 
         return hook
 
@@ -219,9 +219,10 @@ def test_identity_weight_0_gives_identity_0_and_saves_its_forward_passes(
     found = train_step(state, *images, loss_of(tiny_config, identity=0.0), autocast, 0)
     assert found["identity"].item() == 0
     assert found["loss_g"].item() == pytest.approx((found["gan"] + 4 * found["cycle"]).item())
-    assert calls == {"G": 2, "F": 2}
+    batch = len(images[0])
+    assert seen == {"G": 2 * batch, "F": 2 * batch}
     train_step(state, *images, tiny_config.loss, autocast, 0)
-    assert calls == {"G": 5, "F": 5}
+    assert seen == {"G": 5 * batch, "F": 5 * batch}
 
 
 def stepped(tiny_config, images, autocast, seed=0, step=0, **changes):
@@ -269,9 +270,10 @@ def test_discriminators_are_shown_earlier_fakes(state, images, tiny_config, auto
             fakes.extend(state.model.F(images[1]))
         del shown[:]
         train_step(state, *images, tiny_config.loss, autocast, step)
-        assert len(shown) == 3  # F(y) in the generators' half, then x and earlier fakes
-        assert torch.equal(shown[1], images[0])
-        for image in shown[2]:
+        assert len(shown) == 2  # F(y) in the generators' half, then x and earlier fakes together
+        real, earlier = shown[1].chunk(2)
+        assert torch.equal(real, images[0])
+        for image in earlier:
             assert any(torch.allclose(image, fake, atol=1e-6) for fake in fakes)
     assert len(state.history_x.images) == len(state.history_y.images) == 3
 
@@ -608,6 +610,31 @@ def test_observer_sees_every_step_and_the_length_of_the_schedule(tiny_config, ti
         observer=lambda row, total: seen.append((row["step"], total)),
     )
     assert seen == [(1, 6), (2, 6), (3, 6)]
+
+
+def test_losses_on_a_gpu_are_read_with_the_lines_of_the_log_only(
+    tiny_config, tiny_data, tmp_path, monkeypatch
+):
+    class Queueing(Runtime):
+        def __init__(self, precision):
+            super().__init__(precision)
+            self.queues = True
+
+    monkeypatch.setattr("ctmr.training.Runtime", Queueing)
+    seen = []
+    config = overlaid(tiny_config, ["train.log_every=2"])
+    train(config, tiny_data, tmp_path / "run", observer=lambda row, _: seen.append(row))
+    losses = [row["loss_g"] for row in seen]
+    assert [row["step"] for row in seen] == [1, 2, 3, 4, 5, 6]
+    assert losses[1] == losses[2] != losses[3] == losses[4] != losses[5]
+    monkeypatch.undo()
+    train(config, tiny_data, tmp_path / "plain")
+    logs = [read_log(tmp_path / run / "log.jsonl") for run in ("run", "plain")]
+    for rows in logs:
+        for row in rows:
+            assert row.pop("seconds_per_step") > 0
+            del row["data_wait"]
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -53,6 +53,13 @@ class TrainState:
     ema: nn.ModuleDict
     step: int
 
+    def set_rate(self, rate: float) -> float:
+        """Set the learning rate of both optimisers, and return it."""
+        for optimiser in (self.optimiser_g, self.optimiser_d):
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        return rate
+
     def translators(self) -> tuple[Generator, Generator]:
         """The generators that translate CT to MR and MR to CT: averaged ones if they are kept."""
         source = self.ema if len(self.ema) else self.model
@@ -65,12 +72,14 @@ def new_state(config: Config, device: torch.device) -> TrainState:
     """A fresh state: step 0, weights drawn from the configuration's seed."""
     train = config.train
     model = CycleGAN(config.network, config.data.channels, config.seed).to(device)
+    if device.type == "cpu":
+        nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)  # faster there
     averaged = {"G": copy.deepcopy(model.G), "F": copy.deepcopy(model.F)} if train.ema > 0 else {}
     rate, betas = train.learning_rate, (0.5, 0.999)  # Li 2023
     return TrainState(
         model=model,
-        optimiser_g=torch.optim.Adam(model.generator_parameters(), rate, betas),
-        optimiser_d=torch.optim.Adam(model.discriminator_parameters(), rate, betas),
+        optimiser_g=torch.optim.Adam(model.generator_parameters(), rate, betas, foreach=True),
+        optimiser_d=torch.optim.Adam(model.discriminator_parameters(), rate, betas, foreach=True),
         history_x=History(train.history),
         history_y=History(train.history),
         ema=nn.ModuleDict(averaged).requires_grad_(False),

@@ -64,15 +64,16 @@ class CycleGAN(nn.Module):
             identity: Whether F(x) and G(y) are wanted.
             noise: Added to G(x) and F(y) before they go back, so that nothing can hide in them.
         """
-        fake_y, fake_x = self.G(x), self.F(y)
+        fake_y, same_y = _halves(self.G, x, y) if identity else (self.G(x), None)
+        fake_x, same_x = _halves(self.F, y, x) if identity else (self.F(y), None)
         noise_y, noise_x = noise if noise is not None else (0, 0)
         return CycleImages(
             fake_y=fake_y,
             fake_x=fake_x,
             cycled_x=self.F(fake_y + noise_y),
             cycled_y=self.G(fake_x + noise_x),
-            same_x=self.F(x) if identity else None,
-            same_y=self.G(y) if identity else None,
+            same_x=same_x,
+            same_y=same_y,
         )
 
     def generator_parameters(self) -> list[nn.Parameter]:
@@ -82,6 +83,12 @@ class CycleGAN(nn.Module):
     def discriminator_parameters(self) -> list[nn.Parameter]:
         """Parameters of D_X and D_Y."""
         return [*self.D_X.parameters(), *self.D_Y.parameters()]
+
+
+def _halves(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The network's answers to two batches, computed in one pass."""
+    answer_first, answer_second = network(torch.cat([first, second])).chunk(2)
+    return answer_first, answer_second
 
 
 def generator_of(network: NetworkConfig, channels: int) -> Generator:

@@ -20,6 +20,7 @@ class Runtime:
     Attributes:
         device: Where parameters and batches belong.
         precision: Of the multiplications; weights, losses and optimiser stay in float32.
+        queues: Whether work is queued, so that reading a number waits for all of it.
     """
 
     def __init__(self, precision: Literal["auto", "float32", "bfloat16"]) -> None:
@@ -37,7 +38,10 @@ class Runtime:
                 precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
             )
         self.device = self._fabric.device
+        self.queues = self.device.type == "cuda"
         torch.use_deterministic_algorithms(True)
+        # Nothing here reads memory before it is written, and filling it costs 2 to 5 % of a step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         logger.info("training on %s in %s", self.device, self.precision)
 

@@ -1,6 +1,7 @@
 """The generators, the PatchGAN discriminator and their initialisation.
 
 Every network maps `(B, C, H, W)`; no convolution before an instance norm has a bias, which the norm would remove.
+Networks on a CPU are meant to be in channels-last layout (docs/performance.md).
 """
 
 import math
@@ -14,9 +15,9 @@ Upsample = Literal["deconvolution", "nearest"]
 
 
 class ReflectionPad(nn.Module):
-    """Reflection padding out of slices and flips: its gradient is deterministic on every device.
+    """Reflection padding with a deterministic gradient on every device.
 
-    Forward is bit-equal to `nn.ReflectionPad2d`, whose CUDA gradient is not deterministic.
+    On a GPU it is made of slices and flips, bit-equal to `nn.ReflectionPad2d`, whose gradient is not deterministic there.
     """
 
     def __init__(self, width: int) -> None:
@@ -25,10 +26,31 @@ class ReflectionPad(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H + 2 width, W + 2 width)
         n = self.width
+        if x.device.type == "cpu":
+            return nn.functional.pad(x, (n, n, n, n), mode="reflect")
         tall = torch.cat([x[:, :, 1 : n + 1].flip(2), x, x[:, :, -n - 1 : -1].flip(2)], dim=2)
         return torch.cat(
             [tall[..., 1 : n + 1].flip(3), tall, tall[..., -n - 1 : -1].flip(3)], dim=3
         )
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm (Ulyanov et al. 2016), without weights of its own.
+
+    On a CPU an image in channels-last layout is a matrix of pixels by channels, whose columns batch norm normalises: the
+    same numbers, without the copies to another layout and back that PyTorch's instance norm makes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        if x.device.type != "cpu":
+            return super().forward(x)
+        normed = []
+        for image in x.permute(0, 2, 3, 1):  # (H, W, C)
+            pixels = image.reshape(-1, image.shape[2])
+            flat = nn.functional.batch_norm(pixels, None, None, training=True, eps=self.eps)
+            normed.append(flat.view(image.shape))
+        together = torch.stack(normed) if len(normed) > 1 else normed[0][None]  # stacking copies
+        return together.permute(0, 3, 1, 2)
 
 
 class ReflectedBlock(nn.Module):
@@ -39,11 +61,11 @@ class ReflectedBlock(nn.Module):
         self.body = nn.Sequential(
             ReflectionPad(1),
             nn.Conv2d(filters, filters, 3, bias=False),
-            nn.InstanceNorm2d(filters),
+            InstanceNorm(filters),
             nn.ReLU(inplace=True),
             ReflectionPad(1),
             nn.Conv2d(filters, filters, 3, bias=False),
-            nn.InstanceNorm2d(filters),
+            InstanceNorm(filters),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,10 +80,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, filters, 3, stride, 1, bias=False),
-            nn.InstanceNorm2d(filters),
+            InstanceNorm(filters),
             nn.ReLU(inplace=True),
             nn.Conv2d(filters, filters, 3, 1, 1, bias=False),
-            nn.InstanceNorm2d(filters),
+            InstanceNorm(filters),
         )
         self.shortcut = _shortcut(inputs, filters, stride)
 
@@ -76,13 +98,13 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, filters, 1, bias=False),
-            nn.InstanceNorm2d(filters),
+            InstanceNorm(filters),
             nn.ReLU(inplace=True),
             nn.Conv2d(filters, filters, 3, stride, 1, bias=False),
-            nn.InstanceNorm2d(filters),
+            InstanceNorm(filters),
             nn.ReLU(inplace=True),
             nn.Conv2d(filters, 4 * filters, 1, bias=False),
-            nn.InstanceNorm2d(4 * filters),
+            InstanceNorm(4 * filters),
         )
         self.shortcut = _shortcut(inputs, 4 * filters, stride)
 
@@ -93,9 +115,7 @@ class Bottleneck(nn.Module):
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.InstanceNorm2d(outputs)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), InstanceNorm(outputs))
 
 
 class ResnetGenerator(nn.Module):
@@ -113,7 +133,7 @@ class ResnetGenerator(nn.Module):
         self.body = nn.Sequential(
             ReflectionPad(3),
             nn.Conv2d(channels, n, 7, bias=False),
-            nn.InstanceNorm2d(n),
+            InstanceNorm(n),
             nn.ReLU(inplace=True),  # (B, n, H, W)
             *_down(n, 2 * n),  # (B, 2n, H/2, W/2)
             *_down(2 * n, 4 * n),  # (B, 4n, H/4, W/4)
@@ -150,7 +170,7 @@ class EncoderDecoder(nn.Module):
         n, expansion = filters, 4 if block is Bottleneck else 1
         self.skips = skips
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, n, 7, 2, 3, bias=False), nn.InstanceNorm2d(n), nn.ReLU(inplace=True)
+            nn.Conv2d(channels, n, 7, 2, 3, bias=False), InstanceNorm(n), nn.ReLU(inplace=True)
         )  # (B, n, H/2, W/2)
         self.pool = nn.MaxPool2d(3, 2, 1)  # (B, n, H/4, W/4)
         self.stages = nn.ModuleList()
@@ -194,7 +214,7 @@ Generator = ResnetGenerator | EncoderDecoder
 def _down(inputs: int, outputs: int) -> Sequence[nn.Module]:
     return (
         nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False),
-        nn.InstanceNorm2d(outputs),
+        InstanceNorm(outputs),
         nn.ReLU(inplace=True),
     )
 
@@ -209,7 +229,7 @@ def _up(inputs: int, outputs: int, upsample: Upsample) -> Sequence[nn.Module]:
             nn.Upsample(scale_factor=2, mode="nearest"),
             nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
         )
-    return (*enlarge, nn.InstanceNorm2d(outputs), nn.ReLU(inplace=True))
+    return (*enlarge, InstanceNorm(outputs), nn.ReLU(inplace=True))
 
 
 def build_generator(
@@ -240,7 +260,7 @@ class Discriminator(nn.Module):
         for inputs, outputs, stride in ((n, 2 * n, 2), (2 * n, 4 * n, 2), (4 * n, 8 * n, 1)):
             layers += [
                 nn.Conv2d(inputs, outputs, 4, stride, 1, bias=False),
-                nn.InstanceNorm2d(outputs),
+                InstanceNorm(outputs),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.body = nn.Sequential(*layers, nn.Conv2d(8 * n, 1, 4, 1, 1))

@@ -109,8 +109,8 @@ def train_step(
     shown_x = state.history_x(images.fake_x, rng)
     shown_y = state.history_y(images.fake_y, rng)
     with autocast():
-        loss_d_x = losses.discriminator(model.D_X(x), model.D_X(shown_x))  # (5)
-        loss_d_y = losses.discriminator(model.D_Y(y), model.D_Y(shown_y))  # (5)
+        loss_d_x = losses.discriminator(*model.D_X(torch.cat([x, shown_x])).chunk(2))  # (5)
+        loss_d_y = losses.discriminator(*model.D_Y(torch.cat([y, shown_y])).chunk(2))  # (5)
     state.optimiser_d.zero_grad()
     torch.autograd.backward(loss_d_x + loss_d_y)
     state.optimiser_d.step()
@@ -247,27 +247,26 @@ def _updates(
     total: int,
     images: int,
 ) -> Iterator[dict[str, float]]:
-    """Do one update for each batch and yield its row of the log."""
+    """Do one update for each batch and yield its row; while a GPU works, with the losses and times read last."""
+    row, busy, waited, steps = dict[str, float](), 0.0, 0.0, 0
     before = time.perf_counter()
     for x, y in batches:
-        waited = time.perf_counter() - before
-        rate = learning_rate(state.step, total, config.train.learning_rate)
-        for optimiser in (state.optimiser_g, state.optimiser_d):
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+        waited, steps = waited + time.perf_counter() - before, steps + 1
+        rate = state.set_rate(learning_rate(state.step, total, config.train.learning_rate))
         x, y = runtime.to_device(x), runtime.to_device(y)
         values = train_step(state, x, y, config.loss, runtime.autocast, config.seed)
         update_average(state, config.train.ema)
-        row = {name: float(value) for name, value in values.items()}
-        seconds = time.perf_counter() - before
-        yield {
-            "step": state.step,
-            "epoch": (state.step - 1) * config.train.batch_size // images,
-            "lr": rate,
-            **row,
-            "seconds_per_step": round(seconds, 4),
-            "data_wait": round(waited / seconds, 4),
-        }
+        due = not row or state.step == total or state.step % config.train.log_every == 0
+        if due or not runtime.queues:
+            row = {name: float(value) for name, value in values.items()}
+            busy += time.perf_counter() - before
+            row["seconds_per_step"] = round(busy / steps, 4)
+            row["data_wait"] = round(waited / busy, 4)
+            busy, waited, steps = 0.0, 0.0, 0
+        else:
+            busy += time.perf_counter() - before
+        epoch = (state.step - 1) * config.train.batch_size // images
+        yield {"step": state.step, "epoch": epoch, "lr": rate, **row}
         before = time.perf_counter()
 
 
@@ -292,9 +291,9 @@ def _require_finite(folder: RunFolder, row: Mapping[str, float]) -> None:
     if math.isfinite(row["loss_g"] + row["loss_d_ct"] + row["loss_d_mr"]):
         return
     folder.append_log({key: value for key, value in row.items() if math.isfinite(value)})
-    parts = ", ".join(f"{key} {value:g}" for key, value in row.items())
     raise DivergedError(
-        f"training diverged: {parts}; checkpoints are from before",
+        f"training diverged: {', '.join(f'{key} {value:g}' for key, value in row.items())};"
+        " checkpoints are from before",
         file=folder.path,
         fix="start again with a smaller train.learning_rate",
     )
