@@ -1,6 +1,7 @@
 """Which step of a training is kept as the best: evaluations at an interval, their curve, and `best/`."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ctmr.blind import without_truth
 from ctmr.cyclegan import DIRECTIONS
 from ctmr.engine import run_generator
+from ctmr.errors import OutputError
 from ctmr.evaluation import summary_of
 from ctmr.features import features
 from ctmr.files import write_text
@@ -26,6 +28,8 @@ from ctmr.tables import MODEL, Row
 from ctmr.translate import DIRECTION_TO, OTHER, Translator
 from ctmr.volume import MODALITIES
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 
 VAL = "val"  # of the folder in a data folder that holds pairs to choose by
@@ -35,6 +39,17 @@ WITH_TRUTH = ("mae", "ssim")
 DISTANCES = ("frechet", "kernel")
 
 
+def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
+    """At most `MOST` of the pairs in `val/` of a data folder; none where it has no such folders.
+
+    Raises:
+        DataError: If they are no pairs.
+    """
+    if (data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir():
+        return _evenly(find_pairs(data / VAL, patient_pattern))
+    return []
+
+
 class Selection:
     """Evaluates a model in training, by the pairs in `val/` of its data folder, or without truth on held-out slices.
 
@@ -42,11 +57,12 @@ class Selection:
     between translated and real images.
     """
 
-    def __init__(self, folder: RunFolder, store: Store, data: Path, patient_pattern: str | None):
-        self._folder, self._store = folder, store
-        self._pairs: list[Pair] = []  # of `val/`
-        if (data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir():
-            self._pairs = _evenly(find_pairs(data / VAL, patient_pattern))
+    def __init__(self, folder: RunFolder, store: Store, pairs: list[Pair]):
+        self._folder, self._store, self._pairs = folder, store, pairs
+
+    def has(self, step: int) -> bool:
+        """Whether that step has been evaluated."""
+        return any(row["step"] == step for row in read_evaluations(self._folder.evaluations, step))
 
     def evaluate(self, state: TrainState, about: dict[str, Any]) -> dict[str, Any]:
         """Evaluate the model, draw the curve anew, and keep the model as `best/` if it is the best so far.
@@ -72,10 +88,14 @@ class Selection:
         row = _row(state.step, found)
         rows = [*read_evaluations(self._folder.evaluations, state.step - 1), row]
         best = max(rows, key=lambda its: float(its["score"]))
-        write_text(self._folder.evaluations, "".join(json.dumps(its) + "\n" for its in rows))
-        save(evaluation_curves(rows, best["step"]), self._folder.evaluation_curves)
         if best is row:
             save_model(self._folder.best, state, about)
+        try:
+            save(evaluation_curves(rows, best["step"]), self._folder.evaluation_curves)
+        except OutputError as error:
+            logger.warning("the training goes on without the curves of its evaluations: %s", error)
+        # Last: an evaluation without its line is done again.
+        write_text(self._folder.evaluations, "".join(json.dumps(its) + "\n" for its in rows))
         return about
 
     def _without_truth(self, state: TrainState) -> Seen:
@@ -105,7 +125,11 @@ class Selection:
 
 def read_evaluations(path: Path, step: int) -> list[dict[str, Any]]:
     """The rows of an `evaluations.jsonl` up to a step."""
-    return [row for row in read_log(path) if row["step"] <= step]
+    return [
+        row
+        for row in read_log(path)
+        if row["step"] <= step and isinstance(row.get("score"), int | float)
+    ]
 
 
 def _row(step: int, found: Mapping[str, Any]) -> dict[str, Any]:
