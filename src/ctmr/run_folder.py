@@ -97,8 +97,13 @@ class RunFolder:
 
         Raises:
             UsageError: If the folder holds a run.
+            OutputError: If it cannot be looked into.
         """
-        if self.config.exists() or self.log.exists():
+        try:
+            taken = self.config.exists() or self.log.exists()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        if taken:
             raise UsageError(
                 "already holds a run",
                 file=self.path,
