@@ -400,7 +400,8 @@ def test_sidecar_says_where_the_image_comes_from(tmp_path, tiny_run, tiny_data):
         "unit": "grey",
         "range": [0.0, 255.0],
         "scale": {"short_side": 36, "pixel_mm": None},
-        "precision": "float32",
+        "engine": model.engine,
+        "precision": model.precision,
     }
     assert 0 < seconds < 60
     assert quality["level"] in ("ok", "warn")

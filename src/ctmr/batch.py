@@ -14,6 +14,7 @@ import numpy as np
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
+from ctmr.doubts import QualityLevel
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
 from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
@@ -22,7 +23,7 @@ from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
 from ctmr.nifti import read_nifti, write_nifti
 from ctmr.quality import Measure
 from ctmr.scan import Scan, read_scan, write_scan
-from ctmr.translate import DIRECTION_TO, QualityLevel, Translator
+from ctmr.translate import DIRECTION_TO, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
 logger = logging.getLogger(__name__)

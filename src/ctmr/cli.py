@@ -248,6 +248,14 @@ def translate(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Accept what looks like another modality.")
     ] = False,
+    engine: Annotated[
+        Literal["torch", "openvino", "onnx"] | None,
+        typer.Option(help="What runs the networks; by default the fastest that is installed."),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of the multiplications; auto is bfloat16 where that is fast."),
+    ] = "auto",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -257,7 +265,7 @@ def translate(
         from ctmr.jobs import Reading
         from ctmr.translate import load_model
 
-        translator = load_model(model)
+        translator = load_model(model, engine=engine, precision=precision)
         with progress_bars() as progress:
             summary = translate_files(
                 translator,
