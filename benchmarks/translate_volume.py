@@ -9,6 +9,7 @@ keeps head and model. The first call of a new installation compiles Python's mod
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -114,6 +115,7 @@ def train_once(options: argparse.Namespace) -> Path:
         heads = options.work / "heads"
         if not heads.exists():
             write_heads(heads, subjects=2, size=options.size, image_format="nifti")
+            shutil.rmtree(heads / "val")  # an evaluation would take longer than all the rest
         train(with_steps(load_config(options.preset), 1, None), heads, run)
     return run
 
