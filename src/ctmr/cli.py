@@ -187,7 +187,8 @@ def train(
         if print_config:
             from ctmr.config import config_yaml
 
-            say(config_yaml(resolved).rstrip())
+            for line in config_yaml(resolved).splitlines():
+                say(line)
             outcome.update(resolved.model_dump())
             return
         if data is None or out is None:
@@ -387,6 +388,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(app(prog_name="ctmr", standalone_mode=False))
     except _WRONG_USAGE as error:
