@@ -14,7 +14,7 @@ import numpy as np
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
+from ctmr.errors import CtmrError, OutputError, SafetyError, UsageError, printable, refuse_all
 from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
 from ctmr.intensity import FloatArray
@@ -87,8 +87,13 @@ def translate_files(
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
-    if bad and on_error == "stop":
-        raise _refusal(bad, len(jobs))
+    if on_error == "stop":
+        refuse_all(
+            [(path.name, error) for path, error in bad.items()],
+            f"of {len(jobs)} scans cannot be translated",
+            file=source,
+            fix="restore or remove these files, or leave them out with --on-error skip",
+        )
     for error in bad.values():
         logger.warning("skipped: %s", error)
     jobs = [job for job in jobs if job.source not in bad]
@@ -230,16 +235,3 @@ def _write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> No
         spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
         unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
         add_image_info(images[0].target.parent, unit, spacings)
-
-
-def _refusal(bad: Mapping[Path, CtmrError], count: int) -> CtmrError:
-    """One error for all inputs that cannot be used, of the gravest kind among them."""
-    if len(bad) == 1:
-        return next(iter(bad.values()))
-    said = "; ".join(f"{printable(path.name)} ({error.what})" for path, error in bad.items())
-    kind = SafetyError if any(isinstance(e, SafetyError) for e in bad.values()) else DataError
-    return kind(
-        f"{len(bad)} of {count} scans cannot be translated: {said}",
-        file=next(iter(bad)).parent,
-        fix="restore or remove these files, or leave them out with --on-error skip",
-    )

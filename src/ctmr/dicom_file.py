@@ -97,16 +97,21 @@ class SliceFile(NamedTuple):
 
 def is_dicom(path: Path) -> bool:
     """Whether it is a regular file with `DICM` at byte 128; an index of other files (DICOMDIR) is none."""
+    start = start_of(path)
+    return start[128:132] == b"DICM" and uid.MediaStorageDirectoryStorage.encode() not in start
+
+
+def start_of(path: Path) -> bytes:
+    """The first 512 bytes of a regular file; none of anything else."""
     try:
         if not path.is_file():  # before it is opened: a FIFO would block
-            return False
+            return b""
         with path.open("rb") as file:
-            start = file.read(512)
+            return file.read(512)
     except OSError as error:
         raise DataError(
             f"expected a readable file: found {error.strerror}", file=path, fix="check permissions"
         ) from error
-    return start[128:132] == b"DICM" and uid.MediaStorageDirectoryStorage.encode() not in start
 
 
 def read_header(path: Path) -> SliceFile:
