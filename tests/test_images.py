@@ -269,7 +269,7 @@ def test_no_damage_ends_in_anything_but_a_data_error(tmp_path, form):
 
 def test_missing_file_and_fifo_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "fifo.png")
-    with pytest.raises(DataError, match=r"fifo\.png: expected a regular file"):
+    with pytest.raises(DataError, match=r"fifo\.png: cannot read it \(it is not a regular file\)"):
         read_image(tmp_path / "fifo.png")
     with pytest.raises(DataError, match=r"none\.png: cannot read it \(No such file"):
         read_image(tmp_path / "none.png")

@@ -11,8 +11,9 @@ from ctmr import tables
 from ctmr.cyclegan import DIRECTIONS, Direction
 from ctmr.disease import lesion_table
 from ctmr.errors import DataError, SafetyError, UsageError
-from ctmr.files import write_json, write_text
+from ctmr.files import read_regular, write_json, write_text
 from ctmr.folders import holds_data
+from ctmr.images import MAX_INFO_BYTES
 from ctmr.model import NOTICE
 from ctmr.naive import NAIVE, fit_naive
 from ctmr.observation import BLIND, Seen
@@ -167,7 +168,7 @@ def _synthetic(place: Path) -> Literal["t1", "t2"] | None:
     """The MR weighting of synthetic heads that scans are of, by the `subjects.json` in their folder or above it."""
     for folder in (place, place.absolute().parent):
         try:
-            said = json.loads((folder / "subjects.json").read_bytes())
+            said = json.loads(read_regular(folder / "subjects.json", MAX_INFO_BYTES))
         except (OSError, ValueError):
             continue
         sequence = said.get("sequence") if isinstance(said, dict) else None
