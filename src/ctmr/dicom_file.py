@@ -16,7 +16,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from ctmr.errors import CtmrError, DataError
+from ctmr.errors import CtmrError, DataError, ResourceError
 from ctmr.pixels import without_warnings
 
 MAX_FILE_BYTES = 1_000_000_000
@@ -57,7 +57,7 @@ _VALUES = (
 
 # All that pydicom and its decoders raise on a damaged file; their texts hold header values.
 _PARSE_ERRORS = (
-    *(InvalidDicomError, BytesLengthException, struct.error, EOFError, OSError, MemoryError),
+    *(InvalidDicomError, BytesLengthException, struct.error, EOFError, OSError),
     *(AttributeError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError),
 )
 
@@ -189,6 +189,10 @@ def parsing(path: Path) -> Iterator[None]:
                 file=path,
                 fix=COPY_AGAIN,
             ) from None  # the cause holds header values
+        except MemoryError:  # a damaged length in it asks for any number of bytes, too
+            raise ResourceError(
+                "not enough memory to read it", file=path, fix=f"free memory, or {COPY_AGAIN}"
+            ) from None
 
 
 @contextlib.contextmanager
