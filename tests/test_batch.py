@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from conftest import save_grey
 from ctmr import load_model
 from ctmr.batch import translate_files
-from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.images import Image, read_image, read_image_info, write_image, write_image_info
+from ctmr.jobs import Reading
 from ctmr.model import NOTICE
 from ctmr.pixels import COMMENT
 from ctmr.quality import Usual
@@ -571,11 +573,29 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         translate_files(translator(), source, tmp_path / "file" / "out", "ct")
 
 
-def test_blank_image_gives_finite_values_and_a_warning(tmp_path, tiny_run):
-    (tmp_path / "in").mkdir()
-    Pillow.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "in" / "blank.png")
+def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run):
+    for name, pixels in (
+        ("blank", np.zeros((40, 40))),
+        ("grey", np.full((40, 40), 77)),
+        ("noise", np.random.default_rng(0).integers(0, 256, (40, 40))),
+    ):
+        save_grey(tmp_path / "all" / f"{name}.png", pixels.astype(np.uint8))
+    model = load_model(tiny_run)
+    with pytest.raises(SafetyError, match="3 of 3 scans cannot be translated") as caught:
+        translate_files(model, tmp_path / "all", tmp_path / "out", "ct")
+    assert "blank.png (expected an image of a head: found one grey value (0) ev" in str(
+        caught.value
+    )
+    assert "grey.png (expected an image of a head: found one grey value (77) " in str(caught.value)
+    assert "noise.png (expected a scan like those the model was trained" in str(caught.value)
+    with pytest.raises(DataError, match="found one grey value"):
+        translate_files(model, tmp_path / "all" / "blank.png", tmp_path / "out.png", "ct")
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
+
+    save_grey(tmp_path / "in" / "blank.png", np.zeros((40, 40), np.uint8))
+    reading = Reading(anyway=True)
     summary = translate_files(
-        load_model(tiny_run), tmp_path / "in", tmp_path / "out", "ct", quality="full"
+        model, tmp_path / "in", tmp_path / "out", "ct", quality="full", reading=reading
     )
     assert summary.warned == ("blank.png",)
     quality = said(tmp_path / "out" / "blank.json")["quality"]

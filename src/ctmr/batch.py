@@ -14,13 +14,21 @@ import numpy as np
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import CtmrError, OutputError, SafetyError, UsageError, printable, refuse_all
+from ctmr.errors import (
+    CtmrError,
+    DataError,
+    OutputError,
+    SafetyError,
+    UsageError,
+    printable,
+    refuse_all,
+)
 from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
 from ctmr.intensity import FloatArray
 from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
 from ctmr.nifti import read_nifti, write_nifti
-from ctmr.quality import Measure
+from ctmr.quality import Measure, Quality, require_like
 from ctmr.scan import Scan, read_scan, write_scan
 from ctmr.translate import DIRECTION_TO, QualityLevel, Translator
 from ctmr.volume import Modality, Volume, onto_grid
@@ -121,6 +129,8 @@ def _translate(
     try:
         scan, series = _read(job, to, reading)
         done = translator.translation(scan, to, quality=quality, anyway=reading.anyway)
+        if not reading.anyway:
+            _require_head(scan, done.quality)
     except CtmrError as error:
         raise error.at(job.source) from error
     if series is not None and isinstance(done.scan, Volume):
@@ -221,10 +231,23 @@ def _unusable(
     bad: dict[Path, CtmrError] = {}
     for job in jobs:
         try:
-            translator.check(_read(job, to, reading)[0], to, anyway=reading.anyway)
+            scan = _read(job, to, reading)[0]
+            quality = translator.check(scan, to, anyway=reading.anyway)
+            if not reading.anyway:
+                _require_head(scan, quality)
         except CtmrError as error:
             bad[job.source] = error.at(job.source)
     return bad
+
+
+def _require_head(scan: Scan, quality: Quality) -> None:
+    """Refuse what shows nothing, or nothing that the model knows."""
+    if isinstance(scan, Image) and scan.array.min() == scan.array.max():
+        raise DataError(
+            f"expected an image of a head: found one grey value ({scan.array.min():g}) everywhere",
+            fix="remove it, or give --anyway",
+        )
+    require_like(quality)
 
 
 def _write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> None:

@@ -247,7 +247,8 @@ def translate(
         bool, typer.Option("--irregular", help="Accept DICOM series with gaps or uneven slices.")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Accept what looks like another modality.")
+        bool,
+        typer.Option("--anyway", help="Accept what looks like another modality, or like no head."),
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
