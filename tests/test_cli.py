@@ -258,7 +258,16 @@ def test_bad_input_ends_with_3(tmp_path, tiny_run, tiny_pairs):
     image(source / "good.png")
     for name in ("bad1.png", "bad2.png"):
         (source / name).write_bytes(b"")
-    arguments = ["translate", source, tmp_path / "out", "--model", tiny_run, "--to", "ct"]
+    arguments = [
+        "translate",
+        source,
+        tmp_path / "out",
+        "--model",
+        tiny_run,
+        "--to",
+        "ct",
+        "--anyway",
+    ]
     assert_fails(run(*arguments), 3, "bad1.png", "bad2.png", "--on-error skip")
     assert not (tmp_path / "out").exists()
 
