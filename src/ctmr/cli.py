@@ -187,7 +187,8 @@ def train(
         if print_config:
             from ctmr.config import config_yaml
 
-            say(config_yaml(resolved).rstrip())
+            for line in config_yaml(resolved).splitlines():
+                say(line)
             outcome.update(resolved.model_dump())
             return
         if data is None or out is None:
@@ -246,7 +247,8 @@ def translate(
         bool, typer.Option("--irregular", help="Accept DICOM series with gaps or uneven slices.")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Accept what looks like another modality.")
+        bool,
+        typer.Option("--anyway", help="Accept what looks like another modality, or like no head."),
     ] = False,
     engine: Annotated[
         Literal["torch", "openvino", "onnx"] | None,
@@ -395,6 +397,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(app(prog_name="ctmr", standalone_mode=False))
     except _WRONG_USAGE as error:

@@ -41,7 +41,7 @@ class Reading:
     Attributes:
         geometry: Of NIfTI headers that contradict themselves or say nothing (`ctmr.nifti.read_nifti`).
         irregular: Translate a DICOM series with gaps or uneven slices too, slice by slice.
-        anyway: Translate what looks like another modality too.
+        anyway: Translate what looks like another modality, or like no head, too.
         like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
     """
 

@@ -108,7 +108,9 @@ class RunFolder:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a `log.jsonl`; torn lines are skipped, and a file that is not there has none."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():  # before it is opened: a FIFO would block
+        return rows
     with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as f:
         for line in f:
             with contextlib.suppress(ValueError):

@@ -18,7 +18,7 @@ from ctmr.files import write_text
 from ctmr.model import model_of, save_model
 from ctmr.observation import Pile, Seen
 from ctmr.paired import look_at_pairs
-from ctmr.pairs import Pair, find_pairs
+from ctmr.pairs import Pair, find_pairs, require_all
 from ctmr.quality import difference, head_in
 from ctmr.run_folder import RunFolder, read_log
 from ctmr.store import Split, Store
@@ -35,18 +35,28 @@ WITH_TRUTH = ("mae", "ssim")
 DISTANCES = ("frechet", "kernel")
 
 
+def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
+    """The pairs in the `val/` of a data folder, at most `MOST`; none where it has none.
+
+    Raises:
+        CtmrError: Naming all of them that cannot be read.
+    """
+    if not ((data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir()):
+        return []
+    pairs = _evenly(find_pairs(data / VAL, patient_pattern))
+    require_all(pairs)
+    return pairs
+
+
 class Selection:
-    """Evaluates a model in training, by the pairs in `val/` of its data folder, or without truth on held-out slices.
+    """Evaluates a model in training, by pairs (`pairs_to_choose_by`), or without truth on held-out slices.
 
     With pairs the better model has the higher SSIM, averaged over both directions; without, the smaller kernel distance
     between translated and real images.
     """
 
-    def __init__(self, folder: RunFolder, store: Store, data: Path, patient_pattern: str | None):
-        self._folder, self._store = folder, store
-        self._pairs: list[Pair] = []  # of `val/`
-        if (data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir():
-            self._pairs = _evenly(find_pairs(data / VAL, patient_pattern))
+    def __init__(self, folder: RunFolder, store: Store, pairs: Sequence[Pair]) -> None:
+        self._folder, self._store, self._pairs = folder, store, pairs
 
     def evaluate(self, state: TrainState, about: dict[str, Any]) -> dict[str, Any]:
         """Evaluate the model, draw the curve anew, and keep the model as `best/` if it is the best so far.

@@ -28,7 +28,7 @@ from ctmr.randomness import stream
 from ctmr.report import PAPER_STEPS, write_report
 from ctmr.run_folder import RunFolder, StopSignals
 from ctmr.samples import Samples
-from ctmr.selection import Selection
+from ctmr.selection import Selection, pairs_to_choose_by
 from ctmr.structure import structure
 
 logger = logging.getLogger(__name__)
@@ -170,6 +170,7 @@ def train(
     if not resume:
         folder.require_new()
     store = prepare(Path(data), config.data)
+    pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern)
     with folder.locked(), StopSignals() as signals:
         if not resume:
             folder.require_new()  # preparing takes time, in which another process can have trained
@@ -190,7 +191,7 @@ def train(
         total = schedule_steps(config, dataset.images)
         last = total if stop_after is None else min(total, stop_after)
         samples = Samples(store, folder, config.train.tensorboard)
-        selection = Selection(folder, store, Path(data), config.data.patient_pattern)
+        selection = Selection(folder, store, pairs)
         if state.step == 0:
             samples.draw(state)
             selection.evaluate(state, model_about(about, store, state))

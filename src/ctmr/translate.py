@@ -134,12 +134,18 @@ class Translator:
             return self._image(scan, to, quality, anyway)
         return self._volume(scan, to, quality, anyway)
 
-    def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> None:
-        """Raise what `translation` would raise of the scan, without running a network."""
+    def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> Quality:
+        """Judge a scan, and raise what `translation` would raise of it, without running a network."""
         if isinstance(scan, Image):
-            self._unit_of_image(scan, to, anyway)
+            described = [describe(self._unit_of_image(scan, to, anyway))]
         else:
-            self.conversion.head_of_volume(scan, OTHER[to], anyway)
+            found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
+            slices = axial_slices(found.volume.array)  # (K, rows, columns)
+            described = []
+            for k in found.kept:
+                unit = self.conversion.slices_to_unit(slices[k : k + 1], intensity, found.grid)
+                described.append(describe(found.windowed(unit[0], -1.0)))
+        return judge(described, self.model.card.training[OTHER[to]], {})
 
     def _image(self, scan: Image, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
         unit = self._unit_of_image(scan, to, anyway)[None]  # (1, h, w, C)
