@@ -1,7 +1,8 @@
 # make demo   see the whole system on synthetic heads, about 10 minutes on two cores
 # make test   format check, lint, types and tests
+# make test-faults   faults put into system calls, disks and processes; as root, with strace, nothing is skipped
 #
-# Both make .venv. TORCH=... takes another build of PyTorch, e.g. `make demo TORCH=torch` for a GPU.
+# All make .venv. TORCH=... takes another build of PyTorch, e.g. `make demo TORCH=torch` for a GPU.
 
 PYTHON ?= python3
 TORCH ?=
@@ -13,13 +14,16 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 CONSTRAINT := $(if $(TORCH),,-c constraints-cpu.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check clean
+.PHONY: demo test test-faults check clean
 
 demo: .venv/ready
 	$(BIN)/ctmr demo --out $(OUT) --minutes $(MINUTES)
 
 test: check
 	$(BIN)/python -m pytest
+
+test-faults: .venv/ready
+	$(BIN)/python -m pytest tests/faults
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -27,9 +27,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctmr.checkpoint import TrainState, new_state
 from ctmr.config import Config, load_config
 from ctmr.errors import CtmrError, UsageError
+from ctmr.state import TrainState, new_state
 from ctmr.training import train_step
 from reference_step import convolution_parameters, load, save
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from ctmr.checkpoint import new_state
 from ctmr.config import Config, load_config
 from ctmr.distributed import Runtime
+from ctmr.state import new_state
 from ctmr.training import train_step, update_average
 from parity import reference_options
 from roofline import PRECISIONS, convolution_peak, flops, timed

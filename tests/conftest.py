@@ -34,6 +34,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Try again to write without waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctmr.files.PAUSES", (0.0, 0.0, 0.0))
+        yield
+
+
 def head(subject: int, modality: str, height: int, width: int) -> np.ndarray:
     """A slice like a head's, 8-bit grey: scalp, skull, brain and ventricles; MR shows them in other greys."""
     rng = np.random.default_rng([7, subject])

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +14,15 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
 from ctmr import checkpoint
-from ctmr.checkpoint import checkpoints, load_strictly, new_state, read_about, resume, save
+from ctmr.checkpoint import checkpoints, is_sound, resume, save
 from ctmr.config import overlaid
 from ctmr.distributed import Runtime
 from ctmr.errors import CheckpointError, DivergedError, OutputError
 from ctmr.randomness import torch_stream
+from ctmr.state import load_strictly, new_state
 from ctmr.training import train_step, update_average
 
-ABOUT = {"data": "fingerprint", "config": {"seed": 3}}
+ABOUT = {"data": "fingerprint", "config": {"seed": 3}, "exact": {"torch": "2.13.0"}}
 CPU = torch.device("cpu")
 
 # One tensor of each kind that a checkpoint holds.
@@ -103,6 +105,18 @@ def forge_bytes(folder, content, step=5):
     return path
 
 
+def refused(saved, fresh, match, tensors=None, header=None):
+    """Resume a forged checkpoint; it is refused, and the state is what it was."""
+    old_tensors, old_header = parts(checkpoints(saved)[0])
+    forge(saved, tensors or old_tensors, header or old_header)
+    before = {key: value.clone() for key, value in fresh.tensors().items()}
+    with pytest.raises(CheckpointError, match=match) as caught:
+        resume(saved, fresh)
+    assert caught.value.exit_code == 5
+    assert fresh.step == 0
+    assert equal(fresh.tensors(), before)
+
+
 def contents(state, folder):
     """All that a state's checkpoint holds."""
     return parts(save(folder, state, ABOUT))[0]
@@ -151,7 +165,8 @@ def test_same_state_makes_the_same_bytes(trained, tmp_path):
 def test_everything_comes_back_exactly(saved, fresh, trained, tmp_path):
     about = resume(saved, fresh)
     assert fresh.step == 5
-    assert about | ABOUT == about
+    said = about.model_dump()
+    assert said | ABOUT == said
     assert equal(contents(fresh, tmp_path / "a"), contents(trained, tmp_path / "b"))
     kinds = {name.split(".")[0] for name in contents(fresh, tmp_path / "a")}
     assert kinds == {"model", "ema", "optimiser_g", "optimiser_d", "history_x", "history_y"}
@@ -183,6 +198,42 @@ def test_newest_two_are_kept(fresh, tmp_path):
         "step_000000100",
         "step_000000010",
     ]
+
+
+def test_sound_checkpoint_is_kept_where_the_one_above_it_is_damaged(fresh, tmp_path):
+    """Never fewer than two that are sound (faults.md, R26)."""
+    for fresh.step in (1, 2):
+        save(tmp_path, fresh, ABOUT)
+    checkpoints(tmp_path)[0].write_bytes(b"damaged")
+    for step, kept in ((3, [3, 2, 1]), (4, [4, 3])):
+        fresh.step = step
+        save(tmp_path, fresh, ABOUT)
+        assert [int(path.name[5:14]) for path in checkpoints(tmp_path)] == kept
+
+
+def test_old_checkpoint_that_cannot_be_removed_stays_with_a_warning(
+    fresh, tmp_path, monkeypatch, caplog
+):
+    for fresh.step in (1, 2):
+        save(tmp_path, fresh, ABOUT)
+    unlink = Path.unlink
+
+    def fail(self, *arguments, **options):
+        if self.suffix == ".ckpt":
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    fresh.step = 3
+    save(tmp_path, fresh, ABOUT)
+    assert len(checkpoints(tmp_path)) == 3
+    assert "an old checkpoint stays" in caplog.text
+
+
+def test_folder_that_cannot_be_made_is_an_output_error(fresh, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write its [0-9,]+ bytes"):
+        save(tmp_path / "file" / "checkpoints", fresh, ABOUT)
 
 
 def test_other_files_are_no_checkpoints_and_are_left_alone(fresh, tmp_path):
@@ -246,9 +297,9 @@ def test_every_flipped_bit_is_noticed(saved):
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        assert read_about(saved) is None
+        assert not is_sound(path)
     path.write_bytes(content)
-    assert read_about(saved)["step"] == 5
+    assert is_sound(path)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +329,50 @@ def test_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_ta
     assert "going back to the checkpoint before" in record.getMessage()
 
 
+@pytest.mark.parametrize("kind", ["folder", "unreadable"])
+def test_checkpoint_that_cannot_be_read_is_passed_over_and_stays(
+    saved, fresh, tiny_config, advance, monkeypatch, caplog, kind
+):
+    newer = save(saved, advance(new_state(tiny_config, CPU), 6), ABOUT)
+    if kind == "folder":
+        newer.unlink()
+        newer.mkdir()
+    else:
+        opened = Path.open
+
+        def fail(self, *arguments, **options):
+            if self == newer:
+                raise OSError(errno.EIO, "Input/output error")
+            return opened(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", fail)
+    with caplog.at_level(logging.WARNING):
+        resume(saved, fresh)
+    assert fresh.step == 5
+    assert f"{newer.name}: cannot be read" in caplog.text
+    assert newer.exists()
+    assert not (saved / "bad").exists()
+
+
+def test_damaged_checkpoint_that_cannot_be_put_aside_is_passed_over(saved, fresh, trained, caplog):
+    (saved / "bad").write_text("in the way")
+    trained.step = 6
+    save(saved, trained, ABOUT).write_bytes(b"")
+    trained.step = 5
+    with caplog.at_level(logging.WARNING):
+        resume(saved, fresh)
+    assert fresh.step == 5
+    assert "cannot move it to" in caplog.text
+
+
+def test_nothing_is_parsed_before_the_hash_is_right(saved, fresh, monkeypatch):
+    for path in checkpoints(saved):
+        path.write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(checkpoint, "safe_open", lambda *_: pytest.fail("parsed"))
+    with pytest.raises(CheckpointError, match="found none that is sound"):
+        resume(saved, fresh)
+
+
 def test_no_sound_checkpoint_is_an_error_and_never_a_fresh_start(saved, fresh, trained):
     for step in (6, 7):
         trained.step = step
@@ -296,14 +391,6 @@ def test_no_sound_checkpoint_is_an_error_and_never_a_fresh_start(saved, fresh, t
 def test_folder_without_checkpoints_is_an_error(fresh, tmp_path):
     with pytest.raises(CheckpointError, match="found none that is sound"):
         resume(tmp_path / "checkpoints", fresh)
-    assert read_about(tmp_path / "checkpoints") is None
-
-
-def test_about_is_that_of_the_newest_sound_checkpoint(saved, trained, tiny_config, advance):
-    newer = save(saved, advance(new_state(tiny_config, CPU), 6), ABOUT)
-    assert read_about(saved)["step"] == 6
-    newer.write_bytes(b"")
-    assert read_about(saved)["step"] == 5
 
 
 # Content
@@ -352,7 +439,7 @@ def test_every_tensor_matters_for_what_follows(saved, tiny_config, advance, tmp_
 def test_unknown_tensor_is_refused_with_its_name(saved, fresh):
     tensors, header = parts(checkpoints(saved)[0])
     forge(saved, {**tensors, "scaler.0": torch.zeros(1)}, header)
-    with pytest.raises(CheckpointError, match=r"unknown keys \['scaler\.0'\]"):
+    with pytest.raises(CheckpointError, match=r"missing or unknown keys \['scaler\.0'\]"):
         resume(saved, fresh)
 
 
@@ -368,7 +455,7 @@ def test_tensor_too_many_is_refused(saved, fresh, extra):
 
 def test_checkpoint_of_another_architecture_is_refused_with_keys_that_differ(saved, tiny_config):
     other = new_state(overlaid(tiny_config, ["network.blocks=2"]), CPU)
-    with pytest.raises(CheckpointError, match=r"missing or unknown keys \['model\.F\.body\."):
+    with pytest.raises(CheckpointError, match=r"missing or unknown keys \['ema\.F\.body\."):
         resume(saved, other)
 
 
@@ -396,6 +483,149 @@ def test_weights_that_do_not_fit_are_refused(saved, fresh, change, why):
     forge(saved, {**tensors, key: change(tensors[key]).contiguous()}, header)
     with pytest.raises(CheckpointError, match=why):
         resume(saved, fresh)
+
+
+@pytest.mark.parametrize("key", ["optimiser_g.3.exp_avg", "optimiser_d.0.exp_avg_sq"])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda value: value[..., :1], r"must be .* torch\.float32, found .*1\) torch\.float32"),
+        (lambda value: value.double(), r"must be .*float32, found .*float64"),
+        (lambda value: value * float("nan"), "must be finite, found NaN or infinity"),
+    ],
+    ids=["shape", "type", "nan"],
+)
+def test_moments_that_do_not_fit_are_refused(saved, fresh, key, change, why):
+    tensors, _ = parts(checkpoints(saved)[0])
+    wrong = {**tensors, key: change(tensors[key]).contiguous()}
+    refused(saved, fresh, rf"{key.replace('.', '[.]')} {why}", wrong)
+
+
+def test_moment_of_another_shape_for_its_count_of_steps_is_refused(saved, fresh):
+    tensors, _ = parts(checkpoints(saved)[0])
+    wrong = {**tensors, "optimiser_g.0.step": torch.full((1,), 5.0)}
+    refused(saved, fresh, r"optimiser_g\.0\.step must be \(\) torch", wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda value: value[:, :16], r"must be \(1, 32, 32\) .*, found \(1, 16, 32\)"),
+        (lambda value: value.repeat(3, 1, 1), r"must be \(1, 32, 32\) .*, found \(3, 32, 32\)"),
+        (lambda value: value.double(), r"must be .*float32, found .*float64"),
+        (lambda value: value * float("inf"), "must be finite"),
+    ],
+    ids=["height", "channels", "type", "inf"],
+)
+def test_earlier_fakes_that_do_not_fit_are_refused(saved, fresh, change, why):
+    tensors, _ = parts(checkpoints(saved)[0])
+    wrong = {**tensors, "history_y.1": change(tensors["history_y.1"]).contiguous()}
+    refused(saved, fresh, rf"history_y\.1 {why}", wrong)
+
+
+def test_earlier_fakes_in_bfloat16_come_back_as_they_were(saved, fresh):
+    tensors, header = parts(checkpoints(saved)[0])
+    half = tensors["history_y.1"].bfloat16()
+    forge(saved, {**tensors, "history_y.1": half}, header)
+    resume(saved, fresh)
+    assert torch.equal(fresh.history_y.images[1], half)
+
+
+def test_more_earlier_fakes_than_the_history_holds_are_refused(saved, fresh):
+    tensors, header = parts(checkpoints(saved)[0])
+    more = {**tensors, "history_x.3": tensors["history_x.0"].clone()}
+    refused(
+        saved,
+        fresh,
+        "history_x must hold up to 3 images, found 4",
+        more,
+        header | {"history": [4, 3]},
+    )
+
+
+def test_first_five_tensors_that_do_not_fit_are_named(saved, fresh):
+    tensors, _ = parts(checkpoints(saved)[0])
+    names = sorted(name for name in tensors if name.startswith("model.G"))[:7]
+    wrong = tensors | {name: tensors[name].double() for name in names}
+    with pytest.raises(CheckpointError) as caught:
+        resume_of(saved, wrong, fresh)
+    assert sum(name in str(caught.value) for name in names) == 5
+
+
+def resume_of(saved, tensors, state):
+    forge(saved, tensors, parts(checkpoints(saved)[0])[1])
+    resume(saved, state)
+
+
+@pytest.mark.parametrize("key", ["format", "step", "history", "config", "data", "exact"])
+def test_checkpoint_that_says_too_little_is_refused_with_what_is_missing(saved, fresh, key):
+    _, header = parts(checkpoints(saved)[0])
+    refused(
+        saved,
+        fresh,
+        f"not a checkpoint of ctmr .*{key}",
+        header={k: value for k, value in header.items() if k != key},
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", -1),
+        ("step", 5.0),
+        ("step", "5"),
+        ("step", True),
+        ("step", None),
+        ("history", [3]),
+        ("history", [3, 3, 3]),
+        ("history", [3, 2.5]),
+        ("history", 3),
+        ("config", []),
+        ("data", 7),
+        ("exact", None),
+        ("scaler", 1.0),
+    ],
+)
+def test_checkpoint_that_says_something_else_is_refused(saved, fresh, key, value):
+    tensors, header = parts(checkpoints(saved)[0])
+    content = to_bytes(tensors, {"ctmr": json.dumps(header | {key: value})})
+    forge_bytes(saved, content)
+    with pytest.raises(CheckpointError, match=f"not a checkpoint of ctmr .*{key}"):
+        resume(saved, fresh)
+
+
+def test_step_that_is_not_that_of_the_name_is_refused(saved, fresh):
+    tensors, header = parts(checkpoints(saved)[0])
+    forge_bytes(saved, to_bytes(tensors, {"ctmr": json.dumps(header | {"step": 4})}), step=5)
+    with pytest.raises(CheckpointError, match="it says step 4"):
+        resume(saved, fresh)
+
+
+def test_changed_step_changes_what_follows(saved, tiny_config, advance, tmp_path):
+    """The step decides the images, the draws from the histories and the averages."""
+    tensors, header = parts(checkpoints(saved)[0])
+    states = []
+    for step in (5, 6):
+        forge(saved, tensors, header | {"step": step})
+        states.append(new_state(tiny_config, CPU))
+        resume(saved, states[-1])
+    one, other = (contents(advance(state, 3), tmp_path / str(n)) for n, state in enumerate(states))
+    assert not equal(one, other)
+
+
+def test_order_of_the_earlier_fakes_matters_for_what_follows(saved, tiny_config, advance, tmp_path):
+    tensors, header = parts(checkpoints(saved)[0])
+    exchanged = tensors | {
+        "history_x.0": tensors["history_x.2"],
+        "history_x.2": tensors["history_x.0"],
+    }
+    states = []
+    for its in (tensors, exchanged):
+        forge(saved, its, header)
+        states.append(new_state(tiny_config, CPU))
+        resume(saved, states[-1])
+    one, other = (contents(advance(state, 8), tmp_path / str(n)) for n, state in enumerate(states))
+    assert any(not torch.equal(one[key], other[key]) for key in one if key.startswith("model.D_X"))
 
 
 def test_load_strictly_names_the_first_five_keys_that_differ(fresh, tmp_path):

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from ctmr import files
 from ctmr.errors import OutputError
 from ctmr.files import (
+    recover,
     replacing,
     replacing_folder,
     require_empty,
+    set_aside,
     sync,
     write_bytes,
     write_json,
@@ -149,9 +152,124 @@ def test_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
         assert [path.name for path in place.iterdir()] == ["one"]
     assert [path.name for path in place.iterdir()] == ["two"]
     with (
-        pytest.raises(OutputError, match=r"cannot write it \(No space left on device\)"),
+        pytest.raises(OutputError, match=r"cannot write it \(No space left on device; "),
         replacing_folder(place) as new,
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [path.name for path in place.iterdir()] == ["two"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_fault_that_passes_is_tried_again(tmp_path, monkeypatch, number):
+    calls = []
+    fsync = os.fsync
+
+    def fail_twice(descriptor):
+        calls.append(descriptor)
+        if len(calls) < 3:
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_twice)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert len(calls) == 4  # two that failed, the file, its folder
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_fault_that_stays_is_tried_four_times_with_growing_pauses(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(files, "PAUSES", (0.1, 0.4, 1.6))
+    monkeypatch.setattr("time.sleep", pauses.append)
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"No space left on device; [\d,]+ bytes are free"):
+        write_text(tmp_path / "a.txt", "new")
+    assert pauses == [0.1, 0.4, 1.6]
+
+
+def test_fault_that_cannot_pass_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited"))
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OutputError, match="cannot write it"):
+        write_text(tmp_path / "a.txt", "new")
+
+
+def test_error_says_how_many_bytes_are_needed(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OutputError, match=r"cannot write its 12,345 bytes \(No space left"):
+        write_bytes(tmp_path / "a.bin", bytes(12_345))
+
+
+def folder_with(place, name):
+    with replacing_folder(place) as new:
+        (new / name).write_text(name)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_folders_are_exchanged_and_renamed_where_the_file_system_cannot(
+    tmp_path, monkeypatch, can_exchange
+):
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    for name in ("one", "two"):
+        folder_with(tmp_path / "a", name)
+        assert names(tmp_path / "a") == [name]
+        assert names(tmp_path) == ["a"]
+
+
+def test_folder_that_is_replaced_is_there_at_every_moment(tmp_path, monkeypatch):
+    """No rename takes it away: the two are exchanged in one call."""
+    folder_with(tmp_path / "a", "one")
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("renamed"))
+    folder_with(tmp_path / "a", "two")
+    assert names(tmp_path / "a") == ["two"]
+
+
+def test_folder_killed_between_two_renames_is_brought_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    place = tmp_path / "a"
+    folder_with(place, "one")
+    rename = Path.rename
+
+    def killed(self, target):
+        if target == place:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder_with(place, "two")
+    monkeypatch.setattr(Path, "rename", rename)
+    assert names(tmp_path) == [".a.old"]
+    assert set_aside(place) == tmp_path / ".a.old"
+    recover(place)
+    assert names(place) == ["one"]
+    recover(place)
+    folder_with(place, "three")
+    assert names(tmp_path) == ["a"]
+
+
+def test_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    place = tmp_path / "a"
+    folder_with(place, "one")
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".new.tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        folder_with(place, "two")
+    assert names(place) == ["one"]
+    assert names(tmp_path) == ["a"]

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -88,6 +89,34 @@ def test_half_written_files_of_a_killed_process_are_removed(folder):
         pass
     left = sorted(path.name for path in folder.path.rglob("*") if path.is_file())
     assert left == ["run.lock", "whole.txt", "whole.txt", "whole.txt"]
+
+
+def test_half_written_folders_of_a_killed_process_are_removed(folder):
+    half = folder.path / ".0123456789abcdef.new.tmp"
+    half.mkdir(parents=True)
+    (half / "model.json").write_text("half")
+    with folder.locked():
+        assert not half.exists()
+
+
+@pytest.mark.parametrize("name", ["model", "best"])
+def test_model_that_a_killed_process_had_set_aside_is_brought_back(folder, name):
+    old = folder.path / f".{name}.old"
+    old.mkdir(parents=True)
+    (old / "model.json").write_text("whole")
+    with folder.locked():
+        assert (folder.path / name / "model.json").read_text() == "whole"
+        assert not old.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_lock_that_cannot_be_had_is_an_output_error(folder, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(OutputError, match=r"run\.lock: cannot lock it"), folder.locked():
+        pass
 
 
 # Configuration

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from ctmr.checkpoint import checkpoints, new_state
+from ctmr.checkpoint import checkpoints
 from ctmr.config import config_yaml, overlaid
 from ctmr.distributed import Runtime
 from ctmr.errors import (
@@ -34,6 +34,7 @@ from ctmr.errors import (
 from ctmr.model import load_weights, read_model
 from ctmr.randomness import torch_stream
 from ctmr.run_folder import RunFolder, read_log
+from ctmr.state import new_state
 from ctmr.structure import structure
 from ctmr.training import learning_rate, train, train_step, update_average
 

@@ -1,17 +1,27 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ctmr.errors import OutputError
+
+# Seconds before another attempt, where what hindered the one before may pass.
+PAUSES = (0.1, 0.4, 1.6)
+_MAY_PASS = {
+    *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EINTR, errno.EAGAIN),
+    *(errno.ESTALE, errno.ETIMEDOUT),
+}
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 @contextlib.contextmanager
@@ -23,17 +33,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield temporary
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise OutputError(
-            f"cannot write it ({error.strerror or error})",
-            file=path,
-            fix="check free space and permissions of the folder",
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -43,30 +49,114 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder` that takes its place, whole, when the block ends well.
 
+    Both are exchanged in one call where the file system can; else a process that is killed between two renames leaves
+    the old one as `set_aside(folder)`. Files in it belong written with the functions of this module, which sync them.
+
     Raises:
         OutputError: If it cannot be written; `folder` is then what it was.
     """
     folder = folder.resolve()  # a link stays one
-    token = secrets.token_hex(8)
-    new, old = (folder.with_name(f".{token}.{kind}.tmp") for kind in ("new", "old"))
+    new = folder.with_name(f".{secrets.token_hex(8)}.new.tmp")
     try:
-        new.mkdir(parents=True)
+        make_folder(new)
         yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        sync(new)
+        _put_in_place(new, folder)
         sync(folder.parent)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise OutputError(
-            f"cannot write it ({error.strerror or error})",
-            file=folder,
-            fix="check free space and permissions of the folder",
-        ) from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Rename `new` to `folder`; what `folder` was is `new` afterwards, or gone."""
+    old = set_aside(folder)
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):
         shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where system or file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def set_aside(folder: Path) -> Path:
+    """Where the old folder is while, for want of an exchange, two renames put a new one in its place."""
+    folder = folder.resolve()
+    return folder.parent / f".{folder.name}.old"
+
+
+def recover(folder: Path) -> None:
+    """Bring back the old folder if a process was killed while it put a new one in its place.
+
+    Raises:
+        OSError: If it cannot be renamed.
+    """
+    old = set_aside(folder)
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+
+
+def cannot_write(path: Path, error: OSError, size: int | None = None) -> OutputError:
+    """The error for a file or folder that cannot be written, with the bytes it needs, if known, and those free."""
+    needed = "" if size is None else f" its {size:,} bytes"
+    free = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            free = f"; {shutil.disk_usage(path.parent).free:,} bytes are free"
+    return OutputError(
+        f"cannot write{needed or ' it'} ({error.strerror or error}{free})",
+        file=path,
+        fix="check free space and permissions of the folder",
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those it lies in, unless it is there; what was made outlasts a power cut.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
+
+
+def persistently(write: Callable[[], None]) -> None:
+    """Write, and again after each of `PAUSES` if what hinders it may pass.
+
+    Raises:
+        OutputError: Of the last attempt.
+    """
+    for pause in PAUSES:
+        try:
+            return write()
+        except OutputError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in _MAY_PASS):
+                raise
+        time.sleep(pause)
+    return write()
 
 
 def require_empty(folder: Path) -> None:
@@ -93,9 +183,20 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """Write a file whole or not at all, in up to four attempts.
+
+    Raises:
+        OutputError: If it cannot be written; `path` is then what it was.
+    """
+
+    def write() -> None:
+        with replacing(path) as temporary:
+            try:
+                temporary.write_bytes(content)
+            except OSError as error:
+                raise cannot_write(path, error, len(content)) from error
+
+    persistently(write)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,14 +14,14 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from ctmr.checkpoint import TrainState, load_strictly
 from ctmr.config import Config, DataConfig, NetworkConfig
 from ctmr.cyclegan import Direction, generator_of
-from ctmr.errors import CheckpointError, OutputError
-from ctmr.files import read_regular, sync
+from ctmr.errors import CheckpointError
+from ctmr.files import persistently, read_regular, replacing_folder, set_aside, write_bytes
 from ctmr.networks import Discriminator, Generator
 from ctmr.quality import Measure, Usual
 from ctmr.scale import Scale
+from ctmr.state import TrainState, load_strictly
 from ctmr.statistics import Correlation
 from ctmr.store import Intensities
 from ctmr.volume import Modality
@@ -105,32 +104,20 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
     )
     networks[DISCRIMINATOR_FILES["ct"]] = state.model.D_X
     networks[DISCRIMINATOR_FILES["mr"]] = state.model.D_Y
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    hashes = {}
-    try:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir(parents=True)
-        for name, network in networks.items():
-            weights = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-            content = to_bytes(weights)
-            hashes[name] = hashlib.sha256(content).hexdigest()
-            (new / name).write_bytes(content)
-            sync(new / name)
-        said = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
-        (new / CARD_NAME).write_bytes(sealed(json.dumps({**said, "files": hashes}, indent=1)))
-        sync(new / CARD_NAME)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the model ({error.strerror})",
-            file=folder,
-            fix="check space and permissions",
-        ) from error
+    contents = {
+        name: to_bytes({key: value.cpu().contiguous() for key, value in its.state_dict().items()})
+        for name, its in networks.items()
+    }
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    said = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
+    contents[CARD_NAME] = sealed(json.dumps({**said, "files": hashes}, indent=1))
+
+    def write() -> None:
+        with replacing_folder(folder) as new:
+            for name, content in contents.items():
+                write_bytes(new / name, content)
+
+    persistently(write)
 
 
 def sealed(text: str) -> bytes:
@@ -145,7 +132,7 @@ def model_folder(path: Path) -> Path:
     Raises:
         CheckpointError: If there is no `model.json` in either place.
     """
-    for folder in (path, path / "model"):
+    for folder in (path, path / "model", set_aside(path), set_aside(path / "model")):
         if (folder / CARD_NAME).is_file():
             return folder
     raise CheckpointError(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ctmr.checkpoint import TrainState
 from ctmr.config import RESUMABLE, Config, differing_keys
 from ctmr.distributed import Runtime
 from ctmr.engine import run_generator
@@ -20,6 +19,7 @@ from ctmr.quality import (
     training_ranges,
     typical_cycle_error,
 )
+from ctmr.state import TrainState
 from ctmr.store import Store
 from ctmr.volume import MODALITIES
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 from ctmr.config import Config, config_yaml, parse_config
 from ctmr.errors import OutputError, Stopped, UsageError
-from ctmr.files import write_text
+from ctmr.files import cannot_write, recover, write_text
 from ctmr.strict_yaml import read_yaml
 
 
@@ -56,13 +57,31 @@ class RunFolder:
                     file=self.path,
                     fix="wait for it, or choose another --out",
                 ) from error
-            stream.truncate(0)
-            stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
-            for place in (self.path, self.checkpoints, self.samples):
-                for half in place.glob(".*.tmp"):  # of a process that was killed while it wrote
-                    half.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot lock it ({error.strerror})",
+                    file=lock,
+                    fix="choose an --out on a file system that has locks",
+                ) from error
+            try:
+                stream.truncate(0)
+                stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+                stream.flush()
+                self._tidy()
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
             yield
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left half written, and bring back what it was about to replace."""
+        recover(self.model)
+        recover(self.best)
+        for place in (self.path, self.checkpoints, self.samples):
+            for half in place.glob(".*.tmp"):
+                if half.is_dir() and not half.is_symlink():
+                    shutil.rmtree(half)
+                else:
+                    half.unlink(missing_ok=True)
 
     def require_new(self) -> None:
         """Refuse to train over an earlier run.

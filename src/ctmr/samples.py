@@ -4,11 +4,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ctmr.checkpoint import TrainState
 from ctmr.engine import run_generator
 from ctmr.errors import UsageError
 from ctmr.intensity import FloatArray
 from ctmr.run_folder import RunFolder
+from ctmr.state import TrainState
 from ctmr.store import Split, Store
 from ctmr.volume import Modality
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ctmr.blind import without_truth
-from ctmr.checkpoint import TrainState
 from ctmr.cyclegan import DIRECTIONS
 from ctmr.engine import run_generator
 from ctmr.evaluation import summary_of
@@ -21,6 +20,7 @@ from ctmr.paired import look_at_pairs
 from ctmr.pairs import Pair, find_pairs, require_all
 from ctmr.quality import difference, head_in
 from ctmr.run_folder import RunFolder, read_log
+from ctmr.state import TrainState
 from ctmr.store import Split, Store
 from ctmr.tables import MODEL, Row
 from ctmr.translate import DIRECTION_TO, OTHER, Translator

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ctmr import checkpoint, losses
-from ctmr.checkpoint import TrainState, new_state
 from ctmr.config import Config, LossConfig, schedule_steps
 from ctmr.cyclegan import check_size, gaussian_noise
 from ctmr.dataset import UnpairedSlices, loader
@@ -29,6 +28,7 @@ from ctmr.report import PAPER_STEPS, write_report
 from ctmr.run_folder import RunFolder, StopSignals
 from ctmr.samples import Samples
 from ctmr.selection import Selection, pairs_to_choose_by
+from ctmr.state import TrainState, new_state
 from ctmr.structure import structure
 
 logger = logging.getLogger(__name__)
@@ -274,15 +274,15 @@ def _updates(
 def _resume(folder: RunFolder, state: TrainState, about: Mapping[str, Any]) -> int:
     """Load the newest checkpoint, say what is no longer the same, and cut the log to it."""
     saved = checkpoint.resume(folder.checkpoints, state)
-    if saved["data"] != about["data"]:
+    if saved.data != about["data"]:
         raise CheckpointError(
             "the training data or their preparation have changed since the checkpoint",
             file=folder.path,
             fix="restore the data, or start a new run with --init",
         )
     for key, now in about["exact"].items():
-        if saved["exact"].get(key) != now:
-            logger.warning("exactness lost: %s was %s and is %s", key, saved["exact"].get(key), now)
+        if saved.exact.get(key) != now:
+            logger.warning("exactness lost: %s was %s and is %s", key, saved.exact.get(key), now)
     folder.cut_log(state.step)
     return state.step
 
