@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from conftest import save_grey
 from ctmr import load_model
 from ctmr.batch import translate_files
-from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.images import Image, read_image, read_image_info, write_image, write_image_info
+from ctmr.jobs import Reading
 from ctmr.model import NOTICE
 from ctmr.pixels import COMMENT
 from ctmr.quality import Usual
@@ -289,8 +291,8 @@ def ruin(folder: Path) -> dict[str, str]:
     frames = [Pillow.fromarray(np.full((40, 40), n, np.uint8)) for n in (1, 99)]
     contents = {
         "empty.png": (b"", "found an empty file"),
-        "text.png": (b"no image", "found a file that begins with b'no image'"),
-        "html.jpg": (b"<!DOCTYPE html>", "found a file that begins with"),
+        "text.png": (b"no image", "found another file"),
+        "html.jpg": (b"<!DOCTYPE html>", "found a page or SVG"),
         "cut.png": (sound[: len(sound) // 2], "cannot decode"),
         "flipped.png": (bytes(flipped), "cannot decode"),
         "bomb.png": (header(60000, 60000), "at most 64000000 pixels"),
@@ -305,7 +307,7 @@ def ruin(folder: Path) -> dict[str, str]:
     save(folder / "deep.png", depth=16)
     return found | {
         "dot.png": "at least 16 pixels a side: found 1 x 1",
-        "film.tif": "found 2 frames",
+        "film.tif": "found several frames",
         "long.png": "at most 8 times as long as wide",
         "deep.png": "expected 8-bit values",
     }
@@ -400,7 +402,8 @@ def test_sidecar_says_where_the_image_comes_from(tmp_path, tiny_run, tiny_data):
         "unit": "grey",
         "range": [0.0, 255.0],
         "scale": {"short_side": 36, "pixel_mm": None},
-        "precision": "float32",
+        "engine": model.engine,
+        "precision": model.precision,
     }
     assert 0 < seconds < 60
     assert quality["level"] in ("ok", "warn")
@@ -571,11 +574,29 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         translate_files(translator(), source, tmp_path / "file" / "out", "ct")
 
 
-def test_blank_image_gives_finite_values_and_a_warning(tmp_path, tiny_run):
-    (tmp_path / "in").mkdir()
-    Pillow.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "in" / "blank.png")
+def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run):
+    for name, pixels in (
+        ("blank", np.zeros((40, 40))),
+        ("grey", np.full((40, 40), 77)),
+        ("noise", np.random.default_rng(0).integers(0, 256, (40, 40))),
+    ):
+        save_grey(tmp_path / "all" / f"{name}.png", pixels.astype(np.uint8))
+    model = load_model(tiny_run)
+    with pytest.raises(SafetyError, match="3 of 3 scans cannot be translated") as caught:
+        translate_files(model, tmp_path / "all", tmp_path / "out", "ct")
+    assert "blank.png (expected an image of a head: found one grey value (0) ev" in str(
+        caught.value
+    )
+    assert "grey.png (expected an image of a head: found one grey value (77) " in str(caught.value)
+    assert "noise.png (expected a scan like those the model was trained" in str(caught.value)
+    with pytest.raises(DataError, match="found one grey value"):
+        translate_files(model, tmp_path / "all" / "blank.png", tmp_path / "out.png", "ct")
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
+
+    save_grey(tmp_path / "in" / "blank.png", np.zeros((40, 40), np.uint8))
+    reading = Reading(anyway=True)
     summary = translate_files(
-        load_model(tiny_run), tmp_path / "in", tmp_path / "out", "ct", quality="full"
+        model, tmp_path / "in", tmp_path / "out", "ct", quality="full", reading=reading
     )
     assert summary.warned == ("blank.png",)
     quality = said(tmp_path / "out" / "blank.json")["quality"]

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import sys
@@ -257,7 +258,16 @@ def test_bad_input_ends_with_3(tmp_path, tiny_run, tiny_pairs):
     image(source / "good.png")
     for name in ("bad1.png", "bad2.png"):
         (source / name).write_bytes(b"")
-    arguments = ["translate", source, tmp_path / "out", "--model", tiny_run, "--to", "ct"]
+    arguments = [
+        "translate",
+        source,
+        tmp_path / "out",
+        "--model",
+        tiny_run,
+        "--to",
+        "ct",
+        "--anyway",
+    ]
     assert_fails(run(*arguments), 3, "bad1.png", "bad2.png", "--on-error skip")
     assert not (tmp_path / "out").exists()
 
@@ -345,20 +355,28 @@ def breaking(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 def test_bug_ends_with_1_and_leaves_a_crash_log(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    breaking(monkeypatch, KeyError("two\nlines"))
+    cause = ValueError("could not convert string to float: 'JOHN DOE'")
+    error = KeyError("JOHN\nDOE")
+    error.__cause__ = cause
+    breaking(monkeypatch, error)
     result = run("report", "x", "--json")
-    assert_fails(result, 1, "unexpected KeyError: ")
+    assert_fails(result, 1, "unexpected KeyError in test_cli.py, line ")
     (crash,) = tmp_path.glob("ctmr-crash-*.txt")
     assert str(crash) in result.stderr
-    assert "Traceback (most recent call last)" in crash.read_text()
+    text = crash.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "\nValueError\n" in text
+    assert crash.stat().st_mode & 0o777 == 0o600
+    assert "DOE" not in text + result.output
     assert (last_line(result)["code"], last_line(result)["exit"]) == ("E100", 1)
 
 
 def test_bug_with_debug_shows_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    breaking(monkeypatch, KeyError("x"))
+    breaking(monkeypatch, KeyError("its text"))
     result = run("report", "x", "--debug")
     assert result.exit_code == 1
+    assert "its text" in result.stderr
     assert "Traceback (most recent call last)" in result.stderr
 
 
@@ -366,10 +384,53 @@ class OutOfMemoryError(RuntimeError):
     """Called as torch calls its own."""
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OutOfMemoryError("CUDA out of memory")])
+WANTS = [
+    MemoryError(),
+    OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", WANTS)
 def test_want_of_memory_ends_with_7(monkeypatch, error):
     breaking(monkeypatch, error)
     assert_fails(run("report", "x"), 7, "out of memory", "train.batch_size")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (3, PermissionError(errno.EACCES, "Permission denied", "some/file")),
+        (3, IsADirectoryError(errno.EISDIR, "Is a directory", b"some/file")),
+        (4, OSError(errno.ENOSPC, "No space left on device", "some/file")),
+        (4, OSError(errno.EROFS, "Read-only file system", "some/file")),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug_and_names_the_file(monkeypatch, code, error):
+    breaking(monkeypatch, error)
+    assert_fails(run("report", "x"), code, "some/file: ", error.strerror)
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", LONG, "--out", "run"),
+        ("prepare", LONG, "store"),
+        ("audit", LONG),
+        ("report", LONG),
+        ("evaluate", LONG, "pairs"),
+        ("translate", LONG, "out", "--model", "m", "--to", "mr"),
+    ],
+)
+def test_path_too_long_is_bad_input(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code in (3, 5), result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interruption_ends_with_130(monkeypatch):

@@ -91,12 +91,40 @@ def test_single_slice_takes_its_thickness(tmp_path):
 def test_other_files_are_not_dicom_and_are_counted(tmp_path):
     make(tmp_path)
     (tmp_path / "readme.txt").write_text("x" * 300)
-    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "LOCKFILE").write_text("x")
     (tmp_path / ".hidden").touch()
     (tmp_path / "sub").mkdir()
     shutil.copy(one(tmp_path), tmp_path / "sub" / "a.dcm")
     assert len(find_dicom(tmp_path)) == SHAPE[2]
     assert read_series(tmp_path).notes == ("2 files that are not DICOM left out",)
+
+
+@pytest.mark.parametrize("name", ["slice_0006.dcm", "IM0006", "1.2.840.6"])
+def test_file_that_was_a_slice_is_refused_and_never_left_out(tmp_path, name):
+    make(tmp_path)
+    last = find_dicom(tmp_path)[-1]
+    size = last.stat().st_size
+    last = last.rename(tmp_path / name)
+    for content in (b"", bytes(size), *([b"<html>not found"] if last.suffix == ".dcm" else [])):
+        last.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: expected a DICOM file") as caught:
+            read_series(tmp_path)
+        assert caught.value.file == str(last)
+
+
+def test_all_bad_files_of_a_series_are_named_at_once(tmp_path):
+    make(tmp_path)
+    first, second, third, fourth, *_ = find_dicom(tmp_path)
+    for path in (first, second):
+        edit(path, RescaleSlope=None)
+    edit(third, SamplesPerPixel=3)
+    with pytest.raises(SafetyError) as caught:
+        read_series(tmp_path)
+    assert caught.value.what.startswith(
+        f"3 of 6 files cannot be used: {first.name}, {second.name} (expected RescaleSlope"
+    )
+    assert f"; {third.name} (expected grey pixels" in caught.value.what
+    assert fourth.name not in caught.value.what
 
 
 def test_folder_without_dicom_is_refused(tmp_path):

@@ -167,12 +167,20 @@ def test_jpeg_without_its_package_is_refused_by_name(tmp_path, monkeypatch):
         read_series(tmp_path)
 
 
-def siz(width, height, components=1):
+def rle(*segments):
+    """A frame of RLE; `89 00` is 120 zeros, the pixels of a slice."""
+    offsets = [64 + sum(map(len, segments[:n])) for n in range(len(segments))]
+    return struct.pack("<16L", len(segments), *offsets, *[0] * (15 - len(offsets))) + b"".join(
+        segments
+    )
+
+
+def siz(width, height, components=1, tile=0):
     head = struct.pack(">HH4I", 41, 0, width, height, 0, 0)
     return (
         b"\xff\x4f\xff\x51"
         + head
-        + struct.pack(">4IH", width, height, 0, 0, components)
+        + struct.pack(">4IH", tile or width, tile or height, 0, 0, components)
         + b"\0" * 9
     )
 
@@ -193,6 +201,11 @@ def sof(width, height):
         (uid.JPEGLosslessSV1, sof(60000, 60000)),
         (uid.JPEGLosslessSV1, b"\xff\xd8\0\0"),
         (uid.RLELossless, b"\0" * 200_000),
+        (uid.RLELossless, b"\7" * 64),
+        (uid.RLELossless, rle(b"\x81\0", b"\x81\0")),  # 128 bytes for 120 pixels
+        (uid.RLELossless, rle(b"\x89\0", b"\x89\0" + b"\x81\0" * 1000)),
+        (uid.RLELossless, rle(b"\x89\0", b"\x8a\0")),  # a byte too few
+        (uid.RLELossless, rle(b"\x89\0")),
     ],
 )
 def test_compressed_bomb_is_refused_before_it_is_decoded(tmp_path, syntax, frame):
@@ -202,12 +215,37 @@ def test_compressed_bomb_is_refused_before_it_is_decoded(tmp_path, syntax, frame
         read_series(tmp_path)
 
 
+def test_jpeg_2000_of_a_tile_for_each_pixel_is_refused(tmp_path):
+    make(tmp_path, shape=(80, 80, 1))
+    with_syntax(one(tmp_path), uid.JPEG2000Lossless, siz(80, 80, tile=1))
+    with pytest.raises(DataError, match=r"compressed PixelData .* of 80 x 80: found another size"):
+        read_series(tmp_path)
+
+
+def test_rle_that_fits_is_read_with_and_without_padding(tmp_path):
+    make(tmp_path)
+    edit_all(tmp_path, RescaleIntercept=0)
+    path = one(tmp_path)
+    for segments in ([b"\x89\0", b"\x89\5"], [b"\x80\x89\0\0", b"\x80\x89\5\0"]):
+        with_syntax(path, uid.RLELossless, rle(*segments))
+        assert (read_series(tmp_path).volume.array[..., 0] == 5).all()
+
+
+def test_bytes_behind_the_pixels_are_bounded(tmp_path, monkeypatch):
+    make(tmp_path)
+    monkeypatch.setattr("ctmr.dicom_checks.MAX_BESIDE", 10_000)
+    edit(one(tmp_path), lambda image: image.add_new("PixelData", "OW", bytes(9_000)))
+    read_series(tmp_path)
+    edit(one(tmp_path), lambda image: image.add_new("PixelData", "OW", bytes(12_000)))
+    with pytest.raises(DataError, match="expected 240 bytes of pixels: found a file of 1"):
+        read_series(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("syntax", "frame"),
     [
         (uid.JPEG2000Lossless, siz(12, 10)),
         (uid.JPEGLosslessSV1, sof(12, 10)),
-        (uid.RLELossless, b"\7" * 64),
     ],
 )
 def test_damaged_compressed_pixels_are_refused(tmp_path, syntax, frame):

@@ -238,6 +238,19 @@ def test_numbers_longer_than_the_standard_allows_are_shortened(tmp_path):
     assert np.allclose(read_series(tmp_path / "out").volume.affine, source.volume.affine, atol=1e-9)
 
 
+@pytest.mark.parametrize("text", [b"JOHN DOE OF SMITHTOWN ", b"JOHN DOE", b"1.5\\DOE ", b"nan "])
+@pytest.mark.parametrize(
+    "keyword", ["GantryDetectorTilt", "SliceThickness", "LossyImageCompressionRatio"]
+)
+def test_texts_in_the_place_of_numbers_are_left_out(tmp_path, keyword, text):
+    make(tmp_path / "in", "mr")
+    spoil(tmp_path / "in", LossyImageCompression=b"01", **{keyword: text})
+    source = read_series(tmp_path / "in")
+    path = write_series(tmp_path / "out", source.volume, source, ABOUT)[0]
+    assert not dcmread(path).get(keyword)
+    assert b"DOE" not in path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

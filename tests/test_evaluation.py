@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from conftest import write_data
 from ctmr import evaluate, load_model
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.images import Image, write_image, write_image_info
@@ -403,6 +404,37 @@ def test_image_that_the_model_cannot_take_is_named(tmp_path, model, name):
     with pytest.raises(DataError, match="whose range the model does not know") as caught:
         evaluate(model, folder, direction="ct-to-mr" if name == "ct" else "mr-to-ct")
     assert caught.value.file == str(folder / name / "a.png")
+
+
+def test_all_bad_scans_are_named_before_any_work(tmp_path, monkeypatch):
+    folder = pairs(tmp_path / "pairs", **{name: (100, 130) for name in "abcdef"})
+    (folder / "ct" / "a.png").write_bytes(b"no image")
+    (folder / "mr" / "a.png").write_bytes(b"")
+    save(folder / "mr" / "b.png", np.zeros((48, 48)))
+    save(folder / "mask" / "c.png", flat(0))
+    (folder / "mask" / "d.png").write_bytes(b"no image")
+    for name in "abcdef":
+        for kind in ("ct", "mr"):
+            save(tmp_path / "other" / kind / f"{name}.png", flat(0))
+    save(tmp_path / "other" / "mr" / "e.png", np.zeros((48, 48)))
+    monkeypatch.setattr("ctmr.evaluation.look_at_pairs", None)
+    with pytest.raises(DataError) as caught:
+        evaluate(translator(), folder, answers={"other": tmp_path / "other"}, out=tmp_path / "out")
+    assert caught.value.what.startswith("6 scans of 6 pairs cannot be used: ")
+    for name in ("ct/a.png", "mr/a.png", "mr/b.png", "mask/c.png", "mask/d.png", "mr/e.png"):
+        assert name in caught.value.what
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_bad_scans_that_do_not_pair_are_named_before_any_work(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    bad = [tmp_path / "testA" / "head_00.png", tmp_path / "testB" / "head_02.png"]
+    for path in bad:
+        path.write_bytes(b"no image")
+    monkeypatch.setattr("ctmr.unpaired.observe", None)
+    with pytest.raises(DataError, match="2 of 6 scans cannot be used") as caught:
+        evaluate(translator(), tmp_path)
+    assert all(f"{path.parent.name}/{path.name}" in caught.value.what for path in bad)
 
 
 def test_truth_in_other_values_than_the_translation_is_refused(tmp_path):

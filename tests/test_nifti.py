@@ -235,7 +235,7 @@ def test_truncated_file_is_refused_with_both_sizes(tmp_path, size, suffix):
     expected = (
         f"expected 472 bytes as its header says: found {size}"
         if size >= 348
-        else f"expected a single NIfTI file: found {size} bytes from"
+        else f"expected a single NIfTI file: found another file of {size} bytes"
     )
     with pytest.raises(DataError, match=expected):
         read_nifti(path)
@@ -328,14 +328,14 @@ def test_suffix_may_be_in_capitals(tmp_path):
 @EXACT
 def test_other_formats_under_the_name_are_refused(tmp_path, start, suffix):
     path = file_of(tmp_path, start.ljust(1000, b"\0"), f"a{suffix}")
-    with pytest.raises(DataError, match="expected a single NIfTI file: found 540 bytes from b"):
+    with pytest.raises(DataError, match="expected a single NIfTI file: found another file"):
         read_nifti(path)
 
 
 @pytest.mark.parametrize("order", ["little", "big"])
 def test_analyze_header_is_refused(tmp_path, order):
     path = file_of(tmp_path, (348).to_bytes(4, order).ljust(1000, b"\0"))
-    with pytest.raises(DataError, match="expected a single NIfTI file: found 540 bytes from b"):
+    with pytest.raises(DataError, match="expected a single NIfTI file: found another file"):
         read_nifti(path)
 
 
@@ -824,9 +824,7 @@ def test_file_of_simpleitk_is_read_at_its_place(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.img", "a.mha", "a.gz", "a", "a.png"])
 def test_other_suffix_is_an_output_error(tmp_path, name):
-    with pytest.raises(
-        OutputError, match=r"expected \.nii or \.nii\.gz: found .* Fix: choose a na"
-    ):
+    with pytest.raises(OutputError, match=r"expected \.nii or \.nii\.gz: found .* Fix: rename it"):
         write_nifti(tmp_path / name, volume_of(), "text")
     assert not list(tmp_path.iterdir())
 

@@ -14,11 +14,13 @@ from ctmr.quality import (
     difference,
     head_in,
     judge,
+    require_like,
     training_distribution,
     training_ranges,
 )
 from ctmr.randomness import stream
 from identity import ANYWHERE, Identity, Inverse, Shade, smooth_head, translator
+from pictures import slices
 
 FEATURES = (
     "mean",
@@ -204,7 +206,7 @@ def test_training_images_are_ok(model, tiny_data, to):
 def test_image_unlike_the_training_images_warns_with_the_feature(model, tiny_data, change, feature):
     image = read_scan(tiny_data / "trainA" / "ct_00.png").array
     found = quality_of(model, change(image))
-    assert found.level == "warn"
+    assert found.level != "ok"
     why = [reason for reason in found.why if reason.startswith(f"{feature} is ")]
     assert len(why) == 1
     assert "training images have" in why[0]
@@ -228,7 +230,53 @@ def test_blank_image_has_no_nan(model, value, size):
     done = model.translation(scan, "ct", quality="full", anyway=True)
     assert np.isfinite(done.scan.array).all()
     text = json.dumps(done.quality.as_json(), allow_nan=False)  # refuses NaN
-    assert json.loads(text)["level"] == "warn"
+    assert json.loads(text)["level"] in ("warn", "refuse")
+
+
+def seen(modality: str, seeds: range) -> list[np.ndarray]:
+    """Slices of heads in [-1, 1]."""
+    kind = "wide" if modality == "ct" else "mr"
+    return [pixels / 127.5 - 1 for seed in seeds for pixels in slices(seed, kind)]
+
+
+def others(image: np.ndarray) -> dict[str, np.ndarray]:
+    """What is no usual slice of a head."""
+    rng = stream("others")
+    side = len(image)
+    squares = np.add.outer(np.arange(side) // 4, np.arange(side) // 4) % 2
+    middle = image[side // 4 : -(side // 4), side // 4 : -(side // 4)]
+    return {
+        "noise": rng.uniform(-1, 1, image.shape),
+        "inverted": -image,
+        "black": np.full(image.shape, -1.0),
+        "white": np.full(image.shape, 1.0),
+        "page": np.where(rng.uniform(size=image.shape) < 0.1, -1.0, 1.0),
+        "squares": np.where(squares, 1.0, -1.0),
+        "ramp": np.tile(np.linspace(-1, 1, side), (side, 1)),
+        "twice as large": np.kron(middle, np.ones((2, 2))),
+        "dim": (image + 1) * 0.3 - 1,
+        "noisy": np.clip(image + rng.normal(0, 0.3, image.shape), -1, 1),
+    }
+
+
+REFUSED = ("noise", "inverted", "white", "page", "squares", "ramp")
+
+
+@pytest.mark.parametrize("modality", ["ct", "mr"])
+def test_what_is_no_head_is_flagged_and_heads_are_not(modality):
+    features = [describe(image) for image in seen(modality, range(1, 16))]
+    usual = Usual(training_ranges(features), 1.0, training_distribution(features))
+    held_out = seen(modality, range(20, 30))
+    levels = [judge([describe(image)], usual, {}).level for image in held_out]
+    assert "refuse" not in levels
+    for name, image in others(held_out[1]).items():
+        found = judge([describe(image)], usual, {})
+        assert found.level == "refuse" if name in REFUSED else found.level != "ok", name
+        if found.level == "refuse":
+            with pytest.raises(SafetyError, match="expected a scan like those the model was"):
+                require_like(found)
+    false = np.mean([usual.distribution.distance(describe(image)) > UNLIKE for image in held_out])
+    assert false <= 0.05
 
 
 def test_thin_images_have_features():

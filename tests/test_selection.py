@@ -114,8 +114,10 @@ def test_pairs_that_cannot_be_read_are_named_before_the_first_step(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(with_pairs, data)
-    broken = next((data / "val" / "ct").iterdir())
-    broken.write_bytes(b"no image")
-    with pytest.raises(DataError, match=broken.name):
+    broken = [next((data / "val" / kind).iterdir()) for kind in ("ct", "mr")]
+    for path in broken:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError) as caught:
         train(tiny_config, data, tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert all(f"{path.parent.name}/{path.name}" in caught.value.what for path in broken)
+    assert not (tmp_path / "run").exists()

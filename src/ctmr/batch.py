@@ -14,15 +14,24 @@ import numpy as np
 
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
+from ctmr.doubts import QualityLevel
+from ctmr.errors import (
+    CtmrError,
+    DataError,
+    OutputError,
+    SafetyError,
+    UsageError,
+    printable,
+    refuse_all,
+)
 from ctmr.files import replacing_folder, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
 from ctmr.intensity import FloatArray
 from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
 from ctmr.nifti import read_nifti, write_nifti
-from ctmr.quality import Measure
+from ctmr.quality import Measure, Quality, require_like
 from ctmr.scan import Scan, read_scan, write_scan
-from ctmr.translate import DIRECTION_TO, QualityLevel, Translator
+from ctmr.translate import DIRECTION_TO, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
 logger = logging.getLogger(__name__)
@@ -87,8 +96,13 @@ def translate_files(
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
-    if bad and on_error == "stop":
-        raise _refusal(bad, len(jobs))
+    if on_error == "stop":
+        refuse_all(
+            [(path.name, error) for path, error in bad.items()],
+            f"of {len(jobs)} scans cannot be translated",
+            file=source,
+            fix="restore or remove these files, or leave them out with --on-error skip",
+        )
     for error in bad.values():
         logger.warning("skipped: %s", error)
     jobs = [job for job in jobs if job.source not in bad]
@@ -116,6 +130,8 @@ def _translate(
     try:
         scan, series = _read(job, to, reading)
         done = translator.translation(scan, to, quality=quality, anyway=reading.anyway)
+        if not reading.anyway:
+            _require_head(scan, done.quality)
     except CtmrError as error:
         raise error.at(job.source) from error
     if series is not None and isinstance(done.scan, Volume):
@@ -216,10 +232,23 @@ def _unusable(
     bad: dict[Path, CtmrError] = {}
     for job in jobs:
         try:
-            translator.check(_read(job, to, reading)[0], to, anyway=reading.anyway)
+            scan = _read(job, to, reading)[0]
+            quality = translator.check(scan, to, anyway=reading.anyway)
+            if not reading.anyway:
+                _require_head(scan, quality)
         except CtmrError as error:
             bad[job.source] = error.at(job.source)
     return bad
+
+
+def _require_head(scan: Scan, quality: Quality) -> None:
+    """Refuse what shows nothing, or nothing that the model knows."""
+    if isinstance(scan, Image) and scan.array.min() == scan.array.max():
+        raise DataError(
+            f"expected an image of a head: found one grey value ({scan.array.min():g}) everywhere",
+            fix="remove it, or give --anyway",
+        )
+    require_like(quality)
 
 
 def _write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> None:
@@ -230,16 +259,3 @@ def _write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> No
         spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
         unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
         add_image_info(images[0].target.parent, unit, spacings)
-
-
-def _refusal(bad: Mapping[Path, CtmrError], count: int) -> CtmrError:
-    """One error for all inputs that cannot be used, of the gravest kind among them."""
-    if len(bad) == 1:
-        return next(iter(bad.values()))
-    said = "; ".join(f"{printable(path.name)} ({error.what})" for path, error in bad.items())
-    kind = SafetyError if any(isinstance(e, SafetyError) for e in bad.values()) else DataError
-    return kind(
-        f"{len(bad)} of {count} scans cannot be translated: {said}",
-        file=next(iter(bad)).parent,
-        fix="restore or remove these files, or leave them out with --on-error skip",
-    )

@@ -187,7 +187,8 @@ def train(
         if print_config:
             from ctmr.config import config_yaml
 
-            say(config_yaml(resolved).rstrip())
+            for line in config_yaml(resolved).splitlines():
+                say(line)
             outcome.update(resolved.model_dump())
             return
         if data is None or out is None:
@@ -246,8 +247,17 @@ def translate(
         bool, typer.Option("--irregular", help="Accept DICOM series with gaps or uneven slices.")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Accept what looks like another modality.")
+        bool,
+        typer.Option("--anyway", help="Accept what looks like another modality, or like no head."),
     ] = False,
+    engine: Annotated[
+        Literal["torch", "openvino", "onnx"] | None,
+        typer.Option(help="What runs the networks; by default the fastest that is installed."),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of the multiplications; auto is bfloat16 where that is fast."),
+    ] = "auto",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -257,7 +267,7 @@ def translate(
         from ctmr.jobs import Reading
         from ctmr.translate import load_model
 
-        translator = load_model(model)
+        translator = load_model(model, engine=engine, precision=precision)
         with progress_bars() as progress:
             summary = translate_files(
                 translator,
@@ -387,6 +397,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(app(prog_name="ctmr", standalone_mode=False))
     except _WRONG_USAGE as error:

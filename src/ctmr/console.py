@@ -1,21 +1,31 @@
 """What the command line shows: results, progress bars, tables, and every error in one line."""
 
+import errno
 import json
+import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ctmr.errors import CtmrError, ResourceError, printable
+from ctmr.errors import CtmrError, DataError, OutputError, ResourceError, printable
 
 if TYPE_CHECKING:
     from ctmr.statistics import Correlation
 
 Bar = Callable[[int, int], None]
+
+# What the system says of a path that cannot be read, and of one that cannot be written.
+_UNREADABLE = (
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.ESTALE),
+)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 
 class Interrupted(CtmrError):
@@ -31,21 +41,22 @@ def outcome_of(as_json: bool, debug: bool) -> Iterator[dict[str, Any]]:
     outcome: dict[str, Any] = {}
     try:
         yield outcome
+        if as_json:
+            say(json.dumps(outcome))
     except (typer.Exit, typer.Abort):
         raise
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         raise typer.Exit(fail(_as_ours(error), as_json)) from error
-    if as_json:
-        print(json.dumps(outcome))
 
 
 def fail(error: CtmrError, as_json: bool) -> int:
     """Show an error in one line, and as JSON if asked for; return its exit code."""
     print(f"error[{error.code}]: {error}", file=sys.stderr)
     if as_json:
-        print(json.dumps(error.as_json()))
+        with suppress(OutputError):
+            say(json.dumps(error.as_json()))
     return error.exit_code
 
 
@@ -55,14 +66,46 @@ def _as_ours(error: BaseException) -> CtmrError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted at once", fix="run it again")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+    if _is_want_of_memory(error):
         return ResourceError("out of memory", fix="use a smaller data.size or train.batch_size")
+    if isinstance(error, OSError) and error.errno in (*_UNREADABLE, *_UNWRITABLE):
+        return _of_system(error)
     with tempfile.NamedTemporaryFile(
         "w", prefix="ctmr-crash-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as crash:
-        crash.write("".join(traceback.format_exception(error)))
-    what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
-    return CtmrError(printable(what), fix=f"report it with {crash.name}")
+    ) as crash:  # for its owner alone
+        crash.write(_without_texts(error))
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"unexpected {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+    fix = f"report it with {crash.name}; --debug shows its text, which may name a patient"
+    return CtmrError(what, fix=fix)
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    """Whether Python, the system or torch, which has names and texts of its own for it, has no memory left."""
+    of_torch = type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    return isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM or of_torch
+
+
+def _of_system(error: OSError) -> CtmrError:
+    """What the system says of a file, where no module has said it better."""
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    if error.errno in _UNREADABLE:
+        what, fix = f"cannot read it ({error.strerror})", "check the path and its permissions"
+        return DataError(what, file=file, fix=fix)
+    what, fix = f"cannot write it ({error.strerror})", "check free space and permissions"
+    return OutputError(what, file=file, fix=fix)
+
+
+def _without_texts(error: BaseException | None) -> str:
+    """The traceback of an error and of its causes without their texts and values, which may name a patient."""
+    parts: list[str] = []
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"Traceback (most recent call last):\n{frames}{type(error).__name__}\n")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(reversed(parts))
 
 
 @contextmanager
@@ -116,7 +159,21 @@ def train_bar(
 
 
 def say(text: str) -> None:
-    print(text)
+    """Print a line; a path in it cannot forge another.
+
+    Raises:
+        OutputError: If nobody reads it, or the disk it goes to is full.
+    """
+    try:
+        print(printable(text), flush=True)
+    except OSError as error:
+        with suppress(OSError), Path(os.devnull).open("w") as nowhere:  # for what is left to print
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise OutputError(
+            f"cannot write what is to be said ({error.strerror})",
+            file="stdout",
+            fix="see that it goes somewhere",
+        ) from error
 
 
 def say_correlations(correlations: "Mapping[Any, Correlation | None]") -> None:

@@ -1,21 +1,26 @@
 """DICOM CT and MR series -> a volume in HU or MR units: which files make a series, and in which order."""
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydicom import Dataset
 
 from ctmr.dicom_checks import affine_of, check_file, check_series, is_localizer
-from ctmr.dicom_file import hashed, is_dicom, read_header, require, text_of
+from ctmr.dicom_file import COPY_AGAIN, hashed, is_dicom, read_header, require, start_of, text_of
 from ctmr.dicom_pixels import read_units
-from ctmr.errors import DataError
+from ctmr.errors import CtmrError, DataError, refuse_all
 from ctmr.volume import Modality, Volume
 
 __all__ = ["Series", "find_dicom", "is_dicom", "read_series"]
 
 MAX_FILES = 20_000
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -60,32 +65,35 @@ def read_series(folder: Path, *, irregular: bool = False) -> Series:
         SafetyError: If patients, geometry or units are missing, contradictory or irregular.
     """
     paths, others = _find(folder)
-    found = [read_header(path) for path in paths]
+    _require_whole(paths, others, folder)
+    found = _of_all(read_header, paths, folder)
     images = [image for image in found if not is_localizer(image)]
     notes = []
     if len(found) > len(images):
         notes.append(f"{len(found) - len(images)} localizer images left out")
     if others:
-        notes.append(f"{others} files that are not DICOM left out")
+        notes.append(f"{len(others)} files that are not DICOM left out")
     require(bool(images), "expected a DICOM series: found no image", folder, "choose its folder")
-    for image in images:
-        check_file(image)
+    _of_all(check_file, images, folder)
     check_series(images, folder)
     slices = sorted(images, key=lambda image: image.along(images[0].normal))
     affine, even = affine_of(slices, folder, irregular)
     modality: Modality = "ct" if slices[0].values["Modality"] == "CT" else "mr"
     rows, columns = slices[0].values["Rows"], slices[0].values["Columns"]
     array = np.empty((len(slices), rows, columns), np.float32)  # (K, rows, columns)
-    for k, image in enumerate(slices):
-        array[k] = read_units(image)
+
+    def fill(k: int) -> None:
+        array[k] = read_units(slices[k])
+
+    _of_all(fill, range(len(slices)), folder)
     if any(image.values.get("BurnedInAnnotation") == "YES" for image in slices):
         logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
     volume = Volume(array.transpose(2, 1, 0), affine, modality)  # (I, J, K)
     return Series(tuple(image.header for image in slices), volume, even, tuple(notes))
 
 
-def _find(folder: Path) -> tuple[list[Path], int]:
-    """The DICOM files of a folder, and the number of other files but hidden ones and DICOMDIR."""
+def _find(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The DICOM files of a folder, and other files but hidden ones and DICOMDIR."""
     try:
         entries = sorted(folder.iterdir(), key=lambda path: bytes(path))
     except OSError as error:
@@ -97,4 +105,30 @@ def _find(folder: Path) -> tuple[list[Path], int]:
     require(len(files) <= MAX_FILES, what, folder, "keep one series in a folder")
     dicom = [path for path in files if is_dicom(path)]
     shown = [path for path in files if path.name[0] != "." and path.name.upper() != "DICOMDIR"]
-    return dicom, len(set(shown) - set(dicom))
+    known = set(dicom)
+    return dicom, [path for path in shown if path not in known]
+
+
+def _require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) -> None:
+    """Refuse files that are no DICOM but were one: named like the series, empty, or nothing but zeros at their start."""
+    suffixes = {path.suffix.lower() for path in dicom} - {""}
+    lost = [path for path in others if path.suffix.lower() in suffixes or not any(start_of(path))]
+    what = "expected a DICOM file, as others here are called so or as it is empty: found none"
+    failures = [(path.name, DataError(what, file=path, fix=COPY_AGAIN)) for path in lost]
+    what = f"of {len(dicom) + len(others)} files cannot be used"
+    refuse_all(failures, what, file=folder, fix=f"{COPY_AGAIN}, or move these files away")
+
+
+def _of_all(
+    function: Callable[[Item], Result], items: Iterable[Item], folder: Path
+) -> list[Result]:
+    """`function` of each file of a series; all that fail are named at once."""
+    results, failures = [], []
+    for item in items:
+        try:
+            results.append(function(item))
+        except CtmrError as error:
+            failures.append((Path(error.file or "").name, error))
+    what = f"of {len(results) + len(failures)} files cannot be used"
+    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+    return results

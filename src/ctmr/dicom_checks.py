@@ -22,10 +22,12 @@ from ctmr.dicom_file import (
     tagged,
 )
 from ctmr.errors import SafetyError
+from ctmr.memory import require_memory
 from ctmr.volume import Matrix
 
 MAX_SERIES_BYTES = 4 * 2**30
 MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for
+MAX_BESIDE = 2**26  # bytes of a file beside its pixels
 
 _NEAR, _FAR = 0.001, 1e6  # no length in mm is smaller or larger
 _STEEP = 1e9  # no slope or intercept is larger
@@ -97,7 +99,8 @@ def _check_layout(image: SliceFile) -> None:
     require(bits, f"{what} stored, {high} high", path, "export the series again")
     pixels = rows * columns * allocated // 8
     what = f"expected {pixels} bytes of pixels: found a file of {size} bytes"
-    require(image.syntax not in NATIVE or size >= pixels, what, path, COPY_AGAIN)
+    fits = size <= 2 * pixels + MAX_BESIDE and (image.syntax not in NATIVE or size >= pixels)
+    require(fits, what, path, COPY_AGAIN)
 
 
 def _check_place(image: SliceFile) -> None:
@@ -144,6 +147,7 @@ def check_series(images: Sequence[SliceFile], folder: Path) -> None:
 
     Raises:
         DataError: If there are several series or grids, the same image twice, or too many pixels.
+        ResourceError: If they take more memory than there is.
         SafetyError: If modality, patient or frame of reference differ.
     """
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
@@ -167,6 +171,7 @@ def check_series(images: Sequence[SliceFile], folder: Path) -> None:
     size = 4 * len(images) * images[0].values["Rows"] * images[0].values["Columns"]
     what = f"expected a series of at most {MAX_SERIES_BYTES} bytes: found {size}"
     require(size <= MAX_SERIES_BYTES, what, folder, "keep one series in a folder")
+    require_memory(size, folder)
 
 
 def affine_of(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> tuple[Matrix, bool]:

@@ -16,7 +16,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from ctmr.errors import CtmrError, DataError
+from ctmr.errors import CtmrError, DataError, ResourceError
 from ctmr.pixels import without_warnings
 
 MAX_FILE_BYTES = 1_000_000_000
@@ -57,7 +57,7 @@ _VALUES = (
 
 # All that pydicom and its decoders raise on a damaged file; their texts hold header values.
 _PARSE_ERRORS = (
-    *(InvalidDicomError, BytesLengthException, struct.error, EOFError, OSError, MemoryError),
+    *(InvalidDicomError, BytesLengthException, struct.error, EOFError, OSError),
     *(AttributeError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError),
 )
 
@@ -97,16 +97,21 @@ class SliceFile(NamedTuple):
 
 def is_dicom(path: Path) -> bool:
     """Whether it is a regular file with `DICM` at byte 128; an index of other files (DICOMDIR) is none."""
+    start = start_of(path)
+    return start[128:132] == b"DICM" and uid.MediaStorageDirectoryStorage.encode() not in start
+
+
+def start_of(path: Path) -> bytes:
+    """The first 512 bytes of a regular file; none of anything else."""
     try:
         if not path.is_file():  # before it is opened: a FIFO would block
-            return False
+            return b""
         with path.open("rb") as file:
-            start = file.read(512)
+            return file.read(512)
     except OSError as error:
         raise DataError(
             f"expected a readable file: found {error.strerror}", file=path, fix="check permissions"
         ) from error
-    return start[128:132] == b"DICM" and uid.MediaStorageDirectoryStorage.encode() not in start
 
 
 def read_header(path: Path) -> SliceFile:
@@ -184,6 +189,10 @@ def parsing(path: Path) -> Iterator[None]:
                 file=path,
                 fix=COPY_AGAIN,
             ) from None  # the cause holds header values
+        except MemoryError:  # a damaged length in it asks for any number of bytes, too
+            raise ResourceError(
+                "not enough memory to read it", file=path, fix=f"free memory, or {COPY_AGAIN}"
+            ) from None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What the pixels of a DICOM slice mean: from compressed bytes to HU or MR units, padding to air."""
 
 import struct
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from ctmr.dicom_file import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
 
 AIR_HU = -1024.0
+MAX_TILES = 4096  # of a JPEG 2000 image; its decoder takes some kB for each
 # Second bytes of the markers that begin a frame header, in JPEG (ISO/IEC 10918-1 B.1.1.3) and JPEG-LS.
 _SOF = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 
@@ -64,8 +66,11 @@ def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinte
         )
         with parsing(path):
             frame = get_frame(data, 0, number_of_frames=1)
-            size = (rows, columns) if plugin == "pydicom" else _coded_size(frame)
-        fits = size == (rows, columns) and len(data) <= 2 * expected + 2**16
+            if plugin == "pydicom":
+                fits = _fits_rle(frame, rows * columns, bits // 8)
+            else:
+                fits = _coded_size(frame) == (rows, columns)
+        fits = fits and len(data) <= 2 * expected + 2**16
         require(fits, what, path, COPY_AGAIN)
     with parsing(path):
         kind = np.dtype(f"<{'i' if values['PixelRepresentation'] else 'u'}{bits // 8}")
@@ -83,11 +88,36 @@ def _has_decoder(syntax: uid.UID, plugin: str) -> bool:
         return False
 
 
+def _fits_rle(frame: bytes, pixels: int, planes: int) -> bool:
+    """Whether each segment of an RLE frame decodes to the bytes of one plane, and at most one more (DICOM PS3.5 G)."""
+    count, *offsets = struct.unpack("<16L", frame[:64])
+    ends = [*offsets[1:count], len(frame)]
+    return count == planes and all(
+        pixels <= _rle_length(frame[start:end], pixels + 2) <= pixels + 1
+        for start, end in zip(offsets[:count], ends, strict=True)
+    )
+
+
+def _rle_length(segment: bytes, most: int) -> int:
+    """The bytes that a segment decodes to; counting ends at `most`."""
+    at = length = 0
+    while at < len(segment) and length < most:
+        run = segment[at]
+        if run > 128:  # one byte, repeated
+            length, at = length + 257 - run, at + 2
+        elif run < 128:  # as many as they are
+            length, at = length + run + 1, at + run + 2
+        else:
+            at += 1
+    return length
+
+
 def _coded_size(frame: bytes) -> tuple[int, int] | None:
     """Rows and columns in a JPEG, JPEG-LS or JPEG 2000 code stream of one component, before it is decoded."""
     if frame[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SOC, SIZ (ISO/IEC 15444-1 A.5.1)
-        right, below, left, top = struct.unpack(">4I", frame[8:24])
-        return (below - top, right - left) if frame[40:42] == b"\0\1" else None
+        right, below, left, top, wide, high = struct.unpack(">6I", frame[8:32])
+        few = ceil(right / wide) * ceil(below / high) <= MAX_TILES
+        return (below - top, right - left) if few and frame[40:42] == b"\0\1" else None
     at = 2
     while frame[at] == 0xFF:  # JPEG and JPEG-LS: segments up to the frame header, SOF
         if frame[at + 1] in _SOF:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,9 +146,11 @@ def _copied(source: Dataset) -> Dataset:
     for keyword in (*PATIENT, *STUDY, *PLACE):
         if keyword in source:
             out[keyword] = source.get_item(keyword)
-            numbers = text_of(source, keyword).split("\\")
-            if dictionary_VR(keyword) == "DS" and max(map(len, numbers)) > 16:  # not valid
-                setattr(out, keyword, _numbers(*map(float, numbers)))
+            parts = text_of(source, keyword).split("\\")
+            if dictionary_VR(keyword) == "DS" and not all(map(_is_number, parts)):
+                del out[keyword]  # of those checked none, so an optional one; it may be any text
+            elif dictionary_VR(keyword) == "DS" and max(map(len, parts)) > 16:  # not valid
+                setattr(out, keyword, _numbers(*map(float, parts)))
     for keyword in ("BurnedInAnnotation", "PatientIdentityRemoved", "DeidentificationMethod"):
         if not text_of(source, keyword):
             out.pop(keyword, None)
@@ -279,6 +282,11 @@ def _uid(*parts: str) -> str:
 def _series_number(text: str) -> int:
     number = int(text) if text.lstrip("+-").isdecimal() else 0
     return SERIES_NUMBER + (number if 0 <= number <= _MAX_SERIES_NUMBER - SERIES_NUMBER else 0)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a decimal string, or empty (DICOM PS3.5 6.2)."""
+    return re.fullmatch(r" *([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})? *)?", text) is not None
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:

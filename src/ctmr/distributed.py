@@ -9,9 +9,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from ctmr.engine import choose_precision
 
-Precision = Literal["float32", "bfloat16"]
+logger = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -31,7 +31,7 @@ class Runtime:
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-            self.precision = _choose_precision(precision, accelerator)
+            self.precision = choose_precision(precision, accelerator)
             self._fabric = Fabric(
                 accelerator=accelerator,
                 devices=1,
@@ -58,17 +58,3 @@ class Runtime:
         if self.device.type != "cuda":
             return "cpu"
         return torch.cuda.get_device_name(self.device)
-
-
-def _choose_precision(wanted: str, accelerator: str) -> Precision:
-    if wanted == "auto":
-        return "bfloat16" if fast_bfloat16(accelerator) else "float32"
-    return cast(Precision, wanted)
-
-
-def fast_bfloat16(accelerator: str) -> bool:
-    """Whether the hardware multiplies bfloat16 itself, instead of emulating it."""
-    if accelerator == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))

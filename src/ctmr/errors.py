@@ -13,6 +13,7 @@ CtmrError
 """
 
 import copyreg
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -125,6 +126,28 @@ class Stopped(CtmrError):
     ) -> None:
         super().__init__(what, file=file, fix=fix)
         self.exit_code = 128 + signal_number if saved else 75
+
+
+def refuse_all(
+    failures: Sequence[tuple[str, CtmrError]], what: str, *, file: Path, fix: str
+) -> None:
+    """Raise one error that names everything that cannot be used, if there is any; of the gravest kind among them.
+
+    Args:
+        failures: Name and error of each.
+        what: Goes after their number, as "of 20 scans cannot be used".
+        file: The folder they lie in.
+        fix: One action that resolves it, if there are several; a single error is raised as it is.
+    """
+    if len(failures) == 1:
+        raise failures[0][1]
+    if failures:
+        names: dict[str, list[str]] = {}
+        for name, error in failures:
+            names.setdefault(error.what, []).append(printable(name))
+        said = "; ".join(f"{', '.join(its)} ({reason})" for reason, its in names.items())
+        gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
+        raise type(gravest)(f"{len(failures)} {what}: {said}", file=file, fix=fix)
 
 
 def printable(text: str) -> str:

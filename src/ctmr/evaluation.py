@@ -11,12 +11,13 @@ from ctmr import tables
 from ctmr.cyclegan import DIRECTIONS, Direction
 from ctmr.disease import lesion_table
 from ctmr.errors import DataError, SafetyError, UsageError
-from ctmr.files import write_json, write_text
+from ctmr.files import read_regular, write_json, write_text
 from ctmr.folders import holds_data
+from ctmr.images import MAX_INFO_BYTES
 from ctmr.model import NOTICE
 from ctmr.naive import NAIVE, fit_naive
 from ctmr.observation import BLIND, Seen
-from ctmr.paired import find_answers, look_at_pairs
+from ctmr.paired import find_answers, look_at_pairs, require_usable
 from ctmr.pairs import find_pairs
 from ctmr.quality import MEASURES
 from ctmr.score import FIGURES, UNITS, described
@@ -77,7 +78,7 @@ def evaluate(
 
     Raises:
         CtmrError: If scans cannot be read or translated, two of a pair differ in size, or a truth has other values than
-            the model's translations.
+            the model's translations; all are named before any work.
         UsageError: If `answers` are given without a truth, or under a name that the table has.
         SafetyError: If most results look mirrored; what was found is written before.
     """
@@ -97,6 +98,7 @@ def evaluate(
         pairs = find_pairs(place, translator.model.card.data.patient_pattern)
         to = [TO[d] for d in directions]
         found = find_answers(answers or {}, to, pairs)
+        require_usable(translator, pairs, directions, found)
         shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
         seen = look_at_pairs(
             translator,
@@ -166,7 +168,7 @@ def _synthetic(place: Path) -> Literal["t1", "t2"] | None:
     """The MR weighting of synthetic heads that scans are of, by the `subjects.json` in their folder or above it."""
     for folder in (place, place.absolute().parent):
         try:
-            said = json.loads((folder / "subjects.json").read_bytes())
+            said = json.loads(read_regular(folder / "subjects.json", MAX_INFO_BYTES))
         except (OSError, ValueError):
             continue
         sequence = said.get("sequence") if isinstance(said, dict) else None

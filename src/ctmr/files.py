@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,3 +237,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in ASCII, so that any file name fits, whole or not at all; NaN is refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a regular file, of at most so many.
+
+    Raises:
+        OSError: If it cannot be read, is larger, or is no such file: to open a FIFO would wait for ever.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if status.st_size > most:
+        what = f"expected at most {most} bytes: found {status.st_size}"
+        raise OSError(errno.EINVAL, what, str(path))
+    return path.read_bytes()

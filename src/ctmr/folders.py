@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctmr.errors import DataError, UsageError, printable
+from ctmr.errors import CtmrError, DataError, UsageError, printable, refuse_all
 from ctmr.images import ImageInfo, read_image_info
 from ctmr.scan import READABLE, Kind, find_scans, kind_of
 from ctmr.store import SPLITS, Split
@@ -107,16 +107,14 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
     """
     patient_of = patient_finder(patient_pattern)
     sources = []
+    failures: list[tuple[str, CtmrError]] = []
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
-            info = read_image_info(folder)
-            if info.unit == "HU" and modality == "mr":
-                raise DataError(
-                    "expected grey values: found unit HU in the ctmr.json of an MR folder, and HU"
-                    " exist only for CT",
-                    file=folder,
-                    fix="remove unit, slope and intercept there, or exchange the folders",
-                )
+            try:
+                info = _info(folder, modality)
+            except DataError as error:
+                failures.append((folder.relative_to(data).as_posix(), error))
+                continue
             paths = find_scans(folder)
             if split == "train" and not paths:
                 raise DataError(
@@ -130,6 +128,8 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
                 kind = kind_of(path) or "image"
                 patient = patient_of(label)
                 sources.append(Source(data, split, modality, path, kind, label, patient, info))
+    what = "folders have a ctmr.json that cannot be used"
+    refuse_all(failures, what, file=data, fix="correct them; see docs/data.md")
     images = [source for source in sources if source.kind == "image"]
     volumes = [source for source in sources if source.kind != "image"]
     if images and volumes:
@@ -141,6 +141,19 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
             fix="put them into two data folders",
         )
     return sources
+
+
+def _info(folder: Path, modality: Modality) -> ImageInfo:
+    """What the `ctmr.json` of a folder says."""
+    info = read_image_info(folder)
+    if info.unit == "HU" and modality == "mr":
+        raise DataError(
+            "expected grey values: found unit HU in the ctmr.json of an MR folder, and HU exist"
+            " only for CT",
+            file=folder,
+            fix="remove unit, slope and intercept there, or exchange the folders",
+        )
+    return info
 
 
 def patient_finder(pattern: str | None) -> Callable[[str], str | None]:

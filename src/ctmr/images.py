@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from ctmr.errors import DataError, OutputError, printable
-from ctmr.files import write_bytes, write_json
+from ctmr.files import read_regular, write_bytes, write_json
 from ctmr.intensity import Encoding, FloatArray
 from ctmr.pixels import Depth, Format, decode, encode, luma
 from ctmr.scale import Spacing
@@ -27,6 +26,7 @@ FORMATS: dict[str, Format] = {
 }
 MAX_FILE_BYTES = 1_000_000_000
 MAX_INFO_BYTES = 10_000_000
+MAX_NUMBER = 1e30  # in a ctmr.json
 # HU are written as stored value = HU + 1024, as CT scanners do.
 HU_SLOPE, HU_INTERCEPT = 1.0, -1024.0
 
@@ -121,19 +121,11 @@ def read_bytes(path: Path) -> bytes:
         DataError: If it cannot be read.
     """
     try:
-        status = path.stat()  # first: opening a FIFO would wait for ever
-        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
-            return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise DataError(
             f"cannot read it ({error.strerror})", file=path, fix="check the path and permissions"
         ) from error
-    raise DataError(
-        f"expected a regular file of at most {MAX_FILE_BYTES} bytes: found {status.st_size} bytes,"
-        f" type {stat.filemode(status.st_mode)[0]!r}",
-        file=path,
-        fix="give an image file",
-    )
 
 
 def image_of(content: bytes, path: Path, channels: Literal[1, 3] | None, info: ImageInfo) -> Image:
@@ -290,7 +282,7 @@ def _only_keys(path: Path, said: Any, known: set[str] | None) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < MAX_NUMBER  # False for NaN
 
 
 def _spacing(path: Path, value: Any) -> Spacing:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ctmr.doubts import MAPPED
 from ctmr.errors import DataError, UsageError
 from ctmr.images import FORMATS, is_image_name
 from ctmr.nifti import Geometry, is_nifti_name
 from ctmr.scan import READABLE, Kind, find_scans, kind_of, stem_of
-from ctmr.translate import MAPPED, Translator
+from ctmr.translate import Translator
 from ctmr.volume import Modality
 
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
@@ -40,7 +41,7 @@ class Reading:
     Attributes:
         geometry: Of NIfTI headers that contradict themselves or say nothing (`ctmr.nifti.read_nifti`).
         irregular: Translate a DICOM series with gaps or uneven slices too, slice by slice.
-        anyway: Translate what looks like another modality too.
+        anyway: Translate what looks like another modality, or like no head, too.
         like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
     """
 

@@ -17,7 +17,7 @@ from torch import nn
 from ctmr.config import Config, DataConfig, NetworkConfig
 from ctmr.cyclegan import Direction, generator_of
 from ctmr.errors import CheckpointError
-from ctmr.files import persistently, replacing_folder, set_aside, write_bytes
+from ctmr.files import persistently, read_regular, replacing_folder, set_aside, write_bytes
 from ctmr.networks import Discriminator, Generator
 from ctmr.quality import Measure, Usual
 from ctmr.scale import Scale
@@ -39,6 +39,7 @@ DISCRIMINATOR_FILES: dict[Modality, str] = {
     "ct": "discriminator_ct.safetensors",
     "mr": "discriminator_mr.safetensors",
 }
+MAX_FILE_BYTES = 4 * 2**30
 # What stands for the hash of `model.json` while it is computed.
 UNSEALED = b"0" * 64
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
@@ -205,7 +206,7 @@ def _load(network: Network, file: Path, hashes: dict[str, str]) -> Network:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file, MAX_FILE_BYTES)
     except OSError as error:
         raise CheckpointError(
             f"cannot read it ({error.strerror})", file=file, fix="copy the whole folder again"

@@ -19,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
 from ctmr.files import write_bytes
 from ctmr.intensity import FloatArray
+from ctmr.memory import require_memory
 from ctmr.volume import Forms, Matrix, Volume
 
 Geometry = Literal["sform", "qform", "RAS", "LAS", "LPS"]
@@ -73,6 +74,7 @@ def read_nifti(path: Path, *, geometry: Geometry | None = None) -> Volume:
             header = _header(bytes(data), path)
             expected = _size(header, path)
             affine, forms = _place(header, geometry, path)
+            require_memory(expected + 4 * math.prod(header.get_data_shape()), path)
             _fill(data, stream, expected + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         what = f"expected {expected} bytes of intact gzip: found {len(data)}, then {str(error)!r}"
@@ -121,9 +123,9 @@ def _header(data: bytes, path: Path) -> Nifti1Header:
             return Nifti1Header(data[:348], endianness=order, check=False)
         if size == len(data) == 540 and data[4:12] == b"n+2\0\r\n\x1a\n":
             return Nifti2Header(data, endianness=order, check=False)
-    is_pair = b"ni" in (data[344:346], data[4:6])
-    start = "a .hdr and .img pair" if is_pair else f"{len(data)} bytes from {data[:4]!r} on"
-    raise DataError(f"expected a single NIfTI file: found {start}", file=path, fix=_CONVERT)
+    pair = b"ni" in (data[344:346], data[4:6])
+    found = "a .hdr and .img pair" if pair else f"another file of {len(data)} bytes or more"
+    raise DataError(f"expected a single NIfTI file: found {found}", file=path, fix=_CONVERT)
 
 
 def _size(header: Nifti1Header, path: Path) -> int:
@@ -256,8 +258,7 @@ def write_nifti(path: Path, volume: Volume, description: str) -> None:
     Raises:
         OutputError: If the suffix is another one, or the file cannot be written.
     """
-    fix = "choose a name that ends so"
-    _require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, fix, OutputError)
+    _require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
     if volume.modality is None or not np.isfinite(volume.array).all():
         raise ValueError(f"volume must be a CT or an MR of finite values: got {volume!r}")
     header, array = _fresh_header(volume, description, path), volume.array

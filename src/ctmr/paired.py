@@ -9,10 +9,10 @@ from ctmr.conversion import slices_on
 from ctmr.cyclegan import Direction
 from ctmr.errors import CtmrError, DataError, UsageError
 from ctmr.images import Image
-from ctmr.intensity import BoolArray, FloatArray
+from ctmr.intensity import BoolArray, Encoding, FloatArray
 from ctmr.naive import NAIVE, Naive
 from ctmr.observation import Pile, Seen, features_of, observe
-from ctmr.pairs import Pair, comparable, head_of, read_pair
+from ctmr.pairs import Pair, comparable, head_of, read_pair, require_all
 from ctmr.scan import Scan, find_scans, read_scan, stem_of
 from ctmr.score import SPANS, UNITS, score
 from ctmr.tables import MODEL, Row
@@ -61,6 +61,35 @@ def find_answers(
     return found
 
 
+def require_usable(
+    translator: Translator,
+    pairs: Sequence[Pair],
+    directions: Sequence[Direction],
+    answers: Answers,
+) -> None:
+    """Read all that `look_at_pairs` reads once, before any work.
+
+    Raises:
+        CtmrError: Naming every scan that cannot be read, translated or compared.
+    """
+
+    def look(pair: Pair, images: Mapping[Modality, Scan], mask: BoolArray) -> None:
+        files = {"ct": pair.ct, "mr": pair.mr}
+        images = {m: _upright(scan) for m, scan in images.items()}
+        for to in (TO[d] for d in directions):
+            source, truth = images[OTHER[to]], images[to]
+            try:
+                translator.check(source, to)
+            except CtmrError as error:
+                raise error.at(files[OTHER[to]]) from error
+            encoding = translator.conversion.target_encoding(source, to)
+            _require_values(encoding, truth, files[to])
+            for its in answers.values():
+                _answer(its[to][pair.name], truth)
+
+    require_all(pairs, look)
+
+
 def look_at_pairs(
     translator: Translator,
     pairs: Sequence[Pair],
@@ -100,7 +129,7 @@ def look_at_pairs(
             given = {MODEL: own}
             given |= naive.answers(pair, images, mask, to) if naive is not None else {}
             for name, its in (answers or {}).items():
-                given[name] = _answer(its[to][pair.name], truth, mask)
+                given[name] = comparable(_answer(its[to][pair.name], truth), mask)
             actual = comparable(truth, mask)
             for method, answer in given.items():
                 its_figures = score(
@@ -143,18 +172,22 @@ def _observed(
         result, figures, mirrored = observe(translator, images[OTHER[to]], to, mask)
     except CtmrError as error:
         raise error.at(files[OTHER[to]]) from error
-    if result.encoding != images[to].encoding:
-        raise DataError(
-            f"expected {result.encoding} values, as the model's translations have: found"
-            f" {images[to].encoding}",
-            file=files[to],
-            fix="give the truth as the training images are, with their ctmr.json",
-        )
+    _require_values(result.encoding, images[to], files[to])
     return result, figures, mirrored
 
 
-def _answer(file: Path, truth: Scan, mask: BoolArray) -> FloatArray:
-    """The values of a translation by other means, which lies on the truth's grid and has its kind of values."""
+def _require_values(expected: Encoding, truth: Scan, file: Path) -> None:
+    """Refuse a truth in other values than the translation."""
+    if expected != truth.encoding:
+        raise DataError(
+            f"expected {expected} values, as the model's translations have: found {truth.encoding}",
+            file=file,
+            fix="give the truth as the training images are, with their ctmr.json",
+        )
+
+
+def _answer(file: Path, truth: Scan) -> Scan:
+    """A translation by other means, which lies on the truth's grid and has its kind of values."""
     scan = _upright(read_scan(file))
     if isinstance(truth, Image) != isinstance(scan, Image):
         raise DataError("expected the same kind of scan as the truth", file=file, fix="convert it")
@@ -167,7 +200,7 @@ def _answer(file: Path, truth: Scan, mask: BoolArray) -> FloatArray:
             file=file,
             fix="write it on the grid and in the unit of the truth, with its ctmr.json",
         )
-    return comparable(scan, mask)
+    return scan
 
 
 def _gather(

@@ -1,14 +1,15 @@
 """PAIRS: a folder with `ct/`, `mr/` and optionally `mask/`, where one name is one slice or one volume."""
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ctmr.errors import CtmrError, DataError, printable
+from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.folders import patient_finder
 from ctmr.images import Image, read_image
 from ctmr.intensity import MR_UNITS, BoolArray, FloatArray
@@ -49,6 +50,9 @@ class Pair:
     ct: Path
     mr: Path
     mask: Path | None
+
+
+Look = Callable[[Pair, Mapping[Modality, Scan], BoolArray], None]
 
 
 def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
@@ -92,7 +96,48 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
     Raises:
         CtmrError: If one cannot be read, or they are not on one grid.
     """
-    ct, mr = read_scan(pair.ct), read_scan(pair.mr)
+    return _on_one_grid(pair, read_scan(pair.ct), read_scan(pair.mr))
+
+
+def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
+    """Read every scan and mask once, before any work.
+
+    Args:
+        pairs: From `find_pairs`.
+        look: What else is looked at of a pair, with its scans and its head mask.
+
+    Raises:
+        CtmrError: Naming all that cannot be used.
+    """
+    failures: list[CtmrError] = []
+    for pair in pairs:
+        scans: list[Scan] = []
+        for path in (pair.ct, pair.mr):
+            with _gathering(failures):
+                scans.append(read_scan(path))
+        with _gathering(failures):
+            if len(scans) == 2:
+                images = _on_one_grid(pair, *scans)
+                mask = head_of(pair, images)
+                if look is not None:
+                    look(pair, images, mask)
+    refuse_all(
+        [("/".join(Path(error.file or "").parts[-2:]), error) for error in failures],
+        f"scans of {len(pairs)} pairs cannot be used",
+        file=pairs[0].ct.parent.parent,
+        fix="restore or remove these files",
+    )
+
+
+@contextlib.contextmanager
+def _gathering(failures: list[CtmrError]) -> Iterator[None]:
+    try:
+        yield
+    except CtmrError as error:
+        failures.append(error)
+
+
+def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
     if isinstance(ct, Volume) and isinstance(mr, Volume):
         return {
             "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct")),

@@ -38,6 +38,12 @@ _READERS: dict[bytes, type[ImageFile]] = {
     b"II*\x00": TiffImageFile,
     b"MM\x00*": TiffImageFile,
 }
+# Of what else is found under the name of an image; never its own bytes, which may name a patient.
+_OTHERS = {
+    **{b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"\0\0\0\x0cjP": "a JPEG 2000"},
+    **{b"<": "a page or SVG", b"%PDF": "a PDF", b"PK": "a ZIP", b"\x1f\x8b": "a gzip file"},
+    **{b"version https://git-lfs": "a Git LFS pointer", b"II+": "a BigTIFF", b"MM\0+": "a BigTIFF"},
+}
 _CORRUPT = (
     OSError,
     SyntaxError,
@@ -166,9 +172,10 @@ def _open(content: bytes, path: Path) -> ImageFile:
     for magic, reader in _READERS.items():
         if content.startswith(magic):
             return reader(io.BytesIO(content))
+    known = (name for magic, name in _OTHERS.items() if content.startswith(magic))
     raise DataError(
-        "expected a PNG, JPEG or TIFF image: "
-        + (f"found a file that begins with {content[:8]!r}" if content else "found an empty file"),
+        "expected a PNG, JPEG or TIFF image: found "
+        + (next(known, "another file") if content else "an empty file"),
         file=path,
         fix="restore or remove the file",
     )
@@ -189,11 +196,9 @@ def _check_header(image: ImageFile, path: Path) -> None:
             file=path,
             fix="remove the image",
         )
-    with without_warnings():
-        frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    if getattr(image, "is_animated", False):  # not n_frames, which follows a TIFF's chain of pages
         raise DataError(
-            f"expected one image: found {frames} frames", file=path, fix="save each frame by itself"
+            "expected one image: found several frames", file=path, fix="save each frame by itself"
         )
 
 

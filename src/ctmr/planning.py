@@ -13,7 +13,7 @@ from ctmr.folders import Source
 from ctmr.intensity import MR_UNITS, Encoding, Intensity, ct_window
 from ctmr.scale import Scale, training_scale
 from ctmr.store import SPLITS, Entry, Index, Intensities
-from ctmr.survey import Histogram, Look, Survey, overlap, patient_of, refuse_all
+from ctmr.survey import Histogram, Look, Survey, overlap, patient_of, refuse
 from ctmr.volume import MODALITIES
 
 # Part of a 16-bit folder's values left out at each end: a few hot pixels must not set the range.
@@ -89,13 +89,14 @@ def _shapes(looks: Sequence[tuple[Source, Look]], scale: Scale) -> Shapes:
             shapes.append(scale.shape_for(*look.shape, look.spacing_mm))
         except DataError as error:
             failures.append((source, DataError(error.what, file=source.path, fix=error.fix)))
-    refuse_all(failures, len(looks))
+    refuse(failures, len(looks))
     return shapes
 
 
 def _intensities(found: Survey, config: DataConfig) -> Intensities:
     """The map to [-1, 1] of each encoding of the training images, the commonest first."""
     intensities: Intensities = {}
+    failures: list[tuple[Source, CtmrError]] = []
     for modality in MODALITIES:
         ours = [(source, look) for source, look in found.looks if source.modality == modality]
         trained = Counter(look.encoding for source, look in ours if source.split == "train")
@@ -103,12 +104,10 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
             logger.warning("the %s training images differ in encoding: %s", modality, dict(trained))
         for source, look in ours:
             if look.encoding not in trained:
-                raise DataError(
-                    f"expected {' or '.join(trained)} values, as the {modality} training images"
-                    f" have: found {look.encoding}",
-                    file=source.path,
-                    fix="save the test images like the training images",
-                )
+                what = f"expected {' or '.join(trained)} values, as the {modality} training images"
+                what += f" have: found {look.encoding}"
+                fix = "save the test images like the training images"
+                failures.append((source, DataError(what, file=source.path, fix=fix)))
         maps: dict[Encoding, Intensity] = {}
         for encoding, _ in trained.most_common():
             if encoding == "HU":
@@ -120,6 +119,7 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
             else:
                 maps[encoding] = _percentiles(found.histograms[modality])
         intensities[modality] = maps
+    refuse(failures, len(found.looks))
     return intensities
 
 

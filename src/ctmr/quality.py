@@ -31,6 +31,9 @@ FOREIGN = 1.0
 # An input at this many times the distance of the 99th percentile of the training images warns. Of 120 held-out images
 # of the demo's heads 1 did at most; of 30 blurred by 1.5 pixels half (CT) or all (MR), where the ranges saw 3 % and 47 %.
 UNLIKE = 1.25
+# Beyond this distance it is refused. Held-out real slices lay at 1.2 at most, at 3.2 with ten training images, those of
+# another data set at 7.3; noise, a page of text and an inverted head at 20 to 105.
+FAR = 10.0
 # Deviation that each feature has at least, so that one which is the same in all training images does not decide alone.
 LEAST_DEVIATION = 4e-3
 
@@ -73,7 +76,8 @@ class Quality:
     """A judgement of one translation.
 
     Attributes:
-        level: `ok`, or `warn` if the input is unlike the training images or does not come back.
+        level: `ok`; `warn` if the input is unlike the training images or does not come back; `refuse` if it is so unlike
+            them that no head of this kind is in it.
         why: One sentence for each reason, empty if there is none.
         cycle_error: Mean |back-translated - input| in the head as a share of the range, 0 to 1; None if not computed.
         disagreement: The same of the translation and that of the mirrored input, mirrored back; None if not computed.
@@ -221,13 +225,27 @@ def judge(
     if cycle_error is not None and cycle_error > usual.cycle_error:
         why.append(f"cycle error is {cycle_error:.3g}, {usual.cycle_error:.3g} is usual at most")
     return Quality(
-        level="warn" if why else "ok",
+        level="refuse" if distance > FAR else "warn" if why else "ok",
         why=tuple(why),
         cycle_error=cycle_error,
         disagreement=means.get("disagreement"),
         input_distance=distance,
         features=features,
     )
+
+
+def require_like(quality: Quality) -> None:
+    """Refuse a scan that is judged to be of something else.
+
+    Raises:
+        SafetyError: With its distance.
+    """
+    if quality.level == "refuse":
+        raise SafetyError(
+            f"expected a scan like those the model was trained on, up to {FAR:g} times as far off as their"
+            f" edge: found one at {quality.input_distance:.3g}",
+            fix="name another scan or model, or give --anyway",
+        )
 
 
 def require_claimed(

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ctmr.errors import DataError
+from ctmr.files import read_regular
 from ctmr.lesions import lesion_rows
 from ctmr.page import escaped, picture, table
 
+MAX_BYTES = 10_000_000  # of metrics.json
 DIRECTION_NAMES = {"ct-to-mr": "CT to MRI", "mr-to-ct": "MRI to CT"}
 
 
@@ -21,7 +23,7 @@ def evaluation_section(folder: Path) -> str:
     if not (folder / "metrics.json").is_file():
         return ""
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
+        metrics = json.loads(read_regular(folder / "metrics.json", MAX_BYTES))
         parts = [
             _direction(
                 name, its, str(metrics.get("unit", "")), metrics.get("figures", {}).get(name, {})
@@ -29,7 +31,13 @@ def evaluation_section(folder: Path) -> str:
             for name, its in metrics["directions"].items()
         ]
         parts.append(_lesions(metrics.get("lesions")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(
+            f"cannot read it ({error.strerror})",
+            file=folder / "metrics.json",
+            fix="run ctmr evaluate again, or remove the file",
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"not the metrics of ctmr evaluate ({type(error).__name__}: {error})",
             file=folder / "metrics.json",

@@ -146,7 +146,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a `log.jsonl`; torn lines are skipped, and a file that is not there has none."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():  # before it is opened: a FIFO would block
+        return rows
     with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as f:
         for line in f:
             with contextlib.suppress(ValueError):

@@ -19,7 +19,7 @@ from ctmr.files import write_text
 from ctmr.model import model_of, save_model
 from ctmr.observation import Pile, Seen
 from ctmr.paired import look_at_pairs
-from ctmr.pairs import Pair, find_pairs
+from ctmr.pairs import Pair, find_pairs, require_all
 from ctmr.quality import difference, head_in
 from ctmr.run_folder import RunFolder, read_log
 from ctmr.state import TrainState
@@ -40,24 +40,26 @@ DISTANCES = ("frechet", "kernel")
 
 
 def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
-    """At most `MOST` of the pairs in `val/` of a data folder; none where it has no such folders.
+    """The pairs in the `val/` of a data folder, at most `MOST`; none where it has none.
 
     Raises:
-        DataError: If they are no pairs.
+        CtmrError: Naming all of them that cannot be read.
     """
-    if (data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir():
-        return _evenly(find_pairs(data / VAL, patient_pattern))
-    return []
+    if not ((data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir()):
+        return []
+    pairs = _evenly(find_pairs(data / VAL, patient_pattern))
+    require_all(pairs)
+    return pairs
 
 
 class Selection:
-    """Evaluates a model in training, by the pairs in `val/` of its data folder, or without truth on held-out slices.
+    """Evaluates a model in training, by pairs (`pairs_to_choose_by`), or without truth on held-out slices.
 
     With pairs the better model has the higher SSIM, averaged over both directions; without, the smaller kernel distance
     between translated and real images.
     """
 
-    def __init__(self, folder: RunFolder, store: Store, pairs: list[Pair]):
+    def __init__(self, folder: RunFolder, store: Store, pairs: Sequence[Pair]) -> None:
         self._folder, self._store, self._pairs = folder, store, pairs
 
     def has(self, step: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ctmr.errors import UsageError
+from ctmr.files import read_regular
 
 MAX_BYTES = 1_000_000
 
@@ -19,13 +20,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
         UsageError: If the file cannot be read or is not such a mapping.
     """
     try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(file, MAX_BYTES).decode("utf-8")
+    except OSError as error:
+        what = f"cannot read it ({error.strerror})"
+        raise UsageError(what, file=file, fix="check the path") from error
+    except UnicodeDecodeError as error:
         raise UsageError(f"cannot read it ({error})", file=file, fix="check the path") from error
-    if len(content) > MAX_BYTES:
-        raise UsageError(f"larger than the {MAX_BYTES} bytes allowed", file=file, fix="shorten it")
     settings = parse_yaml(text, source=str(file))
     if not isinstance(settings, dict):
         raise UsageError(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.dicom import find_dicom, read_series
-from ctmr.errors import CtmrError, DataError, SafetyError, printable
+from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
 from ctmr.folders import Source
 from ctmr.images import image_of, read_bytes
 from ctmr.intensity import Encoding
@@ -142,7 +142,7 @@ def survey(
         looks.append((source, look))
         if histogram is not None:
             histograms[source.modality] = histograms.get(source.modality, 0) + histogram
-    refuse_all(failures, len(sources))
+    refuse(failures, len(sources))
     _say_which(looks, "transparent", "had transparent pixels, which were put on black")
     _say_which(looks, "colour", "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B")
     return Survey(looks, histograms)
@@ -167,15 +167,12 @@ def patient_of(source: Source, look: Look) -> str | None:
     return source.patient or look.patient
 
 
-def refuse_all(failures: Sequence[tuple[Source, CtmrError]], scans: int) -> None:
-    """One error that names every scan that cannot be used, if there are any; of the gravest kind among them."""
-    if len(failures) == 1:
-        raise failures[0][1]
+def refuse(failures: Sequence[tuple[Source, CtmrError]], scans: int) -> None:
+    """One error that names every scan of a data folder that cannot be used, if there are any."""
     if failures:
-        said = "; ".join(f"{printable(source.label)} ({error.what})" for source, error in failures)
-        gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
-        raise type(gravest)(
-            f"{len(failures)} of {scans} scans cannot be used: {said}",
+        refuse_all(
+            [(source.label, error) for source, error in failures],
+            f"of {scans} scans cannot be used",
             file=failures[0][0].data,
             fix="restore or remove these files",
         )

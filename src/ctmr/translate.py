@@ -1,6 +1,6 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -10,13 +10,14 @@ import torch
 
 from ctmr.conversion import Conversion
 from ctmr.cyclegan import Direction
-from ctmr.engine import run_batch
+from ctmr.doubts import Doubts, Maps, QualityLevel, is_cycled, share_on
+from ctmr.engine import Forward, Precision, choose_precision, run_batch
+from ctmr.engines import Engine, best_engine, forward_by, require_engine
 from ctmr.images import Image
 from ctmr.intensity import FloatArray, Intensity
 from ctmr.model import NOTICE, Model, read_model
 from ctmr.quality import (
     MEASURES,
-    Description,
     Measure,
     Quality,
     describe,
@@ -41,12 +42,6 @@ DIRECTION_TO: dict[Modality, Direction] = {"mr": "ct-to-mr", "ct": "mr-to-ct"}
 TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
 OTHER: dict[Modality, Modality] = {"mr": "ct", "ct": "mr"}
 BATCH = 8  # slices of a volume at a time: memory does not grow with their number
-CYCLE_EVERY = 8  # slices of a volume that are translated back with quality "fast"
-
-MAPPED: tuple[Measure, ...] = ("cycle_error", "disagreement")  # with quality "full"
-
-QualityLevel = Literal["fast", "full", "none"]
-Maps = dict[Measure, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +67,33 @@ class Translator:
     Attributes:
         model: Networks and `model.json`.
         conversion: The way of a scan to what the networks see, and back.
-        device: Where it runs: a GPU if there is one.
+        device: Where PyTorch runs it: a GPU if there is one.
+        engine: What runs the networks; `openvino` and `onnx` do on the CPU.
+        precision: Of their multiplications.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(
+        self, model: Model, *, engine: Engine = "torch", precision: Precision = "float32"
+    ) -> None:
         self.model = model
         self.conversion = Conversion(model.card)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.engine, self.precision = engine, precision
         self._generators = {d: g.to(self.device) for d, g in model.generators.items()}
+        self._forwards: dict[Direction, Forward] = {}
 
     def __repr__(self) -> str:
         card = self.model.card
         return f"Translator({card.network.generator}, {card.scale}, sha256 {card.sha256[:16]})"
+
+    def _run(self, direction: Direction, images: FloatArray) -> FloatArray:
+        """Translate images (N, h, w, C) in [-1, 1]; a generator is handed to the engine when it is first needed."""
+        generator = self._generators[direction]
+        if direction not in self._forwards:
+            channels = self.model.card.data.channels
+            made = forward_by(self.engine, generator, channels, self.precision)
+            self._forwards[direction] = made
+        return run_batch(self._forwards[direction], generator, images)
 
     @overload
     def translate(self, scan: Image, to: Modality) -> Image: ...
@@ -124,16 +134,22 @@ class Translator:
             return self._image(scan, to, quality, anyway)
         return self._volume(scan, to, quality, anyway)
 
-    def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> None:
-        """Raise what `translation` would raise of the scan, without running a network."""
+    def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> Quality:
+        """Judge a scan, and raise what `translation` would raise of it, without running a network."""
         if isinstance(scan, Image):
-            self._unit_of_image(scan, to, anyway)
+            described = [describe(self._unit_of_image(scan, to, anyway))]
         else:
-            self.conversion.head_of_volume(scan, OTHER[to], anyway)
+            found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
+            slices = axial_slices(found.volume.array)  # (K, rows, columns)
+            described = []
+            for k in found.kept:
+                unit = self.conversion.slices_to_unit(slices[k : k + 1], intensity, found.grid)
+                described.append(describe(found.windowed(unit[0], -1.0)))
+        return judge(described, self.model.card.training[OTHER[to]], {})
 
     def _image(self, scan: Image, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
         unit = self._unit_of_image(scan, to, anyway)[None]  # (1, h, w, C)
-        translated = run_batch(self._generators[DIRECTION_TO[to]], unit)
+        translated = self._run(DIRECTION_TO[to], unit)
         found = {} if level == "none" else self._doubts(unit, translated, to, level)
         inside = head_in(unit[0]) if found else None
         means = {measure: float(error[0][inside].mean()) for measure, error in found.items()}
@@ -142,7 +158,7 @@ class Translator:
             scan=self.conversion.image_from_unit(translated[0], scan, to),
             quality=judge([describe(unit[0])], self.model.card.training[OTHER[to]], means),
             about=self.conversion.about(scan, to),
-            maps={m: _share_on(error[0], scan.array.shape[:2]) for m, error in mapped.items()},
+            maps={m: share_on(error[0], scan.array.shape[:2]) for m, error in mapped.items()},
         )
 
     def _unit_of_image(self, scan: Image, to: Modality, anyway: bool) -> FloatArray:
@@ -157,16 +173,16 @@ class Translator:
         found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
         target = self.conversion.target(self.conversion.target_encoding(scan, to), to)
         slices = axial_slices(found.volume.array)  # (K, rows, columns)
-        result, doubts = np.empty_like(slices), _Doubts(found, level == "full")
+        result, doubts = np.empty_like(slices), Doubts(found, level == "full")
         for start in range(0, len(slices), BATCH):
             places = range(start, min(start + BATCH, len(slices)))
             unit = self.conversion.slices_to_unit(slices[places], intensity, found.grid)
-            translated = run_batch(self._generators[DIRECTION_TO[to]], unit)  # (N, h, w, C)
+            translated = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
             for k, image in zip(places, translated, strict=True):
                 grey = resize(target.from_unit(image.mean(axis=-1)), *slices.shape[1:])
                 result[k] = np.clip(grey, target.low, target.high)
             doubts.describe(places, unit)
-            chosen = [k for k in places if _is_cycled(k, found, level)]
+            chosen = [k for k in places if is_cycled(k, found, level)]
             if chosen:
                 ours = [k - start for k in chosen]
                 doubts.add(chosen, self._doubts(unit[ours], translated[ours], to, level))
@@ -183,10 +199,10 @@ class Translator:
         self, unit: FloatArray, translated: FloatArray, to: Modality, level: QualityLevel
     ) -> Maps:
         """The cycle error of a batch (N, h, w, C) and, with `full`, the disagreement, each (N, h, w) as a share."""
-        there, back = (self._generators[DIRECTION_TO[m]] for m in (to, OTHER[to]))
-        found: Maps = {"cycle_error": difference(run_batch(back, translated), unit)}
+        there, back = DIRECTION_TO[to], DIRECTION_TO[OTHER[to]]
+        found: Maps = {"cycle_error": difference(self._run(back, translated), unit)}
         if level == "full":
-            mirrored = run_batch(there, unit[:, :, ::-1])[:, :, ::-1]
+            mirrored = self._run(there, unit[:, :, ::-1])[:, :, ::-1]
             found["disagreement"] = difference(mirrored, translated)
         return found
 
@@ -205,7 +221,8 @@ class Translator:
             "direction": DIRECTION_TO[to],
             **done.about,
             "scale": asdict(card.scale),
-            "precision": "float32",
+            "engine": self.engine,
+            "precision": self.precision,
             "seconds": round(seconds, 4),
             "quality": {
                 **done.quality.as_json(),
@@ -213,54 +230,6 @@ class Translator:
                 "maps": list(done.maps),
             },
         }
-
-
-class _Doubts:
-    """What is gathered of a volume, slice by slice, to judge its translation.
-
-    Attributes:
-        features: Of each slice that shows some of the head, as in training of the window about it.
-        maps: For each measure (K, rows, columns) as shares of the range; empty if they are not wanted.
-    """
-
-    def __init__(self, found: HeadSlices, mapped: bool) -> None:
-        self.features: list[Description] = []
-        self._found, self._means = found, dict[Measure, list[float]]()
-        inside = found.head.mask(found.volume.array.shape).astype(np.float32)
-        self._inside = axial_slices(inside) > 0
-        shape = self._inside.shape
-        self.maps: Maps = {m: np.zeros(shape, np.float32) for m in MAPPED} if mapped else {}
-
-    def describe(self, places: Sequence[int], unit: FloatArray) -> None:
-        """Describe those of the slices (N, h, w, C) at some places K that show the head."""
-        for k, image in zip(places, unit, strict=True):
-            if k in self._found.kept:
-                self.features.append(describe(self._found.windowed(image, -1.0)))
-
-    def add(self, places: Sequence[int], errors: Maps) -> None:
-        """Take in the errors (N, h, w) of slices at some places K."""
-        for measure, its in errors.items():
-            for k, error in zip(places, its, strict=True):
-                share = _share_on(error, self._inside.shape[1:])
-                if self.maps:
-                    self.maps[measure][k] = share
-                if k in self._found.kept:
-                    mean = float(share[self._inside[k]].mean())
-                    self._means.setdefault(measure, []).append(mean)
-
-    def means(self) -> dict[Measure, float]:
-        """For each measure, the mean of its means in the head of slices."""
-        return {measure: float(np.mean(its)) for measure, its in self._means.items()}
-
-
-def _is_cycled(k: int, found: HeadSlices, level: QualityLevel) -> bool:
-    """Whether slice K of a volume is translated back."""
-    return level == "full" or (level == "fast" and k in found.kept and k % CYCLE_EVERY == 0)
-
-
-def _share_on(error: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """An error map (h, w) on a grid of (rows, columns), still from 0 to 1."""
-    return np.clip(resize(error, shape[0], shape[1]), 0, 1)
 
 
 def _volume_about(found: HeadSlices, intensity: Intensity) -> dict[str, Any]:
@@ -276,10 +245,26 @@ def _volume_about(found: HeadSlices, intensity: Intensity) -> dict[str, Any]:
     }
 
 
-def load_model(path: Path | str) -> Translator:
+def load_model(
+    path: Path | str,
+    *,
+    engine: Engine | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Translator:
     """The translator of a run folder, its `model/` folder, or an exported folder.
+
+    Args:
+        path: The folder.
+        engine: What runs the networks; None is the fastest that is installed.
+        precision: `auto` is bfloat16 where the hardware multiplies it fast, else float32.
 
     Raises:
         CheckpointError: If there is no model, or it is damaged or of another version.
+        UsageError: If the engine is not installed, or does not know the precision.
     """
-    return Translator(read_model(Path(path)))
+    chosen = engine or best_engine()
+    require_engine(chosen, precision)
+    model = read_model(Path(path))
+    on_gpu = chosen == "torch" and torch.cuda.is_available()
+    its = choose_precision(precision, "cuda" if on_gpu else "cpu")
+    return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else its)

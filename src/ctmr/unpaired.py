@@ -15,6 +15,7 @@ from ctmr.modality import as_modality
 from ctmr.observation import Pile, Seen, features_of, observe
 from ctmr.pairs import head_of_scan
 from ctmr.scan import Scan, read_scan
+from ctmr.survey import refuse
 from ctmr.tables import MODEL, Row
 from ctmr.translate import DIRECTION_TO, OTHER, Translator
 from ctmr.volume import MODALITIES
@@ -40,29 +41,40 @@ def look_at_scans(
         progress: Called with scans done and scans to do.
 
     Raises:
-        CtmrError: Naming the scan that cannot be read or translated.
+        CtmrError: Naming all scans that cannot be read or translated, before any work.
     """
     sources = list_sources(data, translator.model.card.data.patient_pattern)
     held_out = [source for source in sources if source.split == "test"]
     if {source.modality for source in held_out} != set(MODALITIES):
         logger.warning("no test scans of both modalities: the training scans are evaluated")
         held_out = [source for source in sources if source.split == "train"]
-    seen = Seen()
-    foreign = []
-    for n, source in enumerate(held_out):
+    usable: list[Source] = []
+    foreign: list[str] = []
+    failures: list[tuple[Source, CtmrError]] = []
+    for source in held_out:
         try:
-            _look_at(seen, translator, source, directions)
+            scan, to = _scan(source), OTHER[source.modality]
+            if DIRECTION_TO[to] in directions:
+                translator.check(scan, to)
+            usable.append(source)
         except SafetyError:
             foreign.append(source.label)
         except CtmrError as error:
-            raise error.at(source.path) from error
-        if progress is not None:
-            progress(n + 1, len(held_out))
+            failures.append((source, error.at(source.path)))
+    refuse(failures, len(held_out))
     if foreign:
         shown = printable(", ".join(foreign[:5])) + (", ..." if foreign[5:] else "")
         logger.warning(
             "left out %d scans that look like the other modality: %s", len(foreign), shown
         )
+    seen = Seen()
+    for n, source in enumerate(usable):
+        try:
+            _look_at(seen, translator, source, directions)
+        except CtmrError as error:
+            raise error.at(source.path) from error
+        if progress is not None:
+            progress(n + 1, len(usable))
     return seen
 
 
@@ -70,9 +82,7 @@ def _look_at(
     seen: Seen, translator: Translator, source: Source, directions: Sequence[Direction]
 ) -> None:
     """Translate one scan; it is a real image of the other direction too."""
-    scan = read_scan(source.path)
-    if not isinstance(scan, Image):
-        scan = as_modality(scan, source.modality)
+    scan = _scan(source)
     patient = source.patient or source.label
     mask = _head(scan, source)
     to = OTHER[source.modality]
@@ -86,6 +96,12 @@ def _look_at(
     if back in directions:
         rows = features_of(translator, scan, source.modality, mask)
         seen.real.setdefault(back, Pile()).add(rows, patient)
+
+
+def _scan(source: Source) -> Scan:
+    """The scan of a source, a volume as the modality of its folder."""
+    scan = read_scan(source.path)
+    return scan if isinstance(scan, Image) else as_modality(scan, source.modality)
 
 
 def _head(scan: Scan, source: Source) -> BoolArray:

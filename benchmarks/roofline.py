@@ -1,0 +1,123 @@
+"""The limit: how fast this machine multiplies in convolutions, and which share of it whole generators reach.
+
+    python benchmarks/roofline.py [--size 256] [--rounds 5] [--json]
+
+The peak is the best of several runs of one 3x3 convolution with 256 channels, in channels-last layout, by PyTorch: a
+limit that a whole network does not reach, as its other layers do little arithmetic for each number they move.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ctmr.config import PRESETS, Config, load_config
+from ctmr.cyclegan import generator_of
+from ctmr.engine import Precision
+from ctmr.engines import NEEDS, forward_by, require_engine
+from ctmr.errors import UsageError
+from ctmr.networks import Generator, initialise
+from ctmr.randomness import torch_stream
+
+PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
+
+
+def main() -> None:
+    """Print the peaks, then the generators of the presets in every engine there is."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", type=int, default=256, help="side of a slice; small takes half")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    peaks = {precision: convolution_peak(precision) for precision in PRECISIONS}
+    for precision, peak in peaks.items():
+        print(f"convolutions in {precision}: {peak:.0f} GFLOP/s at most")
+    print(
+        "\n| generator | GFLOP a slice | engine | precision | ms a slice | GFLOP/s | share of the peak |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for name, config in generators().items():
+        size = options.size // 2 if name == "small" else options.size
+        for row in rows_of(name, config, size, options.rounds):
+            row["share"] = row["gflops"] / peaks[row["precision"]]
+            rows.append(row)
+            print(
+                f"| {name} | {row['gflop']:.1f} | {row['engine']} | {row['precision']} |"
+                f" {1000 * row['seconds']:.1f} | {row['gflops']:.0f} | {100 * row['share']:.0f} % |",
+                flush=True,
+            )
+    if options.json:
+        print(json.dumps({"peaks": peaks, "rows": rows}))
+
+
+def generators() -> dict[str, Config]:
+    """The presets' settings, and those of the reference's generator."""
+    nine = ("network.generator=resnet", "network.blocks=9", "data.channels=1")
+    return {
+        "9 blocks, 64 filters": load_config("paper", overrides=nine),
+        **{name: PRESETS[name] for name in ("paper", "default", "small")},
+    }
+
+
+def rows_of(name: str, config: Config, size: int, rounds: int) -> list[dict[str, Any]]:
+    """Median seconds a slice of a generator in each engine that is installed."""
+    generator = generator_of(config.network, config.data.channels).eval().requires_grad_(False)
+    initialise(generator, config.network.initialisation, torch_stream(0, name))
+    shape = (4, config.data.channels, size, size)
+    images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    gflop = flops(lambda: generator(torch.from_numpy(images))) / len(images) / 1e9
+    rows = []
+    for engine in NEEDS:
+        for precision in PRECISIONS:
+            try:
+                require_engine(engine, precision)
+            except UsageError:
+                continue
+            seconds = _seconds(generator, images, engine, precision, rounds) / len(images)
+            row = {"generator": name, "engine": engine, "precision": precision, "gflop": gflop}
+            rows.append(row | {"seconds": seconds, "gflops": gflop / seconds})
+    return rows
+
+
+def _seconds(
+    generator: Generator, images: Any, engine: Any, precision: Precision, rounds: int
+) -> float:
+    forward = forward_by(engine, generator, images.shape[1], precision)
+    forward(images)
+    return statistics.median(timed(lambda: forward(images)) for _ in range(rounds))
+
+
+def convolution_peak(precision: Precision) -> float:
+    """GFLOP/s of the best of 30 runs of a 3x3 convolution of 256 channels on 64x64 pixels."""
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False).to(dtype)
+    torch.nn.utils.convert_conv2d_weight_memory_format(layer, torch.channels_last)
+    x = torch.randn(1, 256, 64, 64).to(dtype).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        best = min(timed(lambda: layer(x)) for _ in range(30))
+    return 2 * 256 * 256 * 9 * 64 * 64 / best / 1e9
+
+
+def flops(work: Callable[[], object]) -> float:
+    """Floating-point operations of the convolutions in some work, a multiplication with its addition being two."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that some work takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

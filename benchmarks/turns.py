@@ -1,0 +1,96 @@
+"""Programs measured in turn, each time in a process of its own: A B A B, so that a slow minute of the machine meets all.
+
+A program prints JSON as its last line, with its `seconds`; anything else there is passed on.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Command = Sequence[str | Path]
+
+
+@dataclass
+class Measured:
+    """What the runs of one program gave.
+
+    Attributes:
+        seconds: That each run printed, or else took as a whole process.
+        peak_mb: Highest memory of any of its processes so far.
+        said: What the last run printed.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+    said: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """Median of the runs' seconds."""
+        return statistics.median(self.seconds)
+
+
+def in_turn(programs: Mapping[str, Command], rounds: int) -> dict[str, Measured]:
+    """Run every program once in each round."""
+    found = {name: Measured() for name in programs}
+    for n in range(rounds):
+        for name, command in programs.items():
+            print(f"round {n + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            _run(command, found[name])
+    return found
+
+
+def _run(command: Command, into: Measured) -> None:
+    with tempfile.TemporaryFile("w+") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read()
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command[:3]))} ... failed:\n{text[-2000:]}")
+    last = (text.strip().splitlines() or [""])[-1]
+    into.said = json.loads(last) if last.startswith("{") else {}
+    into.seconds.append(float(into.said.get("seconds", seconds)))
+    into.peak_mb = max(into.peak_mb, usage.ru_maxrss / 1024)
+
+
+def print_table(
+    title: str, found: Mapping[str, Measured], base: str, *, peaks: Mapping[str, float]
+) -> None:
+    """A Markdown table: seconds, how many times as fast as `base`, memory, arithmetic and its share of the peak.
+
+    Args:
+        title: Head of the first column.
+        found: Of `in_turn`; `gflop` and `precision` are taken from what a program said.
+        base: The program that others are compared with.
+        peaks: GFLOP/s of convolutions by precision; see `roofline.convolution_peak`.
+    """
+    print(f"| {title} | seconds | times as fast | peak MB | GFLOP/s | share of the peak |")
+    print("|---|---|---|---|---|---|")
+    for name, its in found.items():
+        rate = its.said["gflop"] / its.median if "gflop" in its.said else None
+        cells = (
+            name,
+            f"{its.median:.3f} [{min(its.seconds):.3f}, {max(its.seconds):.3f}]",
+            f"{found[base].median / its.median:.2f}",
+            f"{its.peak_mb:.0f}",
+            f"{rate:.0f}" if rate else "-",
+            f"{100 * rate / peaks[its.said['precision']]:.0f} %" if rate else "-",
+        )
+        print(f"| {' | '.join(cells)} |")
+
+
+def as_json(found: Mapping[str, Measured], peaks: Mapping[str, float]) -> str:
+    """All of it on one line."""
+    return json.dumps({"peaks": peaks, **{name: vars(its) for name, its in found.items()}})

@@ -1,0 +1,118 @@
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from ctmr.engine import choose_precision, run_batch, torch_forward
+from ctmr.engines import best_engine, forward_by, require_engine
+from ctmr.errors import UsageError
+from ctmr.networks import build_generator, initialise
+from ctmr.randomness import torch_stream
+from ctmr.translate import load_model
+
+OTHERS = ("openvino", "onnx")
+
+
+def generator(name="resnet", channels=1, upsample="nearest", skips=False):
+    built = build_generator(
+        name, channels=channels, filters=8, blocks=2, upsample=upsample, skips=skips
+    ).eval()
+    initialise(built, "uniform", torch_stream(0, name))
+    return built.requires_grad_(False)
+
+
+def images(count, height, width, channels=1):
+    draw = np.random.default_rng(height).uniform(-1, 1, (count, height, width, channels))
+    return draw.astype(np.float32)
+
+
+def by(engine, network, given, precision="float32"):
+    forward = forward_by(engine, network, given.shape[-1], precision)
+    return run_batch(forward, network, given)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize(
+    ("name", "channels", "upsample", "skips"),
+    [("resnet", 1, "nearest", False), ("resnet34", 3, "deconvolution", True)],
+)
+def test_engines_agree_with_torch(engine, name, channels, upsample, skips):
+    network = generator(name, channels, upsample, skips)
+    forward = forward_by(engine, network, channels, "float32")
+    for given in (images(3, 70, 40, channels), images(1, 96, 96, channels)):
+        expected = run_batch(torch_forward(network, "float32"), network, given)
+        found = run_batch(forward, network, given)
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bfloat16_moves_the_result_a_little(engine):
+    network, given = generator(), images(2, 64, 64)
+    moved = np.abs(by(engine, network, given, "bfloat16") - by("torch", network, given))
+    if choose_precision("auto", "cpu") == "bfloat16":  # elsewhere OpenVINO stays in float32
+        assert moved.max() > 1e-4
+    assert moved.mean() < 0.02
+
+
+def test_slices_do_not_depend_on_those_beside_them():
+    network, given = generator(), images(3, 64, 64)
+    for engine in ("torch", *OTHERS):
+        whole = by(engine, network, given)
+        alone = [by(engine, network, given[i : i + 1])[0] for i in range(3)]
+        assert np.abs(whole - alone).max() < 1e-5
+
+
+def test_openvino_reports_to_nobody(monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry")
+
+    def refuse(*_, **__):
+        raise AssertionError("telemetry was started")
+
+    monkeypatch.setattr(telemetry.Telemetry, "init", refuse)
+    by("openvino", generator(), images(1, 64, 64))
+
+
+def without(monkeypatch, *names):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: None if name in names else there(name)
+    )
+
+
+def test_best_engine_is_openvino_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert best_engine() == "openvino"
+    without(monkeypatch, "openvino")
+    assert best_engine() == "torch"
+
+
+def test_best_engine_is_torch_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert best_engine() == "torch"
+
+
+@pytest.mark.parametrize(
+    ("engine", "package"), [("openvino", "openvino"), ("onnx", "onnx and onnxruntime")]
+)
+def test_engine_that_is_not_installed_is_refused(monkeypatch, engine, package):
+    without(monkeypatch, *package.split(" and "))
+    with pytest.raises(UsageError, match=rf"{package}: not installed.*ctmr\[{engine}\]"):
+        require_engine(engine, "auto")
+
+
+def test_onnx_knows_float32_only(tiny_run):
+    with pytest.raises(UsageError, match="expected float32 for the engine onnx"):
+        load_model(tiny_run, engine="onnx", precision="bfloat16")
+    made = load_model(tiny_run, engine="onnx")
+    assert (made.engine, made.precision) == ("onnx", "float32")
+
+
+def test_precision_is_that_of_the_hardware_unless_one_is_wanted(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert choose_precision("auto", "cpu") == "bfloat16"
+    assert choose_precision("float32", "cpu") == "float32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert choose_precision("auto", "cpu") == "float32"
+    assert choose_precision("bfloat16", "cpu") == "bfloat16"
