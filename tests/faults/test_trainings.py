@@ -120,7 +120,7 @@ def test_signal_to_the_whole_group_at_random_moments_leaves_a_checkpoint_and_no_
     command, reference, run, left_of, number, code
 ):
     rng = random.Random(int(number))
-    for _ in range(3):
+    for _ in range(2):
         with started(command("--set", "train.workers=2")) as process:
             step = max((row["step"] for row in read_log(run / "log.jsonl")), default=0)
             await_step(process, run, min(step + rng.randrange(2, 8), STEPS - 2))
@@ -305,3 +305,15 @@ def test_folder_of_another_user_is_refused(config, tiny_data, inject, mode):
         assert result.code == 4, result.said
         assert "run: cannot write it (Permission denied)" in result.said
         assert list(place.iterdir()) == []
+
+
+def test_too_little_memory_ends_with_7_and_numbers(config, tiny_data, cli, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(config_yaml(overlaid(config, ["train.batch_size=1024", "network.filters=64"])))
+    done = cli(
+        *("train", tiny_data, "--out", tmp_path / "run", "--config", file),
+        limits={resource.RLIMIT_AS: 6 * 2**30},
+    )
+    assert done.returncode == 7, done.stderr
+    assert re.search(r"error\[E700\]: out of memory: [\d,]+ bytes are free", done.stderr)
+    assert "Traceback" not in done.stderr
