@@ -121,10 +121,21 @@ def test_losses_are_those_of_the_equations(state, images, tiny_config, autocast)
             "loss_d_ct": 0.5 * (((D_X(x) - 1) ** 2).mean() + (D_X(F(y)) ** 2).mean()),  # (5)
             "loss_d_mr": 0.5 * (((D_Y(y) - 1) ** 2).mean() + (D_Y(G(x)) ** 2).mean()),  # (5)
         }
-    assert found.keys() == expected.keys()
+    assert found.keys() == {*expected, "grad_g", "grad_d"}
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-6), name
         assert not found[name].requires_grad
+
+
+def test_norms_are_those_of_the_gradients_of_each_half(state, images, tiny_config, autocast):
+    found = train_step(state, *images, tiny_config.loss, autocast, 0)
+    halves = {
+        "grad_g": state.model.generator_parameters(),
+        "grad_d": state.model.discriminator_parameters(),
+    }
+    for name, weights in halves.items():
+        squares = sum(float((its.grad.double() ** 2).sum()) for its in weights)
+        assert found[name].item() == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
 def test_step_is_the_papers_update_written_out(state, images, tiny_config, autocast):
@@ -585,7 +596,8 @@ def test_run_has_the_files_of_the_contract(tiny_run):
 
 def test_log_has_the_keys_of_the_contract_and_the_schedule(reference, config):
     rows = read_log(reference / "log.jsonl")
-    keys = "step epoch lr loss_g gan cycle identity loss_d_ct loss_d_mr seconds_per_step data_wait"
+    keys = "step epoch lr loss_g gan cycle identity loss_d_ct loss_d_mr grad_g grad_d"
+    keys += " seconds_per_step data_wait"
     for row in rows:
         assert row.keys() >= set(keys.split())
         assert all(math.isfinite(value) for value in row.values())

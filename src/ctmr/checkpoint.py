@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -66,6 +67,15 @@ def save(folder: Path, state: TrainState, about: Mapping[str, Any]) -> Path:
     write_bytes(path, content)
     _prune(folder, path)
     return path
+
+
+def space_needed(state: TrainState) -> int:
+    """Bytes that must be free to write checkpoints of such a state, once it has moments and full histories."""
+    weights = sum(its.numel() * its.element_size() for its in state.model.state_dict().values())
+    averages = sum(its.numel() * its.element_size() for its in state.ema.state_dict().values())
+    kept = sum(history.capacity for history in state.histories().values())
+    size: int = 3 * weights + averages + 4 * kept * math.prod(state.shape)
+    return round(FREE_SPACE * size)
 
 
 def _prune(folder: Path, newest: Path) -> None:

@@ -2,19 +2,26 @@
 
 import functools
 import multiprocessing
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ctmr.config import DataConfig
+from ctmr.errors import CtmrError, ResourceError
+from ctmr.processes import serve
 from ctmr.randomness import stream
 from ctmr.store import Store, from_codes
 from ctmr.volume import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 NEAR_MM = 6.0  # heights that count as similar
 
 
@@ -95,6 +102,29 @@ class UnpairedSlices(Dataset[Sample]):
         return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # (C, size, size)
 
 
+class _Fetched(Dataset[Any]):
+    """The samples of a dataset; an error is handed over as one, since `DataLoader` keeps its text alone."""
+
+    def __init__(self, dataset: UnpairedSlices) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, n: int) -> Sample | CtmrError:
+        try:
+            return self._dataset[n]
+        except CtmrError as error:
+            return error
+
+
+def _collate(samples: list[Sample | CtmrError]) -> Any:
+    """A batch, or the first error among its samples."""
+    errors = [sample for sample in samples if isinstance(sample, CtmrError)]
+    return errors[0] if errors else default_collate(samples)
+
+
+def _begin_worker(parent: int, _: int) -> None:
+    serve(parent)
+
+
 def loader(
     dataset: UnpairedSlices,
     batch_size: int,
@@ -103,26 +133,49 @@ def loader(
     workers: int,
     *,
     pin_memory: bool = False,
-) -> DataLoader[Sample]:
+) -> Iterator[Sample]:
     """Batches of the steps `start_step` to `stop_step - 1`, the same for any number of workers.
 
     Iterating draws nothing from torch's global generator.
 
     Raises:
-        DataError: If the store is gone; an error in a worker reaches the caller as `RuntimeError`.
+        DataError: If the store is gone, now or later, in a worker too.
+        ResourceError: While iterating, if a worker has died.
     """
     dataset.store.codes("train", "ct", 0)
     # A fork of a process that has threads (torch, progress bars) can hang, and Python 3.12 warns of
     # it; the fork server has none, and having imported torch once it starts a worker in 30 ms.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return DataLoader(
-        dataset,
+    batches = DataLoader(
+        _Fetched(dataset),
         batch_size=batch_size,
         sampler=range(start_step * batch_size, stop_step * batch_size),
         num_workers=workers,
+        collate_fn=_collate,
         prefetch_factor=4 if workers else None,
         multiprocessing_context=context if workers else None,
+        worker_init_fn=functools.partial(_begin_worker, os.getpid()),
         generator=torch.Generator(),
         pin_memory=pin_memory,
     )
+    return _iterate(batches, start_step)
+
+
+def _iterate(batches: DataLoader[Any], step: int) -> Iterator[Sample]:
+    """The batches from `step` on; errors of workers come as they were, their death as a `ResourceError`."""
+    try:
+        for batch in batches:
+            if isinstance(batch, CtmrError):
+                raise batch
+            yield batch
+            step += 1
+    except RuntimeError as error:
+        worker = _DEAD_WORKER.search(str(error))
+        if worker is None:
+            raise
+        raise ResourceError(
+            f"the loader worker {worker.group(1)} died before step {step + 1}, perhaps for want of"
+            " memory",
+            fix="set train.workers=0 or free memory, and go on with --resume",
+        ) from error

@@ -13,7 +13,7 @@ from ctmr.engine import Forward, Precision, torch_forward
 from ctmr.errors import UsageError
 from ctmr.intensity import FloatArray
 from ctmr.networks import Generator
-from ctmr.pixels import without_warnings
+from ctmr.quiet import quiet
 
 Engine = Literal["torch", "openvino", "onnx"]
 NEEDS: Mapping[Engine, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with (
-        without_warnings(),
+        quiet(),
         torch.inference_mode(),
     ):  # `torch.jit.trace` is to go; its successor takes seconds
         example = _example(generator, channels)
@@ -104,7 +104,7 @@ def _onnx_forward(generator: Generator, channels: int) -> Forward:
 
     exported: Any = io.BytesIO()
     sides = {0: "n", 2: "h", 3: "w"}
-    with without_warnings():
+    with quiet():
         torch.onnx.export(
             generator,
             (_example(generator, channels),),

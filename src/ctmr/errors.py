@@ -9,7 +9,7 @@ CtmrError
 ├── ResourceError     exit 7   out of memory, a dead loader worker
 ├── SafetyError       exit 8   refused because the result would mislead
 ├── DistributedError  exit 9   a process of a parallel run failed
-└── Stopped           exit 130 or 143, after a complete checkpoint
+└── Stopped           exit 130 or 143 (129 of SIGHUP), after a complete checkpoint; 75 without one
 """
 
 import copyreg
@@ -117,13 +117,15 @@ class DistributedError(CtmrError):
 
 
 class Stopped(CtmrError):
-    """Stopped by a signal, after a complete checkpoint."""
+    """Stopped by a signal, after a complete checkpoint, or, if not `saved`, where it could not be written."""
 
     code = "E130"
 
-    def __init__(self, what: str, *, file: Path | str, fix: str, signal_number: int) -> None:
+    def __init__(
+        self, what: str, *, file: Path | str, fix: str, signal_number: int, saved: bool = True
+    ) -> None:
         super().__init__(what, file=file, fix=fix)
-        self.exit_code = 128 + signal_number
+        self.exit_code = 128 + signal_number if saved else 75
 
 
 def refuse_all(

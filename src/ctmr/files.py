@@ -159,6 +159,36 @@ def persistently(write: Callable[[], None]) -> None:
     return write()
 
 
+def require_writable(place: Path, size: int) -> None:
+    """Refuse a file or folder that cannot be written, before any work: by writing beside it, and by the free space.
+
+    Args:
+        place: It, or the nearest folder above it that is there, is written to; nothing is left there.
+        size: Bytes that must be free.
+
+    Raises:
+        OutputError: If it cannot be written, or less is free.
+    """
+    try:
+        folder = next(above for above in (place, *place.absolute().parents) if above.exists())
+        folder = folder.parent if folder == place and not folder.is_dir() else folder
+        probe = folder / f".{secrets.token_hex(8)}.tmp"
+        with replacing(probe) as temporary:
+            temporary.write_bytes(b"probe")
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise cannot_write(place, error) from error
+    except OutputError as error:
+        raise OutputError(error.what, file=place, fix=error.fix) from error
+    if free < size:
+        raise OutputError(
+            f"expected {size / 1e6:.0f} MB of free space, found {free / 1e6:.0f} MB",
+            file=place,
+            fix="free space, or choose another place",
+        )
+
+
 def require_empty(folder: Path) -> None:
     """Refuse to write a new data folder over something.
 

@@ -14,6 +14,7 @@ from ctmr.errors import DataError, ResourceError
 from ctmr.folders import Source, find_data, patient_finder
 from ctmr.images import INFO_NAME, ImageInfo, is_regular, read_image_info
 from ctmr.picture import Picture, Unusable, take_picture
+from ctmr.processes import serve
 from ctmr.scan import Kind, kind_of
 from ctmr.store import Split
 from ctmr.survey import Progress
@@ -179,7 +180,7 @@ def _pictures(sources: Sequence[Source]) -> Iterator[Picture | Unusable]:
     if len(sources) <= FEW:
         pool = ThreadPoolExecutor(workers)
     else:
-        pool = ProcessPoolExecutor(workers, get_context("forkserver"))
+        pool = ProcessPoolExecutor(workers, get_context("forkserver"), serve, (os.getpid(),))
     try:
         yield from pool.map(take_picture, sources, chunksize=CHUNK)
     except BrokenProcessPool as error:

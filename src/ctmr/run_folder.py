@@ -31,6 +31,7 @@ class RunFolder:
         self.best = path / "best"
         self.evaluations = path / "evaluations.jsonl"
         self.evaluation_curves = path / "evaluations.png"
+        self._identity: tuple[int, int] | None = None  # once it is locked
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -68,6 +69,7 @@ class RunFolder:
                 stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
                 stream.flush()
                 self._tidy()
+                self._identity = _identity(self.path)
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             yield
@@ -83,13 +85,25 @@ class RunFolder:
                 else:
                     half.unlink(missing_ok=True)
 
+    def is_there(self) -> bool:
+        """Whether the folder that was locked is still at its path."""
+        try:
+            return _identity(self.path) == self._identity
+        except OSError:
+            return False
+
     def require_new(self) -> None:
         """Refuse to train over an earlier run.
 
         Raises:
             UsageError: If the folder holds a run.
+            OutputError: If it cannot be looked into.
         """
-        if self.config.exists() or self.log.exists():
+        try:
+            taken = self.config.exists() or self.log.exists()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        if taken:
             raise UsageError(
                 "already holds a run",
                 file=self.path,
@@ -125,6 +139,11 @@ class RunFolder:
         write_text(self.log, "".join(json.dumps(row) + "\n" for row in kept))
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a `log.jsonl`; torn lines are skipped, and a file that is not there has none."""
     rows: list[dict[str, Any]] = []
@@ -134,31 +153,55 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         for line in f:
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
-                if isinstance(row, dict) and "step" in row:
+                if isinstance(row, dict) and type(row.get("step")) is int:
                     rows.append(row)
     return rows
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into a flag while training; a second SIGINT interrupts at once.
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag while training, SIGUSR1 into a request for a checkpoint.
+
+    A second SIGINT interrupts at once. A SIGHUP that is ignored, as under nohup, stays so.
 
     Attributes:
-        received: Number of the signal, None as long as there was none.
+        received: Number of the signal that asks to stop, None as long as there was none.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._requested = False
+        self._at_once = False
 
     def __enter__(self) -> "StopSignals":
         self._previous: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not the main thread: the caller's signals stay
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def at_once(self, run: Path) -> Iterator[None]:
+        """Stop at once, with `Stopped`, while there is nothing to save yet."""
+        self._at_once = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.received is None:
+                raise
+            raise Stopped(
+                f"stopped before its first step by signal {self.received}",
+                file=run,
+                fix="run it again",
+                signal_number=self.received,
+            ) from None
+        finally:
+            self._at_once = False
 
     def require_none(self, where: str, run: Path) -> None:
         """Raise `Stopped` if there was a signal."""
@@ -170,7 +213,17 @@ class StopSignals:
                 signal_number=self.received,
             )
 
+    def take_request(self) -> bool:
+        """Whether a checkpoint was asked for since the last call."""
+        requested, self._requested = self._requested, False
+        return requested
+
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self._requested = True
+            return
         self.received = number
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._at_once:
+            raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ctmr.engine import run_generator
@@ -29,6 +30,10 @@ class Samples:
         self._mr = _middles(store, split, "mr")
         self._writer = _event_writer(folder) if tensorboard else None
 
+    def path(self, step: int) -> Path:
+        """Where the grid of a step is."""
+        return self._folder.samples / f"step_{step:06d}.png"
+
     def draw(self, state: TrainState) -> None:
         """Write `samples/step_XXXXXX.png`: rows CT, CT to MRI, MRI, MRI to CT."""
         from ctmr import figures
@@ -41,7 +46,7 @@ class Samples:
             _drawable([run_generator(mr_to_ct, image) for image in self._mr]),
             title=f"step {state.step}",
         )
-        figures.save(figure, self._folder.samples / f"step_{state.step:06d}.png")
+        figures.save(figure, self.path(state.step))
         if self._writer is not None:
             self._writer.add_figure("samples", figure, state.step, close=False)
 

@@ -1,6 +1,7 @@
 """Which step of a training is kept as the best: evaluations at an interval, their curve, and `best/`."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ctmr.blind import without_truth
 from ctmr.cyclegan import DIRECTIONS
 from ctmr.engine import run_generator
+from ctmr.errors import OutputError
 from ctmr.evaluation import summary_of
 from ctmr.features import features
 from ctmr.files import write_text
@@ -25,6 +27,8 @@ from ctmr.store import Split, Store
 from ctmr.tables import MODEL, Row
 from ctmr.translate import DIRECTION_TO, OTHER, Translator
 from ctmr.volume import MODALITIES
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -55,8 +59,12 @@ class Selection:
     between translated and real images.
     """
 
-    def __init__(self, folder: RunFolder, store: Store, pairs: Sequence[Pair]) -> None:
+    def __init__(self, folder: RunFolder, store: Store, pairs: list[Pair]):
         self._folder, self._store, self._pairs = folder, store, pairs
+
+    def has(self, step: int) -> bool:
+        """Whether that step has been evaluated."""
+        return any(row["step"] == step for row in read_evaluations(self._folder.evaluations, step))
 
     def evaluate(self, state: TrainState, about: dict[str, Any]) -> dict[str, Any]:
         """Evaluate the model, draw the curve anew, and keep the model as `best/` if it is the best so far.
@@ -82,10 +90,14 @@ class Selection:
         row = _row(state.step, found)
         rows = [*read_evaluations(self._folder.evaluations, state.step - 1), row]
         best = max(rows, key=lambda its: float(its["score"]))
-        write_text(self._folder.evaluations, "".join(json.dumps(its) + "\n" for its in rows))
-        save(evaluation_curves(rows, best["step"]), self._folder.evaluation_curves)
         if best is row:
             save_model(self._folder.best, state, about)
+        try:
+            save(evaluation_curves(rows, best["step"]), self._folder.evaluation_curves)
+        except OutputError as error:
+            logger.warning("the training goes on without the curves of its evaluations: %s", error)
+        # Last: an evaluation without its line is done again.
+        write_text(self._folder.evaluations, "".join(json.dumps(its) + "\n" for its in rows))
         return about
 
     def _without_truth(self, state: TrainState) -> Seen:
@@ -115,7 +127,11 @@ class Selection:
 
 def read_evaluations(path: Path, step: int) -> list[dict[str, Any]]:
     """The rows of an `evaluations.jsonl` up to a step."""
-    return [row for row in read_log(path) if row["step"] <= step]
+    return [
+        row
+        for row in read_log(path)
+        if row["step"] <= step and isinstance(row.get("score"), int | float)
+    ]
 
 
 def _row(step: int, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ctmr.errors import ResourceError, UsageError
 from ctmr.files import require_empty, write_json
 from ctmr.images import Image, write_image, write_image_info
 from ctmr.intensity import FloatArray
+from ctmr.processes import serve
 from ctmr.randomness import stream
 from ctmr.scale import Spacing
 from ctmr.scan import write_scan
@@ -130,7 +131,7 @@ def in_processes(
 ) -> Iterator[Result]:
     """`function(*job)` of all, in order; one head at 256 pixels takes about 1 GB."""
     processes = max(1, min(len(jobs), os.cpu_count() or 1, 8))
-    pool = ProcessPoolExecutor(processes, get_context("forkserver"))
+    pool = ProcessPoolExecutor(processes, get_context("forkserver"), serve, (os.getpid(),))
     try:
         for future in [pool.submit(function, *job) for job in jobs]:
             yield future.result()

@@ -1,33 +1,33 @@
 """Training: `train_step` is the algorithm of the paper, `train` the loop around it."""
 
 import logging
-import math
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from ctmr import checkpoint, losses
 from ctmr.config import Config, LossConfig, schedule_steps
 from ctmr.cyclegan import check_size, gaussian_noise
 from ctmr.dataset import UnpairedSlices, loader
 from ctmr.distributed import Runtime
-from ctmr.errors import CheckpointError, DivergedError, UsageError
-from ctmr.model import load_weights, save_model
+from ctmr.errors import CheckpointError, ResourceError, UsageError
+from ctmr.files import require_writable
+from ctmr.model import load_weights
 from ctmr.prepare import prepare
-from ctmr.provenance import check_config, model_about, run_about
+from ctmr.provenance import check_config, run_about
 from ctmr.randomness import stream
-from ctmr.report import PAPER_STEPS, write_report
+from ctmr.records import Records
 from ctmr.run_folder import RunFolder, StopSignals
-from ctmr.samples import Samples
-from ctmr.selection import Selection, pairs_to_choose_by
+from ctmr.selection import pairs_to_choose_by
 from ctmr.state import TrainState, new_state
 from ctmr.structure import structure
 
@@ -81,7 +81,7 @@ def train_step(
         seed: With the step's number, decides the noise and the draws from the history.
 
     Returns:
-        The losses, detached, under the names of `log.jsonl`.
+        The losses, detached, and the norms of both gradients under the names of `log.jsonl`.
     """
     model, rng = state.model, stream(seed, "history", state.step)
     zero = kept = x.new_zeros(())
@@ -103,6 +103,7 @@ def train_step(
         loss_g = loss_g + loss.structure * kept
     state.optimiser_g.zero_grad()
     torch.autograd.backward(loss_g, inputs=model.generator_parameters())
+    grad_g = _norm(model.generator_parameters())
     state.optimiser_g.step()
 
     # Discriminators: minimise (5), each on a real image and an earlier fake.
@@ -113,6 +114,7 @@ def train_step(
         loss_d_y = losses.discriminator(*model.D_Y(torch.cat([y, shown_y])).chunk(2))  # (5)
     state.optimiser_d.zero_grad()
     torch.autograd.backward(loss_d_x + loss_d_y)
+    grad_d = _norm(model.discriminator_parameters())
     state.optimiser_d.step()
 
     state.step += 1
@@ -124,7 +126,14 @@ def train_step(
         "structure": kept.detach(),
         "loss_d_ct": loss_d_x.detach(),
         "loss_d_mr": loss_d_y.detach(),
+        "grad_g": grad_g,
+        "grad_d": grad_d,
     }
+
+
+def _norm(weights: list[nn.Parameter]) -> Tensor:
+    """The norm of the gradient, over all weights together."""
+    return get_total_norm([its.grad for its in weights if its.grad is not None], foreach=True)
 
 
 def update_average(state: TrainState, decay: float) -> None:
@@ -169,32 +178,34 @@ def train(
     folder = RunFolder(Path(run))
     if not resume:
         folder.require_new()
-    store = prepare(Path(data), config.data)
-    pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern)
-    with folder.locked(), StopSignals() as signals:
-        if not resume:
-            folder.require_new()  # preparing takes time, in which another process can have trained
-        # Start fresh, from a model's weights, or where the run was.
-        runtime = Runtime(config.train.precision)
-        state = new_state(config, runtime.device)
-        about = run_about(config, store, runtime)
-        resumed_from = None
-        if resume:
-            check_config(folder.config, folder.read_config(), config)
-            resumed_from = _resume(folder, state, about)
-        elif init is not None:
-            load_weights(Path(init), state, config)
-        folder.write_config(config)
+    with StopSignals() as signals, ExitStack() as held:
+        with signals.at_once(folder.path):
+            # Start fresh, from a model's weights, or where the run was.
+            runtime = Runtime(config.train.precision)
+            state = new_state(config, runtime.device)
+            require_writable(folder.path, checkpoint.space_needed(state))
+            store = prepare(Path(data), config.data)
+            pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern)
+            held.enter_context(folder.locked())
+            if not resume:
+                folder.require_new()  # preparing takes time, in which another process can train
+            about = run_about(config, store, runtime)
+            resumed_from = None
+            if resume:
+                check_config(folder.config, folder.read_config(), config)
+                resumed_from = _resume(folder, state, about)
+            elif init is not None:
+                load_weights(Path(init), state, config)
+            folder.write_config(config)
 
-        # The schedule and the batches are functions of the step.
-        dataset = UnpairedSlices(store, config.data, config.seed)
-        total = schedule_steps(config, dataset.images)
-        last = total if stop_after is None else min(total, stop_after)
-        samples = Samples(store, folder, config.train.tensorboard)
-        selection = Selection(folder, store, pairs)
-        if state.step == 0:
-            samples.draw(state)
-            selection.evaluate(state, model_about(about, store, state))
+            # The schedule and the batches are functions of the step.
+            dataset = UnpairedSlices(store, config.data, config.seed)
+            total = schedule_steps(config, dataset.images)
+            last = total if stop_after is None else min(total, stop_after)
+            records = Records(
+                folder, dataset, config, about=about, pairs=pairs, total=total, last=last
+            )
+            records.begin(state)
         batches = loader(
             dataset,
             config.train.batch_size,
@@ -204,32 +215,21 @@ def train(
             pin_memory=runtime.device.type == "cuda",
         )
         started, durations = time.perf_counter(), []
-        for row in _updates(state, batches, config, runtime, total, dataset.images):
-            durations.append(row["seconds_per_step"])
-            _require_finite(folder, row)
-            if observer is not None:
-                observer(row, total)
-            step, ends = state.step, state.step == last or signals.received is not None
-            if step == total or step % config.train.log_every == 0:
-                folder.append_log(row)
-                samples.log(row)
-            evaluated = step == total or step % config.train.evaluate_every == 0
-            written = ends or step % config.train.checkpoint_every == 0
-            said = model_about(about, store, state) if evaluated or written else {}
-            if evaluated:
-                said = selection.evaluate(state, said)
-            if written:
-                checkpoint.save(folder.checkpoints, state, about)
-            if step == last or step % config.train.sample_every == 0 or step in PAPER_STEPS:
-                samples.draw(state)
-            if written:
-                save_model(folder.model, state, said)
-                write_report(folder.path)
-            if ends and step < last:
-                signals.require_none(f"step {step} of {total}", folder.path)
-        if not folder.model.exists():
-            save_model(folder.model, state, model_about(about, store, state))
-            write_report(folder.path)
+        row: dict[str, float] = {}
+        try:
+            for row in _updates(state, batches, config, runtime, (last, total), dataset.images):
+                durations.append(row["seconds_per_step"])
+                if observer is not None:
+                    observer(row, total)
+                records.add(state, row, signals)
+                if state.step < last:
+                    signals.require_none(f"step {state.step} of {total}", folder.path)
+        except ResourceError:
+            # A signal to the whole group can end a loader worker before the step.
+            if signals.received is None or not row:
+                raise
+            records.save(state, signals, row)
+            signals.require_none(f"step {state.step} of {total}", folder.path)
     return TrainSummary(
         run=str(folder.path),
         steps=state.step,
@@ -242,14 +242,20 @@ def train(
 
 def _updates(
     state: TrainState,
-    batches: Iterator[tuple[Tensor, Tensor]] | Any,
+    batches: Iterator[tuple[Tensor, Tensor]],
     config: Config,
     runtime: Runtime,
-    total: int,
+    ends: tuple[int, int],
     images: int,
 ) -> Iterator[dict[str, float]]:
-    """Do one update for each batch and yield its row; while a GPU works, with the losses and times read last."""
+    """Do one update for each batch and yield its row; while a GPU works, with what was read last.
+
+    Args:
+        ends: The step at which this training ends, and that at which the schedule does.
+        images: In an epoch.
+    """
     row, busy, waited, steps = dict[str, float](), 0.0, 0.0, 0
+    total = ends[1]
     before = time.perf_counter()
     for x, y in batches:
         waited, steps = waited + time.perf_counter() - before, steps + 1
@@ -257,7 +263,7 @@ def _updates(
         x, y = runtime.to_device(x), runtime.to_device(y)
         values = train_step(state, x, y, config.loss, runtime.autocast, config.seed)
         update_average(state, config.train.ema)
-        due = not row or state.step == total or state.step % config.train.log_every == 0
+        due = not row or state.step in ends or state.step % config.train.log_every == 0
         if due or not runtime.queues:
             row = {name: float(value) for name, value in values.items()}
             busy += time.perf_counter() - before
@@ -285,16 +291,3 @@ def _resume(folder: RunFolder, state: TrainState, about: Mapping[str, Any]) -> i
             logger.warning("exactness lost: %s was %s and is %s", key, saved.exact.get(key), now)
     folder.cut_log(state.step)
     return state.step
-
-
-def _require_finite(folder: RunFolder, row: Mapping[str, float]) -> None:
-    """Refuse a loss that is NaN or infinite; the state is not saved."""
-    if math.isfinite(row["loss_g"] + row["loss_d_ct"] + row["loss_d_mr"]):
-        return
-    folder.append_log({key: value for key, value in row.items() if math.isfinite(value)})
-    raise DivergedError(
-        f"training diverged: {', '.join(f'{key} {value:g}' for key, value in row.items())};"
-        " checkpoints are from before",
-        file=folder.path,
-        fix="start again with a smaller train.learning_rate",
-    )
