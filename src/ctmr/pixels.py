@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ctmr.errors import DataError
 from ctmr.intensity import FloatArray
-from ctmr.quiet import quiet
+from ctmr.quiet import quiet, without_stderr
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
@@ -83,7 +83,7 @@ def decode(content: bytes, path: Path) -> Pixels:
             image = _open(content, path)
         _check_header(image, path)
         if isinstance(image, TiffImageFile):  # reads tags, and warns of them, up to the last moment
-            with quiet():
+            with quiet(), without_stderr():
                 stored = _stored(image, content)
         else:
             stored = _stored(image, content)
