@@ -21,24 +21,16 @@ from ctmr.distributed import Runtime
 from ctmr.state import new_state
 from ctmr.training import train_step, update_average
 from parity import reference_options
-from roofline import PRECISIONS, convolution_peak, flops, timed
+from roofline import GENERATORS, PRECISIONS, convolution_peak, flops, timed
 from turns import Command, as_json, in_turn, print_table
 
-# The generator, losses and size of the reference's own defaults, so that both do the same arithmetic.
-NINE_BLOCKS = ("network.generator=resnet", "network.blocks=9", "data.channels=1")
-NAMES = {
-    "9-blocks": ("paper", NINE_BLOCKS),
-    "paper": ("paper", ()),
-    "default": ("default", ()),
-    "small": ("small", ()),
-}
 REFERENCE = "reference, 9 blocks, float32"
 
 
 def main() -> None:
     """Measure the lines in turn and print one table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--lines", default="9-blocks,default,small", help=", ".join(NAMES))
+    parser.add_argument("--lines", default="9-blocks,default,small", help=", ".join(GENERATORS))
     parser.add_argument("--reference", type=Path, help="clone of the reference")
     parser.add_argument("--reference-python", type=Path)
     parser.add_argument("--size", type=int, help="side of the images, instead of each preset's")
@@ -87,7 +79,7 @@ def main() -> None:
 
 def config_of(line: str, precision: str, size: int | None) -> Config:
     """The settings of a line."""
-    preset, overrides = NAMES[line]
+    preset, _, overrides = GENERATORS[line]
     sized = (f"data.size={size}",) if size else ()
     return load_config(preset, overrides=(*overrides, f"train.precision={precision}", *sized))
 

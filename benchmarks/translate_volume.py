@@ -40,6 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="scratch folder, kept")
     parser.add_argument("--preset", default="default")
+    parser.add_argument(
+        "--model", type=Path, help="a run of your own, instead of one of the preset"
+    )
     parser.add_argument("--size", type=int, default=256, help="pixels of a side of a slice")
     parser.add_argument("--slices", type=int, default=180)
     parser.add_argument("--rounds", type=int, default=5)

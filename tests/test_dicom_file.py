@@ -15,9 +15,8 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from ctmr.dicom import find_dicom, is_dicom, read_series
-from ctmr.dicom_file import quiet
 from ctmr.errors import CtmrError, DataError, SafetyError
-from ctmr.pixels import without_warnings
+from ctmr.quiet import quiet
 from dicom_series import edit, make, one
 
 
@@ -157,7 +156,7 @@ def test_images_and_dicom_files_silence_warnings_one_at_a_time():
     inside = threading.Event()
 
     def read_an_image():
-        with without_warnings():
+        with quiet():
             inside.set()
 
     thread = threading.Thread(target=read_an_image)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -296,6 +297,51 @@ def test_file_of_other_content_with_the_right_hash_is_refused(folder):
     (folder / name).write_bytes(content)
     rewrite(folder, files=card(folder)["files"] | {name: hashlib.sha256(content).hexdigest()})
     with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_model(folder)
+
+
+A = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+
+
+@pytest.mark.parametrize("header", [f"{{{A}, {A}}}", "{" + A.replace("F32", "F4") + "}"])
+def test_header_that_torch_cannot_take_or_names_twice_is_refused(folder, header):
+    content = len(header).to_bytes(8, "little") + header.encode() + bytes(4)
+    name = FILES[1]
+    (folder / name).write_bytes(content)
+    rewrite(folder, files=card(folder)["files"] | {name: hashlib.sha256(content).hexdigest()})
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_model(folder)
+
+
+def test_network_that_no_file_holds_takes_no_memory(folder):
+    """256 filters and 64 blocks are 5 GB."""
+    huge = {"generator": "resnet", "filters": 256, "blocks": 64}
+    rewrite(folder, network=card(folder)["network"] | huge)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="missing or unknown keys"):
+        load_model(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+def test_weights_larger_than_the_network_are_not_read(folder):
+    with (folder / FILES[1]).open("ab") as stream:
+        stream.truncate(10**10)
+    with pytest.raises(CheckpointError, match=r"expected at most .* bytes: found 10000000000"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("provenance", {}),
+        ("provenance", {"steps": float("nan")}),
+        ("scale", {"short_side": 0}),
+        ("scale", {"short_side": 10**9}),
+    ],
+)
+def test_empty_provenance_and_numbers_of_no_use_are_refused(folder, key, value):
+    rewrite(folder, **{key: value})
+    with pytest.raises(CheckpointError, match=r"not a model\.json of ctmr"):
         load_model(folder)
 
 

@@ -3,6 +3,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image as Pillow
 
 import ctmr.survey
+from conftest import write_data
 from ctmr.config import PRESETS, DataConfig
-from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.images import Image, write_image, write_image_info
 from ctmr.intensity import ct_window
 from ctmr.pixels import encode
@@ -488,3 +490,22 @@ def test_names_of_any_bytes_are_prepared(data, tmp_path):
     names = [entry.name for entry in open_store(store.path).entries("train", "mr")]
     assert len(set(names)) == 7
     assert "\\xff.png" in names
+
+
+def test_exchanged_folders_of_images_are_refused(tmp_path, tiny_config):
+    data = write_data(tmp_path / "data")
+    (data / "trainA").rename(data / "away")
+    (data / "trainB").rename(data / "trainA")
+    (data / "away").rename(data / "trainB")
+    match = "found 8 of 8 in trainA and 10 of 10 in trainB that look like the other"
+    with pytest.raises(SafetyError, match=match):
+        prepare(data, tiny_config.data, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_folder_of_the_other_modality_is_told(tmp_path, tiny_config, caplog):
+    data = write_data(tmp_path / "data")
+    shutil.rmtree(data / "trainA")
+    shutil.copytree(data / "trainB", data / "trainA")
+    prepare(data, tiny_config.data, tmp_path / "store")
+    assert "8 of 8 in trainA look like the other modality: see ctmr audit" in caplog.text

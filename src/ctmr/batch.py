@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ctmr.ahead import one_ahead
 from ctmr.dicom import Series, read_series
 from ctmr.dicom_write import Derivation, write_series
 from ctmr.doubts import QualityLevel
@@ -31,7 +32,7 @@ from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
 from ctmr.nifti import read_nifti, write_nifti
 from ctmr.quality import Measure, Quality, require_like
 from ctmr.scan import Scan, read_scan, write_scan
-from ctmr.translate import DIRECTION_TO, Translator
+from ctmr.translate import DIRECTION_TO, Translation, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
 logger = logging.getLogger(__name__)
@@ -111,29 +112,63 @@ def translate_files(
             _require_replaceable(job)
     _write_info(translator, jobs, to)
     warned = []
-    for n, job in enumerate(jobs):
-        images_turn = quality == "fast" and n % IMAGE_CYCLE_EVERY > 0 and job.kind == "image"
-        said = _translate(translator, job, to, "none" if images_turn else quality, reading)
+
+    def read(job: Job) -> _Read:
+        started = time.perf_counter()
+        try:
+            return _Read(job, *_read(job, to, reading), time.perf_counter() - started)
+        except CtmrError as error:
+            raise error.at(job.source) from error
+
+    def translations() -> Iterator[tuple[_Read, Translation]]:
+        for n, its in enumerate(one_ahead(read, jobs)):
+            images_turn = (
+                quality == "fast" and n % IMAGE_CYCLE_EVERY > 0 and its.job.kind == "image"
+            )
+            yield its, _translate(translator, its, to, "none" if images_turn else quality, reading)
+
+    def write(done: tuple[_Read, Translation]) -> dict[str, Any]:
+        return _write(translator, *done, to, reading)
+
+    for n, said in enumerate(one_ahead(write, translations())):
         if said["quality"]["level"] != "ok":
-            warned.append(printable(job.source.name))
+            warned.append(printable(jobs[n].source.name))
         if progress is not None:
             progress(n + 1, len(jobs))
     skipped = tuple(printable(path.name) for path in bad)
     return BatchSummary(len(jobs), skipped, tuple(warned), round(time.perf_counter() - started, 3))
 
 
+@dataclass(eq=False)
+class _Read:
+    """A scan on its way: what was read, and the seconds of reading and translating so far."""
+
+    job: Job
+    scan: Scan
+    series: Series | None
+    seconds: float
+
+
 def _translate(
-    translator: Translator, job: Job, to: Modality, quality: QualityLevel, reading: Reading
-) -> dict[str, Any]:
-    """Translate one scan and write it with its sidecar, which is returned."""
+    translator: Translator, its: _Read, to: Modality, quality: QualityLevel, reading: Reading
+) -> Translation:
+    """Translate one scan."""
     started = time.perf_counter()
     try:
-        scan, series = _read(job, to, reading)
-        done = translator.translation(scan, to, quality=quality, anyway=reading.anyway)
+        done = translator.translation(its.scan, to, quality=quality, anyway=reading.anyway)
         if not reading.anyway:
-            _require_head(scan, done.quality)
+            _require_head(its.scan, done.quality)
     except CtmrError as error:
-        raise error.at(job.source) from error
+        raise error.at(its.job.source) from error
+    its.seconds += time.perf_counter() - started
+    return done
+
+
+def _write(
+    translator: Translator, its: _Read, done: Translation, to: Modality, reading: Reading
+) -> dict[str, Any]:
+    """Write one translation with its sidecar, which is returned."""
+    job, series = its.job, its.series
     if series is not None and isinstance(done.scan, Volume):
         volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
         about = _derivation(translator, job, to, reading)
@@ -143,9 +178,8 @@ def _translate(
         write_image(job.target, done.scan)
     else:
         write_scan(job.target, done.scan)
-    _write_maps(job, scan, done.maps)
-    said = translator.sidecar(done, to, time.perf_counter() - started)
-    said |= _believed(job, reading)
+    _write_maps(job, its.scan, done.maps)
+    said = translator.sidecar(done, to, its.seconds) | _believed(job, reading)
     if series is not None and series.notes:
         logger.warning("%s: %s", printable(str(job.source)), "; ".join(series.notes))
         said["notes"] = list(series.notes)

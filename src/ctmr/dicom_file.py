@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from ctmr.errors import CtmrError, DataError, ResourceError
-from ctmr.pixels import without_warnings
+from ctmr.quiet import quiet
 
 MAX_FILE_BYTES = 1_000_000_000
 MAX_TEXT = 1024  # bytes of one header value
@@ -193,16 +192,3 @@ def parsing(path: Path) -> Iterator[None]:
             raise ResourceError(
                 "not enough memory to read it", file=path, fix=f"free memory, or {COPY_AGAIN}"
             ) from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings, which hold header values, out of logs and of the terminal."""
-    pydicom_logger = logging.getLogger("pydicom")
-    with without_warnings():  # its lock guards the logger too, which is of the process as well
-        propagated = pydicom_logger.propagate
-        pydicom_logger.propagate = False
-        try:
-            yield
-        finally:
-            pydicom_logger.propagate = propagated

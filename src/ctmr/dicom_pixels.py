@@ -82,6 +82,8 @@ def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinte
 
 
 def _has_decoder(syntax: uid.UID, plugin: str) -> bool:
+    if syntax.name == syntax:  # not known; it may be any text, of which pydicom would warn
+        return False
     try:
         return plugin in get_decoder(syntax).available_plugins
     except NotImplementedError:  # what pydicom raises for a syntax it has no decoder class for

@@ -17,8 +17,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.valuerep import format_number_as_ds
 
 from ctmr.dicom import Series
-from ctmr.dicom_file import PATIENT, PLACE, STUDY, quiet, text_of
+from ctmr.dicom_file import PATIENT, PLACE, STUDY, text_of
 from ctmr.files import write_bytes
+from ctmr.quiet import quiet
 from ctmr.volume import Modality, Volume
 
 SERIES_NUMBER = 9000  # added to that of the source
@@ -285,7 +286,6 @@ def _series_number(text: str) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is a decimal string, or empty (DICOM PS3.5 6.2)."""
     return re.fullmatch(r" *([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})? *)?", text) is not None
 
 

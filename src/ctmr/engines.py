@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from ctmr.engine import Forward, Precision, torch_forward
 from ctmr.errors import UsageError
 from ctmr.intensity import FloatArray
 from ctmr.networks import Generator
+from ctmr.quiet import quiet
 
 Engine = Literal["torch", "openvino", "onnx"]
 NEEDS: Mapping[Engine, tuple[str, ...]] = {
@@ -76,8 +76,10 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # `torch.jit.trace` is to go; its successor takes seconds
+    with (
+        quiet(),
+        torch.inference_mode(),
+    ):  # `torch.jit.trace` is to go; its successor takes seconds
         example = _example(generator, channels)
         traced: Any = torch.jit.trace(generator, example, check_trace=False)  # type: ignore[no-untyped-call]
         frontend = FrontEndManager().load_by_framework("pytorch")
@@ -102,8 +104,7 @@ def _onnx_forward(generator: Generator, channels: int) -> Forward:
 
     exported: Any = io.BytesIO()
     sides = {0: "n", 2: "h", 3: "w"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         torch.onnx.export(
             generator,
             (_example(generator, channels),),

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -39,7 +41,8 @@ DISCRIMINATOR_FILES: dict[Modality, str] = {
     "ct": "discriminator_ct.safetensors",
     "mr": "discriminator_mr.safetensors",
 }
-MAX_FILE_BYTES = 4 * 2**30
+MAX_HEADER_BYTES = 2**24  # of model.json, and of a file beside its weights
+LEAST_SIDE, MOST_SIDE = 8, 2**14  # of scale.short_side
 # What stands for the hash of `model.json` while it is computed.
 UNSEALED = b"0" * 64
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
@@ -152,13 +155,12 @@ def read_model(path: Path) -> Model:
     card = _card(folder / CARD_NAME)
     network, channels = card.network, card.data.channels
     generators = {
-        direction: _load(generator_of(network, channels), folder / name, card.files)
+        direction: _load(lambda: generator_of(network, channels), folder / name, card.files)
         for direction, name in GENERATOR_FILES.items()
     }
+    wide = network.discriminator_filters
     discriminators = {
-        modality: _load(
-            Discriminator(channels, network.discriminator_filters), folder / name, card.files
-        )
+        modality: _load(lambda: Discriminator(channels, wide), folder / name, card.files)
         for modality, name in DISCRIMINATOR_FILES.items()
     }
     return Model(generators, discriminators, card)
@@ -166,9 +168,9 @@ def read_model(path: Path) -> Model:
 
 def _card(file: Path) -> Card:
     """What a `model.json` says, once its format and its own hash are found right."""
-    content = _read(file)
+    content = _read(file, MAX_HEADER_BYTES)
     try:
-        stated = json.loads(content)["format"]
+        stated = json.loads(content, parse_constant=_number, parse_float=_number)["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _foreign(file, error) from error
     if stated != FORMAT:
@@ -184,29 +186,50 @@ def _card(file: Path) -> Card:
         content.replace(seal.group(1), UNSEALED, 1) if seal else content,
     )
     try:
-        return Card.model_validate_json(content)
-    except ValidationError as error:
+        card = Card.model_validate_json(content)
+        if not card.provenance or not LEAST_SIDE <= card.scale.short_side <= MOST_SIDE:
+            raise ValueError("provenance is empty, or scale.short_side beyond use")
+    except ValueError as error:  # pydantic's too
         raise _foreign(file, error) from error
+    return card
 
 
-def _load(network: Network, file: Path, hashes: dict[str, str]) -> Network:
-    """The network with the weights of a file whose hash is the one that `model.json` gives."""
-    content = _read(file)
+def _number(text: str) -> float:
+    """The number in a JSON text; NaN and what is too large are none."""
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return float(text)
+
+
+def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> Network:
+    """The network with the weights of a file whose hash is the one that `model.json` gives.
+
+    What `model.json` asks for takes memory only if the file holds as much.
+    """
+    with torch.device("meta"):
+        network = build()
+    needed = sum(its.numel() * its.element_size() for its in network.state_dict().values())
+    content = _read(file, needed + MAX_HEADER_BYTES)
     _check_hash(file, hashes.get(file.name, ""), content)
     try:
         tensors = from_bytes(content)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"not a safetensors file ({error})", file=file, fix="copy the whole folder again"
-        ) from error
+        length = int.from_bytes(content[:8], "little")
+        names = json.loads(content[8 : 8 + length], object_pairs_hook=list)
+        if len(dict(names)) < len(names):
+            raise ValueError("a name is given twice")
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        what, fix = f"not a safetensors file of weights ({error})", "copy the whole folder again"
+        raise CheckpointError(what, file=file, fix=fix) from error
+    if len(content) > needed:  # else it cannot fit, and is refused by its names or shapes
+        network = build()
     load_strictly(network, tensors, file)
     network.eval().requires_grad_(False)
     return network
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, most: int) -> bytes:
     try:
-        return read_regular(file, MAX_FILE_BYTES)
+        return read_regular(file, most)
     except OSError as error:
         raise CheckpointError(
             f"cannot read it ({error.strerror})", file=file, fix="copy the whole folder again"

@@ -74,7 +74,7 @@ def read_nifti(path: Path, *, geometry: Geometry | None = None) -> Volume:
             header = _header(bytes(data), path)
             expected = _size(header, path)
             affine, forms = _place(header, geometry, path)
-            require_memory(expected + 4 * math.prod(header.get_data_shape()), path)
+            require_memory(expected + 4 * math.prod(map(int, header["dim"][1:4])), path)
             _fill(data, stream, expected + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         what = f"expected {expected} bytes of intact gzip: found {len(data)}, then {str(error)!r}"
@@ -171,6 +171,7 @@ def _values(header: Nifti1Header, data: bytearray, path: Path) -> FloatArray:
     return array
 
 
+@np.errstate(invalid="ignore")  # a NaN in it is refused below
 def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple[Matrix, Forms]:
     """The affine, and the forms to write back."""
     matrices = {"sform": header.get_sform().astype(np.float64), "qform": _qform(header)}
@@ -238,8 +239,7 @@ def _qform(header: Nifti1Header) -> Matrix:
     """The qform whatever its code; NaN where the header's numbers make none."""
     header["pixdim"][0] = header["pixdim"][0] or 1  # 0 means 1 (NIfTI-1 standard)
     try:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(header.get_qform(), np.float64)
+        return np.asarray(header.get_qform(), np.float64)
     except (HeaderDataError, ValueError):
         return np.full((4, 4), np.nan)
 

@@ -1,12 +1,8 @@
 """The bytes of a PNG, JPEG or TIFF file <-> an array of pixels: all that formats and modes need."""
 
-import contextlib
 import io
 import struct
-import threading
-import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ctmr.errors import DataError
 from ctmr.intensity import FloatArray
+from ctmr.quiet import quiet, without_stderr
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
@@ -57,8 +54,6 @@ _CORRUPT = (
     png.Error,
     tifffile.TiffFileError,
 )
-# The only lock of the warning filters, which are of the process: two threads would restore each other's.
-_WARNINGS_LOCK = threading.Lock()
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION_TAG = 0x0112
 
@@ -84,15 +79,15 @@ def decode(content: bytes, path: Path) -> Pixels:
         DataError: If it is no such image, or is corrupt, too large, too small or has many frames.
     """
     try:
-        with without_warnings():
+        with quiet():
             image = _open(content, path)
         _check_header(image, path)
         if isinstance(image, TiffImageFile):  # reads tags, and warns of them, up to the last moment
-            with without_warnings():
+            with quiet(), without_stderr():
                 stored = _stored(image, content)
         else:
             stored = _stored(image, content)
-        with without_warnings():
+        with quiet():
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except _CORRUPT as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -144,14 +139,6 @@ def encode(pixels: Stored, form: Format) -> bytes:
         note.add_text("Comment", COMMENT)
         Pillow.fromarray(pixels).save(stream, "PNG", pnginfo=note)
     return stream.getvalue()
-
-
-@contextlib.contextmanager
-def without_warnings() -> Iterator[None]:
-    """Ignore what libraries warn of odd metadata, in one thread at a time; not to be nested."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _encode_rgb16(pixels: Stored) -> bytes:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ctmr.appearance import log_odds
 from ctmr.config import DataConfig
-from ctmr.errors import DataError, OutputError, printable
+from ctmr.errors import DataError, OutputError, SafetyError, printable
 from ctmr.files import sync, write_text
 from ctmr.folders import Source, find_data, list_sources
 from ctmr.images import image_of, read_bytes
 from ctmr.intensity import FloatArray
+from ctmr.picture import Picture, take_picture
 from ctmr.planning import Plan, plan
 from ctmr.scale import MARGIN, Scale, resize
 from ctmr.slices import head_slices
@@ -32,9 +34,13 @@ from ctmr.store import (
     with_settings,
 )
 from ctmr.survey import Progress, content_hash, each, hash_all, read_volume, survey
+from ctmr.volume import MODALITIES
 
 __all__ = ["Store", "find_data", "open_store", "prepare"]
 
+LOOKED_AT = 48  # images of a training folder by which it is judged, evenly chosen
+FEWEST = 3  # from which it is judged
+SURE = 0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ def prepare(
 
     Raises:
         CtmrError: If folders are missing, or for all scans that cannot be used, at once.
+        SafetyError: If the training folders of images are exchanged.
         UsageError: If `data` is a store made with other settings.
         OutputError: If the store cannot be written.
     """
@@ -76,11 +83,40 @@ def prepare(
         prepared = _existing(place, fingerprint, in_cache=store is None)
         if prepared is None:
             found = survey(pool, sources, progress, config.size, scale)
+            _require_in_place(pool, sources)
             index, plans = plan(found, config, scale, fingerprint)
             prepared = _write(pool, place, index, sources, plans, progress)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
     return prepared
+
+
+def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> None:
+    """Refuse training folders of images that each hold what the other should; of volumes `survey` has seen it.
+
+    Raises:
+        SafetyError: With how many of the images that were looked at look like the other modality.
+    """
+    wrong = []
+    for modality in MODALITIES:
+        its = [s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")]
+        places = np.unique(np.linspace(0, len(its) - 1, min(len(its), LOOKED_AT)).astype(int))
+        pictures = pool.map(take_picture, [its[place] for place in places])
+        looks = [p.traits for p in pictures if isinstance(p, Picture) and p.traits is not None]
+        if len(looks) >= FEWEST:
+            odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
+            if np.median(odds) > SURE:
+                folder = its[0].label.rpartition("/")[0]
+                wrong.append(f"{int((odds > 0).sum())} of {len(odds)} in {folder}")
+    if len(wrong) == len(MODALITIES):
+        raise SafetyError(
+            f"expected CT and MR each in its folder: found {' and '.join(map(printable, wrong))} that look like"
+            " the other",
+            file=sources[0].data,
+            fix="exchange the folders; ctmr audit shows their images",
+        )
+    if wrong:
+        logger.warning("%s look like the other modality: see ctmr audit", printable(wrong[0]))
 
 
 def _cache() -> Path:

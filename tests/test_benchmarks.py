@@ -1,0 +1,53 @@
+"""Each benchmark runs and prints what it promises, on a small scale; no time is judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script, *options):
+    command = [sys.executable, BENCHMARKS / script, *map(str, options), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *text, last = done.stdout.strip().splitlines()
+    return "\n".join(text), json.loads(last)
+
+
+def test_training_steps_are_compared_in_turn():
+    text, found = run(
+        "train_step.py", "--lines", "small", "--size", 32, "--rounds", 2, "--steps", 1
+    )
+    assert "| small, bfloat16 |" in text
+    line = found["small, float32"]
+    assert len(line["seconds"]) == 2
+    assert line["said"]["gflop"] > 0
+    assert line["peak_mb"] > 50
+
+
+def test_a_volume_is_translated_by_every_engine(tmp_path):
+    options = ("--work", tmp_path, "--preset", "small", "--size", 48, "--slices", 4, "--rounds", 1)
+    text, found = run("translate_volume.py", *options)
+    for engine in ("torch, float32", "openvino, bfloat16", "onnx, float32"):
+        assert f"| small, {engine} |" in text
+    assert len(found["small, torch, float32"]["seconds"]) == 1
+    assert (tmp_path / "out.nii.gz").is_file()
+
+
+def test_the_loader_is_compared_with_what_training_needs():
+    text, found = run("loader.py", "--images", 6, "--steps", 4, "--workers", "0")
+    assert "| 0 |" in text
+    assert found["samples_per_second"]["0"] > 1 / found["step_seconds"] > 0
+
+
+def test_the_limit_of_the_machine_is_above_what_generators_reach():
+    text, found = run("roofline.py", "--generators", "small", "--size", 64, "--rounds", 1)
+    assert "convolutions in float32" in text
+    assert {row["engine"] for row in found["rows"]} == {"torch", "openvino", "onnx"}
+    for row in found["rows"]:
+        assert row["gflops"] > 0
+        assert row["share"] == pytest.approx(row["gflops"] / found["peaks"][row["precision"]])
