@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -116,3 +118,34 @@ def test_precision_is_that_of_the_hardware_unless_one_is_wanted(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     assert choose_precision("auto", "cpu") == "float32"
     assert choose_precision("bfloat16", "cpu") == "bfloat16"
+
+
+SIGNALLED = """
+import os, signal
+import numpy as np
+from ctmr.engines import forward_by
+from ctmr.networks import build_generator
+
+def ready():
+    network = build_generator(
+        "resnet", channels=1, filters=4, blocks=1, upsample="nearest", skips=False
+    )
+    forward = forward_by("openvino", network.eval().requires_grad_(False), 1, "float32")
+    forward(np.zeros((1, 1, 32, 32), np.float32))
+    return forward
+
+signal.signal(signal.SIGTERM, lambda *_: print("answered"))
+first, second = ready(), ready()
+del first
+del second
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="needs openvino")
+def test_signal_after_two_models_were_used_and_dropped_is_answered():
+    """OpenVINO gives the main thread a stack for signals and takes back the wrong one."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr

@@ -251,5 +251,5 @@ def test_full_disk_in_a_process_ends_the_command_with_4(tmp_path):
     )
     assert result.returncode == 4, result.stderr
     assert result.stderr.startswith("error[E400]: out/")
-    assert "cannot write it (File too large)" in result.stderr
+    assert "bytes (File too large)" in result.stderr
     assert "Traceback" not in result.stderr

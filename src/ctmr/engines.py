@@ -1,5 +1,6 @@
 """Engines beside PyTorch for a CPU: a generator handed to OpenVINO or to ONNX Runtime, which are optional."""
 
+import functools
 import importlib.util
 import io
 from collections.abc import Mapping
@@ -67,12 +68,23 @@ def _example(generator: Generator, channels: int) -> Tensor:
     return torch.zeros(1, channels, side, side, device=next(generator.parameters()).device)
 
 
+@functools.cache
+def _core() -> Any:
+    """OpenVINO, once for the whole process.
+
+    Each `Core` gives the main thread a stack for signals, and its end the one before, which another may have freed: the next
+    signal, a Ctrl-C in a training, would then be a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _openvino_forward(generator: Generator, channels: int, precision: Precision) -> Forward:
     """Compiled anew for each image size, in less than 0.1 s; slices go one by one, which is as fast as in batches.
 
     The frontend is called by itself: `openvino.convert_model` would report each use to its makers.
     """
-    import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -85,7 +97,7 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced)  # has to live as long as the conversion
         graph = frontend.convert(frontend.load(decoder))
-    core, hint = openvino.Core(), {"float32": "f32", "bfloat16": "bf16"}[precision]
+    core, hint = _core(), {"float32": "f32", "bfloat16": "bf16"}[precision]
     compiled: dict[tuple[int, ...], Any] = {}
 
     def forward(images: FloatArray) -> FloatArray:
