@@ -1,5 +1,8 @@
+import os
 import shutil
+import signal
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image as Pillow
 
 from ctmr.config import PRESETS
 from ctmr.dataset import UnpairedSlices, loader
-from ctmr.errors import DataError
+from ctmr.errors import DataError, ResourceError
 from ctmr.prepare import prepare
 
 CONFIG = PRESETS["small"].data.model_copy(update={"size": 32})
@@ -139,3 +142,45 @@ def test_store_that_is_gone_is_named_before_the_workers_start(store, tmp_path):
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(DataError, match="the prepared slices are gone"):
         loader(gone, 1, 0, 1, workers=2)
+
+
+class Failing(UnpairedSlices):
+    """Raises an error at a sample."""
+
+    def __getitem__(self, n):
+        if n == 3:
+            raise DataError("expected a slice, found none", file="data/a.png", fix="restore it")
+        return super().__getitem__(n)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_at_a_sample_keeps_its_type_and_file_and_comes_at_its_batch(dataset, workers):
+    """`DataLoader` alone would make a RuntimeError of it (faults.md, R13)."""
+    failing = Failing(dataset.store, CONFIG, seed=7)
+    batches = loader(failing, 2, 0, 4, workers)
+    assert len(next(batches)[0]) == 2
+    with pytest.raises(DataError, match=r"^data/a\.png: expected a slice, found none") as caught:
+        next(batches)
+    assert (caught.value.exit_code, caught.value.fix) == (3, "restore it")
+
+
+def test_dead_worker_is_a_resource_error_with_its_number_and_the_step(dataset):
+    batches = loader(dataset, 1, 10, 1000, workers=1)
+    next(batches)
+    (worker,) = [
+        int(path.name) for path in Path("/proc").glob("[0-9]*") if is_worker(path, os.getpid())
+    ]
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(ResourceError, match=rf"worker {worker} died before step \d+") as caught:
+        list(batches)
+    assert caught.value.exit_code == 7
+
+
+def is_worker(place, session_of):
+    """Whether a process is a loader worker of that one: a child of its fork server."""
+    try:
+        parent = int((place / "stat").read_text().rsplit(") ", 1)[1].split()[1])
+        grandparent = int(Path(f"/proc/{parent}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+        return grandparent == session_of and b"forkserver" in (place / "cmdline").read_bytes()
+    except (OSError, IndexError):
+        return False

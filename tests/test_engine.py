@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctmr.engine import run_generator
+from ctmr.engine import run_batch, run_generator
+from ctmr.errors import ResourceError
 from ctmr.networks import EncoderDecoder, build_generator
 from identity import Identity
 
@@ -51,3 +52,46 @@ def test_encoder_gets_its_smallest_and_its_multiple(size):
     assert result.shape == (*size, 1)
     assert result.dtype == np.float32
     assert np.isfinite(result).all()
+
+
+WANTS = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    OSError(12, "Cannot allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", WANTS, ids=lambda error: type(error).__name__)
+def test_images_for_which_memory_does_not_suffice_are_translated_half_of_them_at_a_time(error):
+    seen = []
+
+    def forward(images):
+        if len(images) > 2:
+            raise error
+        seen.append(len(images))
+        return images
+
+    images = np.random.default_rng(0).uniform(-1, 1, (7, 20, 24, 1)).astype(np.float32)
+    assert np.array_equal(run_batch(forward, Identity(), images), images)
+    assert seen == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("error", WANTS, ids=lambda error: type(error).__name__)
+def test_image_for_which_memory_does_not_suffice_is_a_resource_error_with_numbers(error):
+    def forward(_):
+        raise error
+
+    with pytest.raises(
+        ResourceError, match=r"an image of 20 x 24 pixels: found [\d,]+ bytes free"
+    ) as caught:
+        run_batch(forward, Identity(), np.zeros((4, 20, 24, 1), np.float32))
+    assert caught.value.exit_code == 7
+
+
+def test_other_errors_of_a_generator_are_not_taken_for_want_of_memory():
+    def forward(_):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run_batch(forward, Identity(), np.zeros((4, 20, 24, 1), np.float32))

@@ -309,7 +309,7 @@ def test_damaged_store_in_the_cache_is_made_again(data, tmp_path, monkeypatch, c
     store = prepare(data, CONFIG)
     os.truncate(store.path / "slices.u16", 1000)
     again = prepare(data, CONFIG)
-    assert "the cached store is damaged" in caplog.text
+    assert "the cached store cannot be used" in caplog.text
     assert again.slice("test", "mr", 0).shape == (36, 43, 1)
 
 
@@ -407,14 +407,42 @@ def test_incomplete_or_foreign_store_is_refused(data, tmp_path):
         open_store(tmp_path / "store")
     index.write_text(text)
     edit(index, format="ctmr store 0")
-    with pytest.raises(DataError, match="is not of 'ctmr store 2': format"):
+    with pytest.raises(DataError, match="is not of 'ctmr store 3': format"):
         open_store(tmp_path / "store")
     index.write_text("{")
-    with pytest.raises(DataError, match="is not of 'ctmr store 2'"):
+    with pytest.raises(DataError, match="is not of 'ctmr store 3'"):
         open_store(tmp_path / "store")
     index.unlink()
     with pytest.raises(DataError, match="expected a store"):
         open_store(tmp_path / "store")
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_store_whose_slices_were_changed_is_refused(data, tmp_path):
+    prepare(data, CONFIG, tmp_path / "store")
+    flip_a_byte(tmp_path / "store" / "slices.u16")
+    for use in (
+        lambda: open_store(tmp_path / "store"),
+        lambda: prepare(tmp_path / "store", CONFIG),
+    ):
+        with pytest.raises(
+            DataError, match=r"slices\.u16: damaged: expected sha256 \w+\.\.\., found"
+        ):
+            use()
+
+
+def test_cached_store_whose_slices_were_changed_is_made_again(data, caplog):
+    first = prepare(data, CONFIG)
+    before = (first.path / "slices.u16").read_bytes()
+    flip_a_byte(first.path / "slices.u16")
+    again = prepare(data, CONFIG)
+    assert "cannot be used and is made again" in caplog.text
+    assert (again.path / "slices.u16").read_bytes() == before
 
 
 def test_slices_that_are_gone_are_named(data, tmp_path):

@@ -96,7 +96,7 @@ def test_weights_that_are_not_finite_end_an_evaluation_step_with_6_and_nothing_i
     with pytest.raises(DivergedError, match=r"NaN or infinity in .* at step 4") as caught:
         train(config, tiny_data, tmp_path / "run")
     assert caught.value.exit_code == 6
-    assert steps(tmp_path / "run") == [2]
+    assert steps(tmp_path / "run") == [2, 0]
     assert read_model(tmp_path / "run").card.provenance["steps"] == 2
     assert read_model(tmp_path / "run" / "best").card.provenance["steps"] == 0
     assert [row["step"] for row in read_log(tmp_path / "run" / "evaluations.jsonl")] == [0]
@@ -116,7 +116,7 @@ def test_gradient_that_is_not_finite_ends_the_same_step(config, tiny_data, tmp_p
     run = tmp_path / "run"
     with pytest.raises(DivergedError, match=r"training diverged: step 3, .*grad_d inf"):
         train(config, tiny_data, run)
-    assert steps(run) == [2]
+    assert steps(run) == [2, 0]
     said = json.loads((run / "diverged_step_3.json").read_text())
     assert said["step"] == 3
     assert said["grad_d"] == "inf"
@@ -160,6 +160,39 @@ def test_error_in_an_evaluation_comes_after_the_checkpoint(
     assert [row["step"] for row in read_log(run / "evaluations.jsonl")] == [0, 4, 6]
 
 
+@pytest.mark.parametrize("what", ["evaluate", "draw", "write_config"])
+def test_run_that_was_killed_before_its_first_step_goes_on(
+    config, tiny_data, tiny_run, tmp_path, monkeypatch, what
+):
+    """With the weights of `init` too, which are in the checkpoint of step 0."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    place = {
+        "evaluate": "ctmr.selection.Selection.evaluate",
+        "draw": "ctmr.samples.Samples.draw",
+        "write_config": "ctmr.run_folder.RunFolder.write_config",
+    }[what]
+    monkeypatch.setattr(place, killed)
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run)
+    monkeypatch.undo()
+    monkeypatch.setattr("ctmr.selection.MOST", 4)
+    if what == "write_config":  # no run yet: it is started anew, and nothing is left of the first
+        train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run, stop_after=1)
+        assert steps(run) == [1, 0]
+    else:
+        summary = train(overlaid(config, ["seed=9"]), tiny_data, run, resume=True, stop_after=1)
+        assert summary.resumed_from == 0
+    train(overlaid(config, ["seed=9"]), tiny_data, tmp_path / "b", init=tiny_run, stop_after=1)
+    assert newest(run) == newest(tmp_path / "b")
+
+
 @pytest.mark.parametrize("what", ["evaluate", "save_model", "draw"])
 @pytest.mark.parametrize("step", [4, 6])
 def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
@@ -185,7 +218,6 @@ def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
         train(config, tiny_data, run, observer=at_step(step, kill))
     assert steps(run)[0] == step
     monkeypatch.undo()
-    monkeypatch.setattr("ctmr.files.PAUSES", ())
     train(config, tiny_data, run, resume=True)
     assert newest(run) == newest(whole)
     assert evaluations(run) == evaluations(whole)
@@ -331,7 +363,7 @@ def test_request_for_a_checkpoint_writes_one_and_the_training_goes_on(
         seen.append(steps(tmp_path / "run"))
 
     train(config, tiny_data, tmp_path / "run", observer=observe)
-    assert seen[2] == [2]
+    assert seen[2] == [2, 0]
     assert seen[3] == [3, 2]
     assert seen[4] == [4, 3]
     assert newest(tmp_path / "run") == newest(whole)
@@ -413,7 +445,7 @@ def test_stop_whose_checkpoint_cannot_be_written_ends_with_75(
     ) as caught:
         train(config, tiny_data, run, observer=at_step(3, stop))
     assert caught.value.exit_code == 75
-    assert steps(run) == [2]
+    assert steps(run) == [2, 0]
 
 
 # Loader workers that end (R12)

@@ -91,6 +91,19 @@ def _prune(folder: Path, newest: Path) -> None:
             sound += 1
 
 
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints in a folder that is no run yet.
+
+    Raises:
+        OutputError: If one cannot be removed.
+    """
+    for path in checkpoints(folder):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
 def is_sound(path: Path) -> bool:
     """Whether a checkpoint can be read and its content has the SHA-256 in its name."""
     with contextlib.suppress(CheckpointError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ctmr.errors import CtmrError, DataError, OutputError, ResourceError, printable
+from ctmr.memory import free_bytes, is_want_of_memory
 
 if TYPE_CHECKING:
     from ctmr.statistics import Correlation
@@ -66,8 +67,12 @@ def _as_ours(error: BaseException) -> CtmrError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted at once", fix="run it again")
-    if _is_want_of_memory(error):
-        return ResourceError("out of memory", fix="use a smaller data.size or train.batch_size")
+    if is_want_of_memory(error):
+        free = free_bytes()
+        left = "" if free is None else f": {free:,} bytes are free"
+        return ResourceError(
+            f"out of memory{left}", fix="use a smaller data.size or train.batch_size"
+        )
     if isinstance(error, OSError) and error.errno in (*_UNREADABLE, *_UNWRITABLE):
         return _of_system(error)
     with tempfile.NamedTemporaryFile(
@@ -78,14 +83,6 @@ def _as_ours(error: BaseException) -> CtmrError:
     what = f"unexpected {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
     fix = f"report it with {crash.name}; --debug shows its text, which may name a patient"
     return CtmrError(what, fix=fix)
-
-
-def _is_want_of_memory(error: BaseException) -> bool:
-    """Whether Python, the system or torch, which has names and texts of its own for it, has no memory left."""
-    of_torch = type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-    return isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM or of_torch
 
 
 def _of_system(error: OSError) -> CtmrError:

@@ -3,8 +3,9 @@
 import functools
 import multiprocessing
 import os
-import re
 from collections.abc import Iterator
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ctmr.store import Store, from_codes
 from ctmr.volume import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
-_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+GRACE_S = 5.0
 NEAR_MM = 6.0  # heights that count as similar
 
 
@@ -164,18 +165,24 @@ def loader(
 
 def _iterate(batches: DataLoader[Any], step: int) -> Iterator[Sample]:
     """The batches from `step` on; errors of workers come as they were, their death as a `ResourceError`."""
+    others, workers = multiprocessing.active_children(), list[BaseProcess]()
     try:
         for batch in batches:
+            if not workers:
+                workers = [its for its in multiprocessing.active_children() if its not in others]
             if isinstance(batch, CtmrError):
                 raise batch
             yield batch
             step += 1
-    except RuntimeError as error:
-        worker = _DEAD_WORKER.search(str(error))
-        if worker is None:
+    except (RuntimeError, OSError, EOFError) as error:  # or its pipe is torn
+        wait(
+            [its.sentinel for its in workers], GRACE_S
+        )  # its end may be told later than the pipe's
+        dead = [str(its.pid) for its in workers if not its.is_alive()]
+        if not dead:
             raise
         raise ResourceError(
-            f"the loader worker {worker.group(1)} died before step {step + 1}, perhaps for want of"
+            f"the loader worker {', '.join(dead)} died before step {step + 1}, perhaps for want of"
             " memory",
             fix="set train.workers=0 or free memory, and go on with --resume",
         ) from error

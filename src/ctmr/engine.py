@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ctmr.errors import ResourceError
 from ctmr.intensity import FloatArray
+from ctmr.memory import free_bytes, is_want_of_memory
 from ctmr.networks import Generator
 
 Precision = Literal["float32", "bfloat16"]
@@ -31,13 +33,38 @@ def run_generator(generator: Generator, image: FloatArray) -> FloatArray:
 
 
 def run_batch(forward: Forward, generator: Generator, images: FloatArray) -> FloatArray:
-    """Translate images (N, H, W, C) in [-1, 1] of one size together by a generator made ready; see `run_generator`."""
+    """Translate images (N, H, W, C) in [-1, 1] of one size together by a generator made ready; see `run_generator`.
+
+    Where memory does not suffice, half of them at a time, down to one.
+
+    Raises:
+        ResourceError: If it does not suffice for one.
+    """
     height, width = images.shape[1:3]
     around = [_padding(side, generator.multiple, generator.smallest) for side in (height, width)]
     padded = np.pad(images, ((0, 0), *around, (0, 0)), mode="symmetric").transpose(0, 3, 1, 2)
-    array = forward(np.ascontiguousarray(padded)).transpose(0, 2, 3, 1)  # (N, H, W, C)
+    array = _in_parts(forward, np.ascontiguousarray(padded)).transpose(0, 2, 3, 1)  # (N, H, W, C)
     (top, _), (left, _) = around
     return array[:, top : top + height, left : left + width]
+
+
+def _in_parts(forward: Forward, images: FloatArray) -> FloatArray:
+    """Images (N, C, h, w) through a generator, together or, for want of memory, half of them at a time."""
+    try:
+        return forward(images)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_want_of_memory(error):
+            raise
+        if len(images) == 1:
+            height, width = images.shape[2:]
+            free = free_bytes()
+            raise ResourceError(
+                f"expected memory to translate an image of {height} x {width} pixels: found"
+                f" {'too little' if free is None else f'{free:,} bytes free'}",
+                fix="free memory, or take a machine with more",
+            ) from error
+    half = len(images) // 2
+    return np.concatenate([_in_parts(forward, images[:half]), _in_parts(forward, images[half:])])
 
 
 def torch_forward(generator: Generator, precision: Precision) -> Forward:

@@ -1,5 +1,6 @@
 """How much memory there is, so that what needs more is refused before it starts."""
 
+import errno
 import resource
 from pathlib import Path
 
@@ -35,3 +36,11 @@ def require_memory(needed: int, path: Path) -> None:
             file=path,
             fix="free memory, or take a machine with more",
         )
+
+
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether Python, the system or torch, which has names and texts of its own for it, has no memory left."""
+    of_torch = type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    return isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM or of_torch

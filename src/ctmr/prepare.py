@@ -24,7 +24,6 @@ from ctmr.planning import Plan, plan
 from ctmr.scale import MARGIN, Scale, resize
 from ctmr.slices import head_slices
 from ctmr.store import (
-    FORMAT,
     INDEX_NAME,
     SLICES_NAME,
     Codes,
@@ -44,6 +43,8 @@ FEWEST = 3  # from which it is judged
 SURE = 0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
 
 logger = logging.getLogger(__name__)
+
+PREPARATION = "ctmr store 2"  # of the fingerprint; changes when slices come out otherwise
 
 
 def prepare(
@@ -136,7 +137,7 @@ def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataC
         (source.split, source.modality, source.label, sha256)
         for source, sha256 in zip(sources, hashes, strict=True)
     )
-    said = json.dumps([FORMAT, settings, infos, files], sort_keys=True)
+    said = json.dumps([PREPARATION, settings, infos, files], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -149,7 +150,7 @@ def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
     except DataError as error:
         if not in_cache:
             raise
-        logger.warning("the cached store is damaged and is made again: %s", error)
+        logger.warning("the cached store cannot be used and is made again: %s", error)
         shutil.rmtree(place, ignore_errors=True)
         return None
     if store.fingerprint == fingerprint:
@@ -189,12 +190,15 @@ def _write(
     draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
     try:
         draft.mkdir(parents=True)
-        constant = 0
+        constant, digest = 0, hashlib.sha256()
         with (draft / SLICES_NAME).open("wb") as stream:
             for array in each(pool, codes, sources, progress, done=len(sources)):
-                stream.write(array.tobytes())
+                content = array.tobytes()
+                stream.write(content)
+                digest.update(content)
                 constant += int((np.ptp(array, axis=(1, 2, 3)) == 0).sum())
         sync(draft / SLICES_NAME)
+        index = index.model_copy(update={"slices_sha256": digest.hexdigest()})
         write_text(draft / INDEX_NAME, index.model_dump_json(indent=1) + "\n")
         _publish(draft, place)
     except OSError as error:

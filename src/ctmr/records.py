@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,7 +51,7 @@ class Records:
         config: Config,
         *,
         about: Mapping[str, Any],
-        pairs: list[Pair],
+        pairs: Sequence[Pair],
         total: int,
         last: int,
     ) -> None:

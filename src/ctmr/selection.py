@@ -59,7 +59,7 @@ class Selection:
     between translated and real images.
     """
 
-    def __init__(self, folder: RunFolder, store: Store, pairs: list[Pair]):
+    def __init__(self, folder: RunFolder, store: Store, pairs: Sequence[Pair]) -> None:
         self._folder, self._store, self._pairs = folder, store, pairs
 
     def has(self, step: int) -> bool:

@@ -1,5 +1,6 @@
 """The store of prepared slices: `store.json`, which says what and where, and `slices.u16`, memory-mapped."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,15 @@ from pydantic.dataclasses import dataclass
 
 from ctmr.config import DataConfig
 from ctmr.errors import DataError, UsageError
+from ctmr.files import read_regular
 from ctmr.intensity import CtWindow, Encoding, FloatArray, Intensity
 from ctmr.scale import Scale
 from ctmr.volume import MODALITIES, Modality
 
-FORMAT: Literal["ctmr store 2"] = "ctmr store 2"
+FORMAT: Literal["ctmr store 3"] = "ctmr store 3"
 INDEX_NAME = "store.json"
 SLICES_NAME = "slices.u16"
+MAX_INDEX_BYTES = 2**30
 
 Split = Literal["train", "test"]
 Codes = NDArray[np.uint16]
@@ -63,7 +66,7 @@ class Index(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    format: Literal["ctmr store 2"] = FORMAT
+    format: Literal["ctmr store 3"] = FORMAT
     fingerprint: str
     """SHA-256 over the settings below, the names and contents of all files, and each `ctmr.json`."""
     size: int
@@ -76,6 +79,8 @@ class Index(BaseModel):
     """Modality -> encoding of its training images, the commonest first -> map to [-1, 1]."""
     entries: dict[Split, dict[Modality, tuple[Entry, ...]]]
     overlap: tuple[Overlap, ...]
+    slices_sha256: str = ""
+    """Of `slices.u16`; empty until it is written."""
 
 
 class Store:
@@ -144,10 +149,10 @@ def open_store(path: Path) -> Store:
     """The store in a folder.
 
     Raises:
-        DataError: If it is no store, of another format, or its slices are not complete.
+        DataError: If it is no store, of another format, or its slices are not those that were written.
     """
     try:
-        text = (path / INDEX_NAME).read_bytes()
+        text = read_regular(path / INDEX_NAME, MAX_INDEX_BYTES)
         length = (path / SLICES_NAME).stat().st_size
         index = Index.model_validate_json(text)
     except OSError as error:
@@ -171,7 +176,24 @@ def open_store(path: Path) -> Store:
             file=path,
             fix="delete the store and prepare it again",
         )
+    found = _sha256(path / SLICES_NAME)
+    if found != index.slices_sha256:
+        raise DataError(
+            f"damaged: expected sha256 {index.slices_sha256[:16]}..., found {found[:16]}...",
+            file=path / SLICES_NAME,
+            fix="delete the store and prepare it again",
+        )
     return Store(path, index)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the prepared slices ({error.strerror})", file=path, fix="check the disk"
+        ) from error
 
 
 def with_settings(store: Store, config: DataConfig) -> Store:

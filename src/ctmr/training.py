@@ -189,6 +189,7 @@ def train(
             held.enter_context(folder.locked())
             if not resume:
                 folder.require_new()  # preparing takes time, in which another process can train
+                checkpoint.remove_all(folder.checkpoints)  # of one that was killed before its start
             about = run_about(config, store, runtime)
             resumed_from = None
             if resume:
@@ -196,7 +197,9 @@ def train(
                 resumed_from = _resume(folder, state, about)
             elif init is not None:
                 load_weights(Path(init), state, config)
-            folder.write_config(config)
+            if not resume:
+                checkpoint.save(folder.checkpoints, state, about)
+            folder.write_config(config)  # last: from here on there is a run that can be resumed
 
             # The schedule and the batches are functions of the step.
             dataset = UnpairedSlices(store, config.data, config.seed)
