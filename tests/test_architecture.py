@@ -165,3 +165,12 @@ def test_no_random_number_comes_from_global_state(name: str) -> None:
 def test_only_distributed_knows_lightning_fabric(name: str) -> None:
     knows = [module for module in outside_imports(name) if module.startswith("lightning")]
     assert name == "distributed" or knows == []
+
+
+@every_module
+def test_nothing_asks_what_time_it_is(name: str) -> None:
+    """No logic on the wall clock (faults.md, R20): durations come from a clock that only goes forward."""
+    asked = {"time.time", "time.localtime", "time.ctime", "datetime.now", "datetime.datetime.now"}
+    asked |= {"datetime.today", "datetime.utcnow", "date.today", "datetime.date.today"}
+    assert [(node.lineno, called) for called, node in calls(name) if called in asked] == []
+    assert {"time.time", "time.localtime"} & outside_imports(name) == set()

@@ -12,6 +12,7 @@ from ctmr.files import (
     replacing,
     replacing_folder,
     require_empty,
+    require_writable,
     set_aside,
     sync,
     write_bytes,
@@ -273,3 +274,18 @@ def test_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeyp
         folder_with(place, "two")
     assert names(place) == ["one"]
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("place", ["", "new", "new/deep", "file"])
+def test_place_that_can_be_written_is_tried_without_a_trace(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    require_writable(tmp_path / place, 1000)
+    assert names(tmp_path) == ["file"]
+
+
+def test_place_below_a_file_or_without_the_space_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match=r"file/new: cannot write it \(File exists\)"):
+        require_writable(tmp_path / "file" / "new", 0)
+    with pytest.raises(OutputError, match=r"expected \d+ MB of free space, found \d+ MB"):
+        require_writable(tmp_path / "new", 10**18)

@@ -218,6 +218,36 @@ def test_second_termination_is_still_only_noted():
         assert signals.received == signal.SIGTERM
 
 
+def test_hangup_is_noted_unless_it_is_ignored_as_under_nohup():
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.received == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_request_for_a_checkpoint_is_taken_once():
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signals.received is None
+        assert [signals.take_request(), signals.take_request()] == [True, False]
+
+
+def test_folder_that_was_renamed_or_replaced_is_not_there(folder):
+    with folder.locked():
+        assert folder.is_there()
+        folder.path.rename(folder.path.with_name("away"))
+        assert not folder.is_there()
+        folder.path.mkdir()
+        assert not folder.is_there()
+
+
 def test_handlers_of_the_caller_are_back_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with contextlib.suppress(ValueError), StopSignals():

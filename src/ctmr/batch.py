@@ -25,7 +25,7 @@ from ctmr.errors import (
     printable,
     refuse_all,
 )
-from ctmr.files import replacing_folder, write_json
+from ctmr.files import replacing_folder, require_writable, write_json
 from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
 from ctmr.intensity import FloatArray
 from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
@@ -90,6 +90,7 @@ def translate_files(
     started = time.perf_counter()
     reading = reading or Reading()
     jobs = plan_jobs(translator, find_inputs(source), source, output, to, reading)
+    require_writable(output, 0)
     if quality == "full":
         check_maps(jobs)
     if reading.like is not None and not any(job.kind == "nifti" for job in jobs):

@@ -11,7 +11,7 @@ from ctmr import tables
 from ctmr.cyclegan import DIRECTIONS, Direction
 from ctmr.disease import lesion_table
 from ctmr.errors import DataError, SafetyError, UsageError
-from ctmr.files import read_regular, write_json, write_text
+from ctmr.files import read_regular, require_writable, write_json, write_text
 from ctmr.folders import holds_data
 from ctmr.images import MAX_INFO_BYTES
 from ctmr.model import NOTICE
@@ -86,6 +86,8 @@ def evaluate(
     place = Path(scans)
     directions = DIRECTIONS if direction == "both" else (direction,)
     start = progress or (lambda _: lambda done, total: None)
+    if out is not None:
+        require_writable(Path(out), 0)
     if holds_data(place):
         if answers:
             raise UsageError(

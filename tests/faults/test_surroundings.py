@@ -1,0 +1,104 @@
+"""Results do not depend on locale, time zone or hash seed (R21), and a killed translation is run again (R28)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image as Pillow
+
+from ctmr.checkpoint import checkpoints
+from ctmr.config import config_yaml
+from ctmr.run_folder import read_log
+
+CLI = "from ctmr.cli import main; main()"
+PLACES = {
+    "plain": {"LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "0", "TZ": "UTC"},
+    "turkish": {"LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "1"},
+    "german": {"LC_ALL": "de_DE.UTF-8", "TZ": "America/St_Johns", "PYTHONHASHSEED": "77"},
+    "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Asia/Kolkata"},
+}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but durations, which differ."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".json"
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tiny_config, tiny_data, tmp_path_factory):
+    """What a training and a translation give in each of the places."""
+    top = tmp_path_factory.mktemp("places")
+    file = top / "config.yaml"
+    file.write_text(config_yaml(tiny_config))
+    found = {}
+    for name, env in PLACES.items():
+        run, out = top / name / "run", top / name / "out"
+        its = {**os.environ, **env, "CTMR_CACHE": str(top / name / "cache")}
+        for command in (
+            ["train", tiny_data, "--out", run, "--config", file],
+            ["translate", tiny_data / "testA", out, "--to", "mr", "--model", run, "--anyway"],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", CLI, *map(str, command)],
+                capture_output=True,
+                env=its,
+                timeout=120,
+            )
+            assert done.returncode == 0, done.stderr
+        rows = [
+            {k: v for k, v in row.items() if k not in ("seconds_per_step", "data_wait")}
+            for row in read_log(run / "log.jsonl")
+        ]
+        evaluations = (run / "evaluations.jsonl").read_bytes()
+        found[name] = (
+            checkpoints(run / "checkpoints")[0].read_bytes(),
+            evaluations,
+            rows,
+            tree(out),
+        )
+    return found
+
+
+@pytest.mark.parametrize("name", list(PLACES)[1:])
+def test_results_do_not_depend_on_locale_zone_or_hash_seed(results, name):
+    assert results[name] == results["plain"]
+
+
+def test_translation_that_is_killed_leaves_whole_files_and_ends_as_one_when_run_again(
+    tiny_run, tiny_data, tmp_path, cli
+):
+    source = tmp_path / "source"
+    source.mkdir()
+    for n in range(60):
+        name = f"ct_{n % 10:02d}.png"
+        (source / f"{n:02d}.png").write_bytes((tiny_data / "trainA" / name).read_bytes())
+
+    def command(out):
+        return ["translate", source, out, "--to", "mr", "--model", tiny_run, "--anyway"]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert cli(*command(whole)).returncode == 0
+    with subprocess.Popen([sys.executable, "-c", CLI, *map(str, command(killed))]) as process:
+        deadline = time.monotonic() + 60
+        while len(list(killed.glob("*.png"))) < 20:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    written = list(killed.glob("[0-9]*.png"))
+    assert 20 <= len(written) < 60
+    for path in written:
+        with Pillow.open(path) as image:
+            image.load()
+        assert path.read_bytes() == (whole / path.name).read_bytes()
+    assert cli(*command(killed)).returncode == 0
+    left = {k: v for k, v in tree(killed).items() if not Path(k).name.startswith(".")}
+    assert left == tree(whole)
