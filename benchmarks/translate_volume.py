@@ -45,7 +45,8 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=256, help="pixels of a side of a slice")
     parser.add_argument("--slices", type=int, default=180)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", default=",".join(NEEDS), help="those installed of these")
+    parser.add_argument("--rounds", type=int, default=5, help="after one that is not counted")
     parser.add_argument("--reference", type=Path, help="clone of the reference")
     parser.add_argument("--reference-python", type=Path)
     parser.add_argument("--json", action="store_true")
@@ -68,7 +69,7 @@ def main() -> None:
         "mr",
     )
     precisions: dict[str, str] = {}
-    for engine in NEEDS:
+    for engine in (name for name in NEEDS if name in options.engines.split(",")):
         for precision in PRECISIONS:
             try:
                 require_engine(engine, precision)
@@ -77,7 +78,8 @@ def main() -> None:
             name = f"{options.preset}, {engine}, {precision}"
             programs[name] = (*command, "--engine", engine, "--precision", precision)
             precisions[name] = precision
-    in_turn({name: programs[name] for name in precisions}, 1)
+    if options.rounds > 1:
+        in_turn({name: programs[name] for name in precisions}, 1)
     found = in_turn(programs, options.rounds)
     arithmetic = gflop(options, run)
     for name, said in precisions.items():

@@ -119,6 +119,33 @@ def test_nothing_is_unpickled_and_nothing_draws_with_pyplot(name: str) -> None:
 
 
 @every_module
+def test_no_text_becomes_code(name: str) -> None:
+    modules = r"^(marshal|shelve|dill|joblib|cloudpickle|subprocess|runpy|imp|code)\b"
+    assert [m for m in outside_imports(name) if re.search(modules, m)] == []
+    running = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "np.load"}
+    running |= {"torch.jit.load", "yaml.unsafe_load", "yaml.full_load"}
+    for called, node in calls(name):
+        where = f"{name}.py:{node.lineno}: {called}"
+        assert called not in running, where
+        assert not called.startswith(("os.exec", "os.spawn")), where
+        if called == "yaml.load":
+            loaders = [ast.unparse(k.value) for k in node.keywords if k.arg == "Loader"]
+            assert loaders == ["_StrictLoader"], where
+
+
+@pytest.mark.parametrize("verb", ["translate", "batch"])
+def test_what_changes_training_images_is_not_within_reach_of_a_translation(verb: str) -> None:
+    """`dataset` mirrors; `training` and `dataset` are imported by nothing that translates."""
+    reached, waiting = set[str](), [verb]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += imports(name) - {"__init__"}
+    assert reached & {"dataset", "training"} == set()
+
+
+@every_module
 def test_no_random_number_comes_from_global_state(name: str) -> None:
     assert [m for m in outside_imports(name) if re.match(r"random\b|numpy\.random\b", m)] == []
     for called, node in calls(name):

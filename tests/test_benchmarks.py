@@ -20,21 +20,21 @@ def run(script, *options):
 
 def test_training_steps_are_compared_in_turn():
     text, found = run(
-        "train_step.py", "--lines", "small", "--size", 32, "--rounds", 2, "--steps", 1
+        "train_step.py", "--lines", "small", "--size", 32, "--rounds", 1, "--steps", 1
     )
     assert "| small, bfloat16 |" in text
     line = found["small, float32"]
-    assert len(line["seconds"]) == 2
+    assert len(line["seconds"]) == 1
     assert line["said"]["gflop"] > 0
     assert line["peak_mb"] > 50
 
 
-def test_a_volume_is_translated_by_every_engine(tmp_path):
-    options = ("--work", tmp_path, "--preset", "small", "--size", 48, "--slices", 4, "--rounds", 1)
-    text, found = run("translate_volume.py", *options)
-    for engine in ("torch, float32", "openvino, bfloat16", "onnx, float32"):
-        assert f"| small, {engine} |" in text
-    assert len(found["small, torch, float32"]["seconds"]) == 1
+def test_a_volume_is_translated_by_an_engine(tmp_path):
+    options = ("--work", tmp_path, "--preset", "small", "--size", 48, "--slices", 4)
+    text, found = run("translate_volume.py", *options, "--engines", "openvino", "--rounds", 1)
+    for precision in ("float32", "bfloat16"):
+        assert f"| small, openvino, {precision} |" in text
+        assert len(found[f"small, openvino, {precision}"]["seconds"]) == 1
     assert (tmp_path / "out.nii.gz").is_file()
 
 

@@ -492,6 +492,14 @@ def test_names_of_any_bytes_are_prepared(data, tmp_path):
     assert "\\xff.png" in names
 
 
+def test_training_folder_that_is_a_file_is_named_as_missing(tmp_path):
+    data = write_data(tmp_path / "data")
+    shutil.rmtree(data / "trainB")
+    (data / "trainB").write_text("x")
+    with pytest.raises(DataError, match="no folder trainB: expected trainA, trainB, testA"):
+        find_data(data)
+
+
 def test_exchanged_folders_of_images_are_refused(tmp_path, tiny_config):
     data = write_data(tmp_path / "data")
     (data / "trainA").rename(data / "away")

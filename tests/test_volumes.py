@@ -22,6 +22,7 @@ from ctmr.images import Image
 from ctmr.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.jobs import Reading
 from ctmr.scale import Scale
+from ctmr.scan import DESCRIPTION
 from ctmr.volume import Forms, Volume, axial_slices, find_head
 from identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
@@ -324,6 +325,26 @@ def test_wrong_modality_is_translated_where_the_user_insists_and_the_sidecar_say
     out = tmp_path / "out.nii.gz"
     translate_files(unchanging(), source, out, "mr", reading=Reading(anyway=True))
     assert json.loads((tmp_path / "out.json").read_text())["anyway"] is True
+
+
+def test_translated_nifti_says_that_it_is_synthetic(tmp_path):
+    translate(tmp_path, phantom("ct"), "mr")
+    said = nib.load(tmp_path / "out" / "scan.nii.gz").header["descrip"].item().decode()
+    assert said == DESCRIPTION
+    assert said.startswith("SYNTHETIC")
+
+
+def test_axes_that_the_user_vouched_for_stand_in_the_sidecar(tmp_path):
+    source = as_nifti(tmp_path, phantom("ct"))
+    image = nib.load(source)
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    bare = tmp_path / "bare.nii"
+    nib.Nifti1Image(np.asarray(image.dataobj), None, image.header).to_filename(bare)
+    with pytest.raises(SafetyError, match="left and right are unknown"):
+        translate_files(unchanging(), bare, tmp_path / "out.nii", "mr")
+    reading = Reading(geometry="LAS")
+    translate_files(unchanging(), bare, tmp_path / "out.nii", "mr", reading=reading)
+    assert json.loads((tmp_path / "out.json").read_text())["geometry"] == "LAS"
 
 
 def test_volume_without_a_head_is_refused(tmp_path):

@@ -143,8 +143,10 @@ def survey(
         if histogram is not None:
             histograms[source.modality] = histograms.get(source.modality, 0) + histogram
     refuse(failures, len(sources))
-    _say_which(looks, "transparent", "had transparent pixels, which were put on black")
-    _say_which(looks, "colour", "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B")
+    said = "had transparent pixels, which were put on black"
+    _say_which(looks, "transparent", said, logging.WARNING)
+    said = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
+    _say_which(looks, "colour", said, logging.INFO)
     return Survey(looks, histograms)
 
 
@@ -239,8 +241,8 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
     return look, histogram
 
 
-def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str) -> None:
+def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, level: int) -> None:
     names = [source.label for source, look in looks if vars(look)[which]]
     if names:
         shown = printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
-        logger.info("%d of %d images %s: %s", len(names), len(looks), what, shown)
+        logger.log(level, "%d of %d images %s: %s", len(names), len(looks), what, shown)
