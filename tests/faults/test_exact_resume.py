@@ -21,9 +21,8 @@ SMALL = (
 CASES = {
     "paper": ("paper", ("train.batch_size=2", "train.steps=7")),
     "default": ("default", ("train.batch_size=2", "train.steps=7", "train.precision=bfloat16")),
-    "small": ("small", ("train.batch_size=2", "train.steps=7", "train.precision=float32")),
-    "one image": ("small", ("train.batch_size=1", "train.steps=12", "train.precision=float32")),
-    "volumes": ("small", ("train.batch_size=2", "train.steps=4", "data.pixel_mm=4")),
+    "small": ("small", ("train.batch_size=1", "train.steps=7", "train.precision=float32")),
+    "volumes": ("small", ("train.batch_size=2", "train.steps=3", "data.pixel_mm=4")),
 }
 
 
