@@ -7,7 +7,8 @@ with commit 2a7afba) and give it an environment of its own with torch, torchvisi
 of its own, driven by reference_step.py, with the options `--lambda_A 8 --lambda_B 8 --lambda_identity 2`: twice equation
 (4) of Li 2023, while its discriminator losses are equation (5). Its A is X (CT) and its B is Y (MR).
 
-Images and losses must agree to 1e-5, and each network's gradients to 1e-5 of the largest; else the exit status is 1.
+Both compute in float64: in float32 rounding alone turns the sign of gradients at the kinks of |x| and ReLU. Images and
+losses must agree to 1e-5, and each network's gradients to 1e-5 of the largest; else the exit status is 1.
 Updated weights are shown for information: Adam's first update is lr g / (|g| + 1e-8), where the factor of 2 in g matters
 only if |g| is near 1e-8, and then by at most 0.17 lr = 3.4e-5; where rounding decides the sign of a vanishing gradient, a
 weight may differ by up to 2 lr.
@@ -219,9 +220,12 @@ def run(args: argparse.Namespace) -> list[Item]:
         )
     config = settings(args.blocks, args.filters)
     state = new_state(config, torch.device("cpu"))
+    state.model.double()  # before the optimisers have moments
     rng = torch.Generator().manual_seed(config.seed)
     randomise_biases(state.model, rng)
-    x, y = 2 * torch.rand(2, 1, config.data.channels, args.size, args.size, generator=rng) - 1
+    x, y = (
+        2 * torch.rand(2, 1, config.data.channels, args.size, args.size, generator=rng).double() - 1
+    )
     weights = {f"weight.{key}": p for key, p in parameters_by_reference_name(state).items()}
     with tempfile.TemporaryDirectory() as name:
         save(Path(name, "input.npz"), {**weights, "image.A": x, "image.B": y})
@@ -254,7 +258,7 @@ def main() -> int:
         return error.exit_code
     agree = all(item.difference <= item.limit for item in items if item.limit is not None)
     print(
-        f"one step at {args.size}x{args.size}, {args.blocks} blocks, {args.filters} filters, float32"
+        f"one step at {args.size}x{args.size}, {args.blocks} blocks, {args.filters} filters, float64"
     )
     print("values: of images, gradients and updated weights the root mean square")
     print("difference: the largest; of gradients as a share of the largest gradient\n")

@@ -54,6 +54,10 @@ def step(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     opt.device = torch.device("cpu")
     model = importlib.import_module("models").create_model(opt)
     model.setup(opt)
+    for name in model.model_names:
+        getattr(model, f"net{name}").double()
+    for criterion in (model.criterionGAN, model.criterionCycle, model.criterionIdt):
+        criterion.double()
     parameters = convolution_parameters(
         {"G_A": model.netG_A, "G_B": model.netG_B, "D_A": model.netD_A, "D_B": model.netD_B}
     )

@@ -120,3 +120,11 @@ def tiny_run(
     run = tmp_path_factory.mktemp("tiny") / "run"
     train(tiny_config, tiny_data, run)
     return run
+
+
+@pytest.fixture(scope="module")
+def short_evaluations() -> Iterator[None]:
+    """Look at four images in an evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctmr.selection.MOST", 4)
+        yield

@@ -32,9 +32,10 @@ def test_training_steps_are_compared_in_turn():
 def test_a_volume_is_translated_by_an_engine(tmp_path):
     options = ("--work", tmp_path, "--preset", "small", "--size", 48, "--slices", 4)
     text, found = run("translate_volume.py", *options, "--engines", "openvino", "--rounds", 1)
-    for precision in ("float32", "bfloat16"):
-        assert f"| small, openvino, {precision} |" in text
-        assert len(found[f"small, openvino, {precision}"]["seconds"]) == 1
+    # In bfloat16 too, where the processor multiplies it.
+    lines = [name for name in found if name.startswith("small, openvino, ")]
+    assert "small, openvino, float32" in lines
+    assert all(f"| {name} |" in text and len(found[name]["seconds"]) == 1 for name in lines)
     assert (tmp_path / "out.nii.gz").is_file()
 
 

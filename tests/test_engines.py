@@ -149,3 +149,11 @@ def test_signal_after_two_models_were_used_and_dropped_is_answered():
         [sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
+
+
+def test_openvino_is_not_asked_for_what_it_would_leave_undone(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    with pytest.raises(UsageError, match="does not multiply in bfloat16"):
+        require_engine("openvino", "bfloat16")
+    require_engine("openvino", "auto")
+    require_engine("torch", "bfloat16")

@@ -19,13 +19,7 @@ from ctmr.run_folder import read_log
 from ctmr.state import new_state
 from ctmr.training import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def short_evaluations():
-    """Look at four images in an evaluation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctmr.selection.MOST", 4)
-        yield
+pytestmark = pytest.mark.usefixtures("short_evaluations")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctmr.engine import Forward, Precision, torch_forward
+from ctmr.engine import Forward, Precision, choose_precision, torch_forward
 from ctmr.errors import UsageError
 from ctmr.intensity import FloatArray
 from ctmr.networks import Generator
@@ -39,6 +39,11 @@ def require_engine(engine: Engine, precision: Literal["auto", "float32", "bfloat
         raise UsageError(
             f"the engine {engine} needs {' and '.join(missing)}: not installed",
             fix=f"pip install 'ctmr[{engine}]', or leave out --engine",
+        )
+    if engine == "openvino" and precision == "bfloat16" != choose_precision("auto", "cpu"):
+        raise UsageError(
+            "expected float32, as this processor does not multiply in bfloat16: found bfloat16",
+            fix="leave out --precision, or give --engine torch",
         )
     if engine == "onnx" and precision == "bfloat16":
         raise UsageError(
@@ -88,10 +93,8 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with (
-        quiet(),
-        torch.inference_mode(),
-    ):  # `torch.jit.trace` is to go; its successor takes seconds
+    with quiet(), torch.inference_mode():
+        # `torch.jit.trace` is to go, and says so; its successor takes seconds.
         example = _example(generator, channels)
         traced: Any = torch.jit.trace(generator, example, check_trace=False)  # type: ignore[no-untyped-call]
         frontend = FrontEndManager().load_by_framework("pytorch")

@@ -38,7 +38,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     """Instance norm (Ulyanov et al. 2016), without weights of its own.
 
     On a CPU an image in channels-last layout is a matrix of pixels by channels, whose columns batch norm normalises: the
-    same numbers, without the copies to another layout and back that PyTorch's instance norm makes.
+    same mathematics without the copies to another layout and back that PyTorch's instance norm makes. Its sums in float32
+    are less exact: 2e-5 in place of 5e-7 at 256x256.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
@@ -146,7 +147,7 @@ class ResnetGenerator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.body(x).float())
+        return torch.tanh(self.body(x).to(x.dtype))
 
 
 class EncoderDecoder(nn.Module):
@@ -196,6 +197,7 @@ class EncoderDecoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        dtype = x.dtype
         x = self.stem(x)
         seen = [x]
         x = self.pool(x)
@@ -206,7 +208,7 @@ class EncoderDecoder(nn.Module):
             x = up(x)
             if self.skips:
                 x = torch.cat([x, skip], dim=1)
-        return torch.tanh(self.head(x).float())
+        return torch.tanh(self.head(x).to(dtype))
 
 
 Generator = ResnetGenerator | EncoderDecoder
@@ -267,7 +269,7 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(*layers, nn.Conv2d(8 * n, 1, 4, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.body(x).float()
+        scores: Tensor = self.body(x).to(x.dtype)
         return scores
 
 

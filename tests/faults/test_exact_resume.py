@@ -26,12 +26,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_evaluations():
-    """Look at four images in an evaluation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctmr.selection.MOST", 4)
-        yield
+pytestmark = pytest.mark.usefixtures("short_evaluations")
 
 
 @pytest.fixture(scope="module")
