@@ -10,6 +10,7 @@ from safetensors import safe_open
 from ctmr import load_model
 from ctmr.config import Config
 from ctmr.errors import DataError
+from ctmr.selection import MOST, MOST_VOLUMES, pairs_to_choose_by
 from ctmr.training import train
 
 
@@ -121,3 +122,17 @@ def test_pairs_that_cannot_be_read_are_named_before_the_first_step(
         train(tiny_config, data, tmp_path / "run")
     assert all(f"{path.parent.name}/{path.name}" in caught.value.what for path in broken)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_many_pairs_few_volumes_and_some_slices_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctmr.selection.require_all", lambda pairs: None)
+    for suffix, most in ((".png", MOST), (".nii", MOST_VOLUMES)):
+        for modality in ("ct", "mr"):
+            folder = tmp_path / suffix / "val" / modality
+            folder.mkdir(parents=True)
+            for n in range(60):
+                (folder / f"head{n:02}{suffix}").touch()
+        chosen = [pair.name for pair in pairs_to_choose_by(tmp_path / suffix, None)]
+        assert len(chosen) == most
+        assert chosen == sorted(chosen)
+        assert (chosen[0], chosen[-1]) == ("head00", "head59")

@@ -241,7 +241,10 @@ def test_patient_on_both_sides_of_the_split_is_told_from_the_header(
 # Training and evaluation
 
 
-def test_training_on_volumes_translates_and_is_measured(folders, tiny_config, small, tmp_path):
+def test_training_on_volumes_translates_and_is_measured(
+    folders, tiny_config, small, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ctmr.evaluation.HEADS", 2)
     config = tiny_config.model_copy(update={"data": small})
     train(config, folders / "dicom", tmp_path / "run", stop_after=2)
     found = evaluate(tmp_path / "run", folders / "dicom/test", out=tmp_path / "evaluation")

@@ -1,6 +1,5 @@
 """A scan to what the networks of a model see, and back: its scale, its channels and its maps of grey values."""
 
-import logging
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,10 +15,6 @@ from ctmr.scale import resize
 from ctmr.scan import Scan
 from ctmr.slices import HeadSlices, head_slices
 from ctmr.volume import Modality, Volume, axial_slices, canonical
-
-WIDE_MM = 3.0  # axial pixels wider than this come from a reformat
-
-logger = logging.getLogger(__name__)
 
 
 class Conversion:
@@ -70,13 +65,6 @@ class Conversion:
         checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
         intensity = self._incoming(checked.encoding, modality)
         found = head_slices(checked, modality, self._scale, self._data.size)
-        widest = max(found.volume.spacing_mm[:2])
-        if widest > WIDE_MM:
-            logger.warning(
-                "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and its"
-                " translation will be poor",
-                widest,
-            )
         return found, intensity.fitted(found.head.values)
 
     def slices_to_unit(

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ctmr import checkpoint
 from ctmr.config import Config
 from ctmr.dataset import UnpairedSlices
+from ctmr.engine import Precision
 from ctmr.errors import CtmrError, DivergedError, OutputError, Stopped
 from ctmr.files import write_json
 from ctmr.model import save_model
@@ -38,10 +39,10 @@ class Records:
         folder: Locked by this process.
         dataset: What is trained on.
         config: Of the run.
+        ends: The step at which this training ends, and that at which the schedule does.
         about: What checkpoints say beside the tensors.
         pairs: To evaluate by; may be none.
-        total: Length of the schedule in steps.
-        last: The step at which this training ends.
+        precision: In which the model translates them.
     """
 
     def __init__(
@@ -49,16 +50,17 @@ class Records:
         folder: RunFolder,
         dataset: UnpairedSlices,
         config: Config,
+        ends: tuple[int, int],
         *,
         about: Mapping[str, Any],
         pairs: Sequence[Pair],
-        total: int,
-        last: int,
+        precision: Precision,
     ) -> None:
         self._folder, self._dataset, self._config = folder, dataset, config
-        self._about, self._total, self._last = about, total, last
+        self._about = about
+        self._last, self._total = ends
         self._samples = Samples(dataset.store, folder, config.train.tensorboard)
-        self._selection = Selection(folder, dataset.store, pairs)
+        self._selection = Selection(folder, dataset.store, pairs, precision)
         self._failed: set[str] = set()
 
     def begin(self, state: TrainState) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ctmr.blind import without_truth
 from ctmr.cyclegan import DIRECTIONS
-from ctmr.engine import run_generator
+from ctmr.engine import Precision, run_generator
 from ctmr.errors import OutputError
 from ctmr.evaluation import summary_of
 from ctmr.features import features
@@ -22,6 +22,7 @@ from ctmr.paired import look_at_pairs
 from ctmr.pairs import Pair, find_pairs, require_all
 from ctmr.quality import difference, head_in
 from ctmr.run_folder import RunFolder, read_log
+from ctmr.scan import kind_of
 from ctmr.state import TrainState
 from ctmr.store import Split, Store
 from ctmr.tables import MODEL, Row
@@ -33,21 +34,23 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 VAL = "val"  # of the folder in a data folder that holds pairs to choose by
-MOST = 48  # pairs, or scans of each modality, that are looked at, evenly chosen
+MOST = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
+MOST_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
 FEWEST = 8  # held-out slices of each modality whose distances say something
 WITH_TRUTH = ("mae", "ssim")
 DISTANCES = ("frechet", "kernel")
 
 
 def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
-    """The pairs in the `val/` of a data folder, at most `MOST`; none where it has none.
+    """The pairs in the `val/` of a data folder, at most `MOST`, or `MOST_VOLUMES`; none where it has none.
 
     Raises:
         CtmrError: Naming all of them that cannot be read.
     """
     if not ((data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir()):
         return []
-    pairs = _evenly(find_pairs(data / VAL, patient_pattern))
+    pairs = find_pairs(data / VAL, patient_pattern)
+    pairs = _evenly(pairs, MOST if kind_of(pairs[0].ct) == "image" else MOST_VOLUMES)
     require_all(pairs)
     return pairs
 
@@ -59,8 +62,11 @@ class Selection:
     between translated and real images.
     """
 
-    def __init__(self, folder: RunFolder, store: Store, pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, folder: RunFolder, store: Store, pairs: Sequence[Pair], precision: Precision
+    ) -> None:
         self._folder, self._store, self._pairs = folder, store, pairs
+        self._precision: Precision = precision
 
     def has(self, step: int) -> bool:
         """Whether that step has been evaluated."""
@@ -80,7 +86,7 @@ class Selection:
         from ctmr.figures import save
 
         if self._pairs:
-            translator = Translator(model_of(state, about))
+            translator = Translator(model_of(state, about), precision=self._precision)
             seen = look_at_pairs(translator, self._pairs, DIRECTIONS, only=WITH_TRUTH)
         else:
             seen = self._without_truth(state)
@@ -109,7 +115,7 @@ class Selection:
         for modality in MODALITIES:
             d, back = DIRECTION_TO[OTHER[modality]], DIRECTION_TO[modality]
             entries = self._store.entries(split, modality)
-            for n in _evenly(range(len(entries))):
+            for n in _evenly(range(len(entries)), MOST):
                 image = self._store.slice(split, modality, n)  # (H, W, C)
                 result = run_generator(generators[d], image)
                 mask = head_in(image)
@@ -149,7 +155,7 @@ def _row(step: int, found: Mapping[str, Any]) -> dict[str, Any]:
     return {"step": step, "score": score if math.isfinite(score) else -1e9, **directions}
 
 
-def _evenly(all_of: Sequence[Item]) -> list[Item]:
-    """At most `MOST` of a sequence, evenly chosen."""
-    places = np.unique(np.linspace(0, len(all_of) - 1, min(len(all_of), MOST)).astype(int))
+def _evenly(all_of: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of a sequence, evenly chosen."""
+    places = np.unique(np.linspace(0, len(all_of) - 1, min(len(all_of), most)).astype(int))
     return [all_of[int(place)] for place in places]

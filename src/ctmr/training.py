@@ -205,8 +205,9 @@ def train(
             dataset = UnpairedSlices(store, config.data, config.seed)
             total = schedule_steps(config, dataset.images)
             last = total if stop_after is None else min(total, stop_after)
+            ends = (last, total)
             records = Records(
-                folder, dataset, config, about=about, pairs=pairs, total=total, last=last
+                folder, dataset, config, ends, about=about, pairs=pairs, precision=runtime.precision
             )
             records.begin(state)
         batches = loader(
@@ -220,7 +221,7 @@ def train(
         started, durations = time.perf_counter(), []
         row: dict[str, float] = {}
         try:
-            for row in _updates(state, batches, config, runtime, (last, total), dataset.images):
+            for row in _updates(state, batches, config, runtime, ends, dataset.images):
                 durations.append(row["seconds_per_step"])
                 if observer is not None:
                     observer(row, total)

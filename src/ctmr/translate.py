@@ -1,5 +1,6 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,9 @@ DIRECTION_TO: dict[Modality, Direction] = {"mr": "ct-to-mr", "ct": "mr-to-ct"}
 TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
 OTHER: dict[Modality, Modality] = {"mr": "ct", "ct": "mr"}
 BATCH = 8  # slices of a volume at a time: memory does not grow with their number
+WIDE_MM = 3.0  # axial pixels wider than this come from a reformat
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,13 @@ class Translator:
             described = [describe(self._unit_of_image(scan, to, anyway))]
         else:
             found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
+            widest = max(found.volume.spacing_mm[:2])
+            if widest > WIDE_MM:
+                logger.warning(
+                    "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and"
+                    " its translation will be poor",
+                    widest,
+                )
             slices = axial_slices(found.volume.array)  # (K, rows, columns)
             described = []
             for k in found.kept:
