@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from ctmr.intensity import BoolArray
-from ctmr.regions import dice, hd95, head_mask
+from ctmr.regions import _closed, dice, hd95, head_mask
 
 
 def disk(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> BoolArray:
@@ -162,3 +163,18 @@ def test_masks_of_nothing_agree_in_nothing() -> None:
 def test_masks_of_two_shapes_are_refused(agreement) -> None:
     with pytest.raises(ValueError, match=r"one shape: got \(4, 4\) and \(4, 5\)"):
         agreement(np.ones((4, 4), dtype=bool), np.ones((4, 5), dtype=bool))
+
+
+@pytest.mark.parametrize("shape", [(17, 23), (9, 14, 11)])
+def test_closing_of_a_small_mask_is_that_of_the_whole_image(shape):
+    rng = np.random.default_rng(3)
+    spacing = (1.0, 1.7, 2.5)[: len(shape)]
+    mask = np.zeros(shape, bool)
+    for corner in (0, 3):  # at the border, and away from it
+        place = tuple(slice(corner, corner + 6) for _ in shape)
+        mask[place] = rng.random(mask[place].shape) > 0.6
+        padded = np.pad(mask, 12, mode="edge")
+        grown = ndimage.distance_transform_edt(~padded, sampling=spacing) <= 4
+        whole = ndimage.distance_transform_edt(grown, sampling=spacing) > 4
+        inner = tuple(slice(12, -12) for _ in shape)
+        assert np.array_equal(_closed(mask, 4, spacing), whole[inner])

@@ -10,7 +10,7 @@ from ctmr.volume import Modality, Volume
 # A head CT in HU has air around it: at least this share of voxels lies at or below -500 HU, and hardly any MR has them.
 AIR_HU, AIR_SHARE = -500.0, 0.02
 # And it has bone, though hardly anything beyond metal: its 99.9 percentile lies between.
-BONE_HU = (200.0, 5000.0)
+BONE_HU, BONE_SHARE = (200.0, 5000.0), 0.001
 NAMES: dict[Modality, str] = {"ct": "CT", "mr": "MR"}
 
 
@@ -44,8 +44,8 @@ def as_modality(volume: Volume, modality: Modality) -> Volume:
 
 def looks_like_ct(volume: Volume) -> bool:
     """Whether the values are those of a CT in HU."""
-    bone = float(np.percentile(volume.array, 99.9))
-    return _air_share(volume) >= AIR_SHARE and BONE_HU[0] <= bone <= BONE_HU[1]
+    least, most = (float((volume.array > hu).mean()) for hu in BONE_HU)
+    return _air_share(volume) >= AIR_SHARE and least >= BONE_SHARE >= most
 
 
 def _air_share(volume: Volume) -> float:

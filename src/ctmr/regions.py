@@ -109,10 +109,17 @@ def _distances(mask: BoolArray, spacing: Sequence[float]) -> NDArray[np.float64]
 
 def _closed(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
     """The closing of a mask by a ball; the image goes on beyond its border as it ends there."""
+    closed = np.zeros_like(mask)
+    if not mask.any():
+        return closed
+    # No closing reaches beyond the box about a mask; one pixel more says that it ends there.
+    (found,) = ndimage.find_objects(mask.astype(np.uint8))
+    box = tuple(slice(max(0, its.start - 1), its.stop + 1) for its in found)
     around = [math.ceil(radius / side) + 1 for side in spacing]
-    padded = np.pad(mask, [(pixels, pixels) for pixels in around], mode="edge")
-    closed = ~_grown(~_grown(padded, radius, spacing), radius, spacing)
-    return closed[tuple(slice(pixels, -pixels) for pixels in around)]
+    padded = np.pad(mask[box], [(pixels, pixels) for pixels in around], mode="edge")
+    shrunk = ~_grown(~_grown(padded, radius, spacing), radius, spacing)
+    closed[box] = shrunk[tuple(slice(pixels, -pixels) for pixels in around)]
+    return closed
 
 
 def _grown(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:

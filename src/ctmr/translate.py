@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
+from ctmr.ahead import one_ahead
 from ctmr.conversion import Conversion
 from ctmr.cyclegan import Direction
 from ctmr.doubts import Doubts, Maps, QualityLevel, is_cycled, share_on
@@ -185,17 +186,21 @@ class Translator:
         target = self.conversion.target(self.conversion.target_encoding(scan, to), to)
         slices = axial_slices(found.volume.array)  # (K, rows, columns)
         result, doubts = np.empty_like(slices), Doubts(found, level == "full")
-        for start in range(0, len(slices), BATCH):
+
+        def prepared(start: int) -> tuple[range, FloatArray]:
             places = range(start, min(start + BATCH, len(slices)))
             unit = self.conversion.slices_to_unit(slices[places], intensity, found.grid)
+            doubts.describe(places, unit)
+            return places, unit
+
+        for places, unit in one_ahead(prepared, range(0, len(slices), BATCH)):
             translated = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
             for k, image in zip(places, translated, strict=True):
                 grey = resize(target.from_unit(image.mean(axis=-1)), *slices.shape[1:])
                 result[k] = np.clip(grey, target.low, target.high)
-            doubts.describe(places, unit)
             chosen = [k for k in places if is_cycled(k, found, level)]
             if chosen:
-                ours = [k - start for k in chosen]
+                ours = [k - places.start for k in chosen]
                 doubts.add(chosen, self._doubts(unit[ours], translated[ours], to, level))
         usual = self.model.card.training[OTHER[to]]
         about = self.conversion.about(scan, to) | _volume_about(found, intensity)
