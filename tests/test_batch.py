@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -395,6 +396,7 @@ def test_sidecar_says_where_the_image_comes_from(tmp_path, tiny_run, tiny_data):
     translate_files(model, tiny_data / "testB", tmp_path / "out", "ct")
     sidecar = said(tmp_path / "out" / "head_00.json")
     seconds, quality = sidecar.pop("seconds"), sidecar.pop("quality")
+    assert re.fullmatch("[0-9a-f]{64}", sidecar.pop("request_sha256"))
     assert sidecar == {
         "notice": NOTICE,
         "model_sha256": model.model.card.sha256,
@@ -604,3 +606,76 @@ def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run)
     assert summary.warned == ("blank.png",)
     quality = said(tmp_path / "out" / "blank.json")["quality"]
     assert any("deviation is 0, training images have" in why for why in quality["why"])
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each file of a folder was written, in nanoseconds."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.*")}
+
+
+def test_resume_leaves_what_was_written_of_the_same_scans(tmp_path):
+    source = folder_of(tmp_path / "in", *(f"{n}.png" for n in range(10)))
+    first = translate_files(translator(), source, tmp_path / "out", "ct")
+    assert (first.written, first.kept) == (10, 0)
+    before, whole = written(tmp_path / "out"), tree(tmp_path / "out")
+    for name in ("3.png", "5.json"):
+        (tmp_path / "out" / name).unlink()
+    (tmp_path / "out" / "7.json").write_text("{")
+    again = translate_files(translator(), source, tmp_path / "out", "ct", resume=True)
+    assert (again.written, again.kept) == (3, 7)
+    after = written(tmp_path / "out")
+    new = {name for name, when in after.items() if before.get(name) != when} - {"ctmr.json"}
+    assert new == {f"{n}.{suffix}" for n in (3, 5, 7) for suffix in ("png", "json")}
+    assert {k: v for k, v in tree(tmp_path / "out").items() if k.endswith("png")} == {
+        k: v for k, v in whole.items() if k.endswith("png")
+    }
+
+
+def other_scan(source: Path) -> None:
+    save(source / "0.png", seed=40)
+
+
+def other_spacing(source: Path) -> None:
+    write_image_info(source, "grey", (2.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "kept"),
+    [
+        (None, {}, 2),
+        (other_scan, {}, 1),
+        (other_spacing, {}, 0),
+        (None, {"quality": "full"}, 0),
+        (None, {"reading": Reading(anyway=True)}, 0),
+    ],
+)
+def test_resume_translates_again_what_has_changed(tmp_path, change, options, kept):
+    source = folder_of(tmp_path / "in", "0.png", "1.png")
+    translate_files(translator(), source, tmp_path / "out", "ct")
+    if change is not None:
+        change(source)
+    summary = translate_files(translator(), source, tmp_path / "out", "ct", resume=True, **options)
+    assert (summary.written, summary.kept) == (2 - kept, kept)
+
+
+def test_resume_with_another_model_or_precision_translates_all_again(tmp_path, tiny_run):
+    source = folder_of(tmp_path / "in", "0.png")
+    first = load_model(tiny_run, engine="torch", precision="float32")
+    card = first.model.card.model_copy(update={"sha256": "0" * 64})
+    other = Translator(dataclasses.replace(first.model, card=card))
+    faster = load_model(tiny_run, engine="torch", precision="bfloat16")
+    believed = Reading(anyway=True)
+    translate_files(first, source, tmp_path / "out", "mr", reading=believed)
+    for model, kept in ((first, 1), (other, 0), (first, 0), (faster, 0), (faster, 1)):
+        summary = translate_files(
+            model, source, tmp_path / "out", "mr", reading=believed, resume=True
+        )
+        assert (summary.written, summary.kept) == (1 - kept, kept)
+
+
+def test_resume_of_all_still_names_the_doubtful(tmp_path):
+    source = folder_of(tmp_path / "in", "a.png")
+    model = translator(usual=Usual({"mean": (-1.0, -0.9)}, 1.0, ANYWHERE))
+    translate_files(model, source, tmp_path / "out", "ct")
+    summary = translate_files(model, source, tmp_path / "out", "ct", resume=True)
+    assert (summary.written, summary.kept, summary.warned) == (0, 1, ("a.png",))

@@ -517,3 +517,12 @@ def test_folder_of_the_other_modality_is_told(tmp_path, tiny_config, caplog):
     shutil.copytree(data / "trainB", data / "trainA")
     prepare(data, tiny_config.data, tmp_path / "store")
     assert "8 of 8 in trainA look like the other modality: see ctmr audit" in caplog.text
+
+
+def test_cache_is_for_its_user_alone(tiny_data, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    store = prepare(tiny_data, tiny_config.data)
+    assert store.path.is_relative_to(tmp_path / "cache")
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    shared = prepare(tiny_data, tiny_config.data, tmp_path / "shared")
+    assert shared.path.stat().st_mode & 0o777 != 0o700

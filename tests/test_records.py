@@ -468,3 +468,15 @@ def test_worker_that_a_signal_took_along_does_not_keep_the_checkpoint_from_being
     monkeypatch.undo()
     train(config, tiny_data, run, resume=True)
     assert newest(run) == newest(whole)
+
+
+def test_leaks_of_the_data_are_in_the_run_and_its_report(tiny_config, tiny_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    shutil.copy(data / "trainA" / "ct_03.png", data / "testA" / "again.png")
+    train(tiny_config, data, tmp_path / "run", stop_after=1)
+    both = json.loads((tmp_path / "run" / "overlap.json").read_text())
+    assert both == [{"train": "trainA/ct_03.png", "test": "testA/again.png", "why": "identical"}]
+    assert "testA/again.png" in (tmp_path / "run" / "report.html").read_text()
+    train(tiny_config, tiny_data, tmp_path / "clean", stop_after=1)
+    assert not (tmp_path / "clean" / "overlap.json").exists()

@@ -313,3 +313,31 @@ def test_folder_without_configuration_is_not_a_run(tmp_path: Path) -> None:
 def test_matplotlib_is_imported_for_curves_only() -> None:
     code = "import sys, ctmr.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Leaks
+
+
+def test_leaks_are_listed_and_escaped(tmp_path):
+    run = make_run(tmp_path / "run")
+    assert "Leaks" not in Page(write_report(run)).words
+    both = [
+        {"train": "trainA/b.png", "test": f"testA/{EVIL}{n}.png", "why": "identical"}
+        for n in range(60)
+    ]
+    (run / "overlap.json").write_text(json.dumps(both))
+    page = Page(write_report(run))
+    assert "60 test images are in the training folders too" in page.words
+    assert f"testA/{EVIL}49.png" in page.words
+    assert f"testA/{EVIL}50.png" not in page.words
+    assert page.all("img") == Page(write_report(run)).all("img")
+    assert not any(image.get("src") == "x" for image in page.all("img"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '[{"train": 1}]'])
+def test_damaged_list_of_leaks_is_named(tmp_path, text):
+    run = make_run(tmp_path / "run")
+    (run / "overlap.json").write_text(text)
+    with pytest.raises(DataError, match=r"overlap\.json") as caught:
+        write_report(run)
+    assert caught.value.exit_code == 3

@@ -1,46 +1,37 @@
 """Translate scans: every one of a folder, or one, each with a sidecar; nothing is half done."""
 
-import hashlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ctmr.ahead import one_ahead
 from ctmr.dicom import Series, read_series
-from ctmr.dicom_write import Derivation, write_series
 from ctmr.doubts import QualityLevel
 from ctmr.errors import (
     CtmrError,
     DataError,
-    OutputError,
     SafetyError,
     UsageError,
     printable,
     refuse_all,
 )
-from ctmr.files import replacing_folder, require_writable, write_json
-from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
-from ctmr.intensity import FloatArray
-from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs
-from ctmr.nifti import read_nifti, write_nifti
-from ctmr.quality import Measure, Quality, require_like
-from ctmr.scan import Scan, read_scan, write_scan
-from ctmr.translate import DIRECTION_TO, Translation, Translator
-from ctmr.volume import Modality, Volume, onto_grid
+from ctmr.files import require_writable
+from ctmr.images import Image
+from ctmr.jobs import Job, Reading, check_maps, earlier, find_inputs, plan_jobs, request_of
+from ctmr.nifti import read_nifti
+from ctmr.outputs import Input, require_replaceable, write_info, write_translation
+from ctmr.quality import Quality, require_like
+from ctmr.scan import Scan, read_scan
+from ctmr.translate import Translation, Translator
+from ctmr.volume import Modality, onto_grid
 
 logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
-MAP_WHITE = 0.25  # share of the range, and above it, that is white in the map of an image
 OnError = Literal["stop", "skip"]
-_OURS = re.compile(r"slice_\d{4,}\.dcm")
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,14 @@ class BatchSummary:
 
     Attributes:
         written: Scans written.
+        kept: Scans that an earlier call had written, with `resume`.
         skipped: Names of the inputs that could not be used.
         warned: Names whose quality is not `ok`.
         seconds: In all.
     """
 
     written: int
+    kept: int
     skipped: tuple[str, ...]
     warned: tuple[str, ...]
     seconds: float
@@ -69,6 +62,7 @@ def translate_files(
     quality: QualityLevel = "fast",
     on_error: OnError = "stop",
     reading: Reading | None = None,
+    resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchSummary:
     """Translate one scan, or a folder of scans: same names, same sizes, same grids.
@@ -82,6 +76,7 @@ def translate_files(
             of doubt; `none` none.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
+        resume: Leave what an earlier call wrote of the same scan, model and options.
         progress: Called with scans done and scans to do.
 
     Raises:
@@ -95,6 +90,15 @@ def translate_files(
         check_maps(jobs)
     if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
+    levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
+
+    def request(job: Job) -> str:
+        return request_of(translator, job, to, levels[job], reading)
+
+    done = {job: earlier(job, request(job)) for job in jobs} if resume else {}
+    warned = [job for job, said in done.items() if said and _is_doubtful(said)]
+    jobs = [job for job in jobs if not done.get(job)]
+    kept = len(levels) - len(jobs)
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
@@ -110,48 +114,49 @@ def translate_files(
     jobs = [job for job in jobs if job.source not in bad]
     for job in jobs:
         if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
-            _require_replaceable(job)
-    _write_info(translator, jobs, to)
-    warned = []
+            require_replaceable(job)
+    write_info(translator, jobs, to)
 
-    def read(job: Job) -> _Read:
+    def read(job: Job) -> Input:
         started = time.perf_counter()
         try:
-            return _Read(job, *_read(job, to, reading), time.perf_counter() - started)
+            its = request(job), *_read(job, to, reading)
+            return Input(job, *its, time.perf_counter() - started)
         except CtmrError as error:
             raise error.at(job.source) from error
 
-    def translations() -> Iterator[tuple[_Read, Translation]]:
-        for n, its in enumerate(one_ahead(read, jobs)):
-            images_turn = (
-                quality == "fast" and n % IMAGE_CYCLE_EVERY > 0 and its.job.kind == "image"
-            )
-            yield its, _translate(translator, its, to, "none" if images_turn else quality, reading)
+    def translations() -> Iterator[tuple[Input, Translation]]:
+        for its in one_ahead(read, jobs):
+            yield its, _translate(translator, its, to, levels[its.job], reading)
 
-    def write(done: tuple[_Read, Translation]) -> dict[str, Any]:
-        return _write(translator, *done, to, reading)
+    def write(done: tuple[Input, Translation]) -> dict[str, Any]:
+        return write_translation(translator, *done, to, reading)
 
     for n, said in enumerate(one_ahead(write, translations())):
-        if said["quality"]["level"] != "ok":
-            warned.append(printable(jobs[n].source.name))
+        if _is_doubtful(said):
+            warned.append(jobs[n])
         if progress is not None:
             progress(n + 1, len(jobs))
-    skipped = tuple(printable(path.name) for path in bad)
-    return BatchSummary(len(jobs), skipped, tuple(warned), round(time.perf_counter() - started, 3))
+    skipped, warnings = (
+        tuple(printable(path.name) for path in paths)
+        for paths in (bad, [job.source for job in levels if job in warned])
+    )
+    seconds = round(time.perf_counter() - started, 3)
+    return BatchSummary(len(jobs), kept, skipped, warnings, seconds)
 
 
-@dataclass(eq=False)
-class _Read:
-    """A scan on its way: what was read, and the seconds of reading and translating so far."""
+def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
+    """How much of the n-th scan is translated back."""
+    turns = quality == "fast" and job.kind == "image"
+    return "none" if turns and n % IMAGE_CYCLE_EVERY > 0 else quality
 
-    job: Job
-    scan: Scan
-    series: Series | None
-    seconds: float
+
+def _is_doubtful(said: Mapping[str, Any]) -> bool:
+    return bool(said["quality"]["level"] != "ok")
 
 
 def _translate(
-    translator: Translator, its: _Read, to: Modality, quality: QualityLevel, reading: Reading
+    translator: Translator, its: Input, to: Modality, quality: QualityLevel, reading: Reading
 ) -> Translation:
     """Translate one scan."""
     started = time.perf_counter()
@@ -163,56 +168,6 @@ def _translate(
         raise error.at(its.job.source) from error
     its.seconds += time.perf_counter() - started
     return done
-
-
-def _write(
-    translator: Translator, its: _Read, done: Translation, to: Modality, reading: Reading
-) -> dict[str, Any]:
-    """Write one translation with its sidecar, which is returned."""
-    job, series = its.job, its.series
-    if series is not None and isinstance(done.scan, Volume):
-        volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
-        about = _derivation(translator, job, to, reading)
-        with replacing_folder(job.target) as folder:
-            write_series(folder, volume, series, about)
-    elif isinstance(done.scan, Image):
-        write_image(job.target, done.scan)
-    else:
-        write_scan(job.target, done.scan)
-    _write_maps(job, its.scan, done.maps)
-    said = translator.sidecar(done, to, its.seconds) | _believed(job, reading)
-    if series is not None and series.notes:
-        logger.warning("%s: %s", printable(str(job.source)), "; ".join(series.notes))
-        said["notes"] = list(series.notes)
-    write_json(job.sidecar, said)
-    return said
-
-
-def _write_maps(job: Job, scan: Scan, maps: Mapping[Measure, FloatArray]) -> None:
-    """Write maps of doubt (shares of the range) on the grid of their scan, marked as translations are."""
-    for measure, share in maps.items():
-        path = job.map_path(measure)
-        if isinstance(scan, Image):
-            write_image(path, Image(np.minimum(share / MAP_WHITE, 1) * 255, "grey", 8))
-        else:
-            said = f"{measure}, share of range (ctmr): research use only, not for diagnosis"
-            # Neither CT nor MR, but in floating point as MR is.
-            write_nifti(path, replace(scan, array=share, modality="mr"), said)
-
-
-def _require_replaceable(job: Job) -> None:
-    """Refuse to write a series over anything but an earlier translation, which has its sidecar beside it."""
-    if not job.target.exists():
-        return
-    others = not job.target.is_dir() or [
-        path for path in job.target.iterdir() if not _OURS.fullmatch(path.name)
-    ]
-    if others or (any(job.target.iterdir()) and not job.sidecar.exists()):
-        raise OutputError(
-            "expected a new folder, or an earlier translation: found other files",
-            file=job.target,
-            fix="choose another OUTPUT",
-        )
 
 
 def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None]:
@@ -235,29 +190,6 @@ def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None
         )
     onto_grid(volume, series.volume)  # before any work
     return volume, series
-
-
-def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading) -> Derivation:
-    """What the files say of their origin; with `like` the source is not the series alone."""
-    options = "anyway" if reading.anyway else ""
-    if job.kind == "nifti":
-        options += hashlib.sha256(job.source.read_bytes()).hexdigest()
-    return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
-
-
-def _believed(job: Job, reading: Reading) -> dict[str, Any]:
-    """What the sidecar says of what the user vouched for."""
-    said: dict[str, Any] = {}
-    if job.kind == "nifti" and reading.geometry is not None:
-        said["geometry"] = reading.geometry
-    like = job.kind == "nifti" and reading.like is not None
-    if like:
-        said["like"] = True
-    if (like or job.kind == "series") and reading.irregular:
-        said["irregular"] = True
-    if reading.anyway:
-        said["anyway"] = True
-    return said
 
 
 def _unusable(
@@ -284,13 +216,3 @@ def _require_head(scan: Scan, quality: Quality) -> None:
             fix="remove it, or give --anyway",
         )
     require_like(quality)
-
-
-def _write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> None:
-    """Say HU and spacing of translated images in a `ctmr.json` beside them, where there is something to say."""
-    images = [job for job in jobs if job.kind == "image"]
-    if images:
-        info = read_image_info(images[0].source.parent)
-        spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
-        unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
-        add_image_info(images[0].target.parent, unit, spacings)

@@ -250,6 +250,10 @@ def translate(
         bool,
         typer.Option("--anyway", help="Accept what looks like another modality, or like no head."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Leave what an earlier call wrote of the same scans."),
+    ] = False,
     engine: Annotated[
         Literal["torch", "openvino", "onnx"] | None,
         typer.Option(help="What runs the networks; by default the fastest that is installed."),
@@ -277,9 +281,11 @@ def translate(
                 quality=quality,
                 on_error=on_error,
                 reading=Reading(geometry, irregular, anyway, like),
+                resume=resume,
                 progress=progress("translating"),
             )
-        say(f"{summary.written} scans written to {output} in {summary.seconds:.1f} s")
+        kept = f", {summary.kept} kept from before," if resume else ""
+        say(f"{summary.written} scans written to {output}{kept} in {summary.seconds:.1f} s")
         if summary.warned:
             say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
         if quality != "none":

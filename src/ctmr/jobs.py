@@ -1,17 +1,21 @@
 """Which scans are translated, and what each translation is called."""
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ctmr.doubts import MAPPED
+from ctmr.doubts import MAPPED, QualityLevel
 from ctmr.errors import DataError, UsageError
-from ctmr.images import FORMATS, is_image_name
+from ctmr.files import read_regular
+from ctmr.images import FORMATS, INFO_NAME, MAX_INFO_BYTES, is_image_name
 from ctmr.nifti import Geometry, is_nifti_name
-from ctmr.scan import READABLE, Kind, find_scans, kind_of, stem_of
+from ctmr.scan import READABLE, Kind, content_hash, find_scans, kind_of, stem_of
 from ctmr.translate import Translator
 from ctmr.volume import Modality
 
@@ -105,6 +109,36 @@ def plan_jobs(
         jobs.append(Job(path, kind, target, sidecar))
     _check_paths(jobs, [path for job in jobs for path in (job.target, job.sidecar)])
     return jobs
+
+
+def request_of(
+    translator: Translator, job: Job, to: Modality, quality: QualityLevel, reading: Reading
+) -> str:
+    """A hash of all that a translation and its sidecar follow from: the scan, the model and the options.
+
+    Raises:
+        DataError: If the scan cannot be read.
+    """
+    info = job.source.parent / INFO_NAME
+    said = (
+        content_hash(job.source, job.kind),
+        content_hash(info, "image") if job.kind == "image" and info.exists() else None,
+        content_hash(reading.like, "series") if reading.like is not None else None,
+        (translator.model.card.sha256, translator.engine, translator.precision),
+        (to, quality, reading.geometry, reading.irregular, reading.anyway, version("ctmr")),
+    )
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def earlier(job: Job, request: str) -> dict[str, Any] | None:
+    """What the sidecar of an earlier translation says that followed from the same; None if there is none."""
+    try:
+        said = json.loads(read_regular(job.sidecar, MAX_INFO_BYTES))
+    except (OSError, ValueError):
+        return None
+    # The sidecar is written last.
+    same = isinstance(said, dict) and said.get("request_sha256") == request and job.target.exists()
+    return said if same else None
 
 
 def check_maps(jobs: Sequence[Job]) -> None:

@@ -22,6 +22,7 @@ from ctmr.intensity import FloatArray
 from ctmr.picture import Picture, take_picture
 from ctmr.planning import Plan, plan
 from ctmr.scale import MARGIN, Scale, resize
+from ctmr.scan import content_hash
 from ctmr.slices import head_slices
 from ctmr.store import (
     INDEX_NAME,
@@ -33,7 +34,7 @@ from ctmr.store import (
     to_codes,
     with_settings,
 )
-from ctmr.survey import Progress, content_hash, each, hash_all, read_volume, survey
+from ctmr.survey import Progress, each, hash_all, read_volume, survey
 from ctmr.volume import MODALITIES
 
 __all__ = ["Store", "find_data", "open_store", "prepare"]
@@ -189,6 +190,8 @@ def _write(
 
     draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
     try:
+        if place.is_relative_to(_cache()):  # scans of patients: for their user alone
+            _cache().mkdir(mode=0o700, parents=True, exist_ok=True)
         draft.mkdir(parents=True)
         constant, digest = 0, hashlib.sha256()
         with (draft / SLICES_NAME).open("wb") as stream:
@@ -230,7 +233,7 @@ def _codes(source: Source, plan: Plan, index: Index) -> Codes:
     if source.kind == "image":
         arrays = [_image(source, plan, index)]
     else:
-        if content_hash(source) != entry.sha256:
+        if content_hash(source.path, source.kind) != entry.sha256:
             raise _changed(source)
         volume, _ = read_volume(source)
         found = head_slices(volume, source.modality, index.scale, index.size)

@@ -5,6 +5,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,6 +68,9 @@ class Records:
         """Write what belongs to the step a training starts at and is not there yet."""
         step = state.step
         done = step >= self._last
+        both = [asdict(its) for its in self._dataset.store.index.overlap]
+        if both:
+            self._try("list of leaks", lambda: write_json(self._folder.overlap, both))
         if (done or self._draws(step)) and not self._samples.path(step).exists():
             self._try("sample grid", lambda: self._samples.draw(state))
         said = self._said(state) if done or step == 0 or self._evaluates(step) else {}

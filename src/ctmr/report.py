@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ctmr.config import Config
 from ctmr.errors import DataError, UsageError
@@ -19,11 +19,13 @@ from ctmr.files import write_text
 from ctmr.page import escaped, picture, table
 from ctmr.report_evaluation import evaluation_section
 from ctmr.run_folder import read_log
+from ctmr.store import Overlap
 from ctmr.strict_yaml import read_yaml
 
 MOST_GRIDS = 40
 MOST_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB without trouble
 PAPER_STEPS = {0, 5000, 10000, 15000}  # Li 2023, figures 4 to 7: shown where they are there
+MOST_OVERLAPS = 50
 RECENT = 100  # logged lines whose mean is shown beside the last value
 SAMPLE = re.compile(r"step_(\d+)\.png")
 LOSSES = {
@@ -47,7 +49,7 @@ def write_report(run: Path) -> Path:
 
     Raises:
         UsageError: If there is no such folder, or its config.yaml is not plain YAML.
-        DataError: If it is not a run, or evaluation/metrics.json is damaged.
+        DataError: If it is not a run, or its overlap.json or evaluation/metrics.json is damaged.
         OutputError: If the page cannot be written.
     """
     if not run.is_dir():
@@ -65,7 +67,7 @@ def write_report(run: Path) -> Path:
     script = (package / "report.js").read_text(encoding="utf-8")
     page = Template((package / "report.html.template").read_text(encoding="utf-8")).substitute(
         name=escaped(run.resolve().name),
-        tiles=_tiles(rows),
+        tiles=_tiles(rows) + _overlap(run / "overlap.json"),
         grids=_grids(run / "samples"),
         curves=_curves(run, rows),
         evaluation=evaluation_section(run / "evaluation"),
@@ -99,6 +101,29 @@ def _tiles(rows: Sequence[Mapping[str, Any]]) -> str:
         f"<li><b>{escaped(value)}</b><span>{escaped(name)}</span></li>" for name, value in tiles
     )
     return f'<ul class="tiles">{"".join(items)}</ul>'
+
+
+def _overlap(file: Path) -> str:
+    """The test images that are training images too, or of the same patients, if the run has any."""
+    if not file.is_file():
+        return ""
+    try:
+        both = TypeAdapter(list[Overlap]).validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            "expected a list of leaks: found another file", file=file, fix="remove it"
+        ) from error
+    shown = "".join(
+        f"<tr><th scope='row'>{escaped(its.test)}</th><td>{escaped(its.train)}</td>"
+        f"<td>{escaped(its.why)}</td></tr>"
+        for its in both[:MOST_OVERLAPS]
+    )
+    more = f", the first {MOST_OVERLAPS} of them" if len(both) > MOST_OVERLAPS else ""
+    return (
+        f'<h2>Leaks</h2><p class="warning">{len(both):,} test images are in the training folders too, or of the'
+        f" same patients{more}: figures on them flatter. <code>ctmr audit --clean</code> makes a split without.</p>"
+        + table(["test", "training", "why"], shown)
+    )
 
 
 def _grids(samples: Path) -> str:

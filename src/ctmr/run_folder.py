@@ -19,7 +19,7 @@ from ctmr.strict_yaml import read_yaml
 
 
 class RunFolder:
-    """The files of one run: `config.yaml run.lock log.jsonl samples/ checkpoints/ model/ best/ report.html`."""
+    """The files of one run: `config.yaml run.lock overlap.json log.jsonl samples/ checkpoints/ model/ best/ report.html`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,6 +29,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.best = path / "best"
+        self.overlap = path / "overlap.json"
         self.evaluations = path / "evaluations.jsonl"
         self.evaluation_curves = path / "evaluations.png"
         self._identity: tuple[int, int] | None = None  # once it is locked

@@ -1,5 +1,6 @@
 """Any readable scan, by what its path is: an image, a NIfTI volume, or a folder with a DICOM series."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -8,7 +9,15 @@ from typing import Literal
 
 from ctmr.dicom import find_dicom, is_dicom, read_series
 from ctmr.errors import DataError, UsageError, printable
-from ctmr.images import INFO_NAME, Image, is_image_name, is_regular, read_image, save_image
+from ctmr.images import (
+    INFO_NAME,
+    Image,
+    is_image_name,
+    is_regular,
+    read_bytes,
+    read_image,
+    save_image,
+)
 from ctmr.nifti import Geometry, is_nifti_name, read_nifti, write_nifti
 from ctmr.volume import Volume
 
@@ -97,6 +106,20 @@ def find_scans(folder: Path) -> list[Path]:
             "%s: skipped %d files that are no scans by name", printable(str(folder)), others
         )
     return scans
+
+
+def content_hash(path: Path, kind: Kind) -> str:
+    """SHA-256 of a file, or over the names and contents of a series' files.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    if kind != "series":
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    whole = hashlib.sha256()
+    for its in find_dicom(path):
+        whole.update(os.fsencode(its.name) + b"\0" + hashlib.sha256(read_bytes(its)).digest())
+    return whole.hexdigest()
 
 
 def read_scan(path: Path | str, *, geometry: Geometry | None = None) -> Scan:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.dicom import find_dicom, read_series
+from ctmr.dicom import read_series
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
 from ctmr.folders import Source
 from ctmr.images import image_of, read_bytes
@@ -20,6 +20,7 @@ from ctmr.modality import as_modality
 from ctmr.nifti import read_nifti
 from ctmr.pixels import luma
 from ctmr.scale import Scale, Spacing
+from ctmr.scan import content_hash
 from ctmr.slices import head_slices
 from ctmr.store import Overlap
 from ctmr.volume import Modality, Volume
@@ -68,26 +69,12 @@ def hash_all(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> list[str] |
 
     def sha256(source: Source, _: int) -> str | None:
         try:
-            return content_hash(source)
+            return content_hash(source.path, source.kind)
         except DataError:
             return None
 
     hashes = [found for found in each(pool, sha256, sources, None) if found is not None]
     return hashes if len(hashes) == len(sources) else None
-
-
-def content_hash(source: Source) -> str:
-    """SHA-256 of a file, or over the names and contents of a series' files.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    if source.kind != "series":
-        return hashlib.sha256(read_bytes(source.path)).hexdigest()
-    whole = hashlib.sha256()
-    for path in find_dicom(source.path):
-        whole.update(os.fsencode(path.name) + b"\0" + hashlib.sha256(read_bytes(path)).digest())
-    return whole.hexdigest()
 
 
 def read_volume(source: Source) -> tuple[Volume, str | None]:
@@ -203,7 +190,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
     if scale is None:
         raise ValueError("volumes need a scale")
     try:
-        sha256 = content_hash(source)
+        sha256 = content_hash(source.path, source.kind)
         volume, patient = read_volume(source)
         found = head_slices(volume, source.modality, scale, size)
     except CtmrError as error:

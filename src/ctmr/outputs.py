@@ -1,0 +1,132 @@
+"""What is written of a scan that was translated: the translation, maps of doubt, and the sidecar that says all is there."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from ctmr.dicom import Series
+from ctmr.dicom_write import Derivation, write_series
+from ctmr.errors import OutputError, printable
+from ctmr.files import replacing_folder, write_json
+from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
+from ctmr.intensity import FloatArray
+from ctmr.jobs import Job, Reading
+from ctmr.nifti import write_nifti
+from ctmr.quality import Measure
+from ctmr.scan import Scan, write_scan
+from ctmr.translate import DIRECTION_TO, Translation, Translator
+from ctmr.volume import Modality, Volume, onto_grid
+
+logger = logging.getLogger(__name__)
+
+MAP_WHITE = 0.25  # share of the range, and above it, that is white in the map of an image
+_OURS = re.compile(r"slice_\d{4,}\.dcm")
+
+
+@dataclass(eq=False)
+class Input:
+    """A scan on its way: what was read, and the seconds of reading and translating so far."""
+
+    job: Job
+    request: str
+    scan: Scan
+    series: Series | None
+    seconds: float
+
+
+def write_translation(
+    translator: Translator, its: Input, done: Translation, to: Modality, reading: Reading
+) -> dict[str, Any]:
+    """Write the translation of a scan and, last, its sidecar, which is returned.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    job, series = its.job, its.series
+    if series is not None and isinstance(done.scan, Volume):
+        volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
+        about = _derivation(translator, job, to, reading)
+        with replacing_folder(job.target) as folder:
+            write_series(folder, volume, series, about)
+    elif isinstance(done.scan, Image):
+        write_image(job.target, done.scan)
+    else:
+        write_scan(job.target, done.scan)
+    _write_maps(job, its.scan, done.maps)
+    said = translator.sidecar(done, to, its.seconds) | _believed(job, reading)
+    said["request_sha256"] = its.request
+    if series is not None and series.notes:
+        logger.warning("%s: %s", printable(str(job.source)), "; ".join(series.notes))
+        said["notes"] = list(series.notes)
+    write_json(job.sidecar, said)
+    return said
+
+
+def _write_maps(job: Job, scan: Scan, maps: Mapping[Measure, FloatArray]) -> None:
+    """Write maps of doubt (shares of the range) on the grid of their scan, marked as translations are."""
+    for measure, share in maps.items():
+        path = job.map_path(measure)
+        if isinstance(scan, Image):
+            write_image(path, Image(np.minimum(share / MAP_WHITE, 1) * 255, "grey", 8))
+        else:
+            said = f"{measure}, share of range (ctmr): research use only, not for diagnosis"
+            # Neither CT nor MR, but in floating point as MR is.
+            write_nifti(path, replace(scan, array=share, modality="mr"), said)
+
+
+def require_replaceable(job: Job) -> None:
+    """Refuse to write a series over anything but an earlier translation, which has its sidecar beside it.
+
+    Raises:
+        OutputError: If something else is there.
+    """
+    if not job.target.exists():
+        return
+    others = not job.target.is_dir() or [
+        path for path in job.target.iterdir() if not _OURS.fullmatch(path.name)
+    ]
+    if others or (any(job.target.iterdir()) and not job.sidecar.exists()):
+        raise OutputError(
+            "expected a new folder, or an earlier translation: found other files",
+            file=job.target,
+            fix="choose another OUTPUT",
+        )
+
+
+def _believed(job: Job, reading: Reading) -> dict[str, Any]:
+    """What the sidecar says of what the user vouched for."""
+    said: dict[str, Any] = {}
+    if job.kind == "nifti" and reading.geometry is not None:
+        said["geometry"] = reading.geometry
+    like = job.kind == "nifti" and reading.like is not None
+    if like:
+        said["like"] = True
+    if (like or job.kind == "series") and reading.irregular:
+        said["irregular"] = True
+    if reading.anyway:
+        said["anyway"] = True
+    return said
+
+
+def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading) -> Derivation:
+    """What the files say of their origin; with `like` the source is not the series alone."""
+    options = "anyway" if reading.anyway else ""
+    if job.kind == "nifti":
+        options += hashlib.sha256(job.source.read_bytes()).hexdigest()
+    return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
+
+
+def write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> None:
+    """Say HU and spacing of translated images in a `ctmr.json` beside them, where there is something to say."""
+    images = [job for job in jobs if job.kind == "image"]
+    if images:
+        info = read_image_info(images[0].source.parent)
+        spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
+        unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
+        add_image_info(images[0].target.parent, unit, spacings)

@@ -1,0 +1,48 @@
+"""What the package stands on: a floor under each dependency, and none that the project does without."""
+
+import tomllib
+from importlib.metadata import requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))[
+    "project"
+]
+NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
+# Older ones have known holes: torch before 2.10 in `weights_only`, pydicom before 3.0.2 in its codecs.
+AT_LEAST = {"torch": "2.10", "pydicom": "3.0.2", "pillow": "11"}
+UNWANTED = {"torchvision", "monai", "opencv-python", "pandas", "tensorflow"}
+
+
+def floor(requirement: Requirement) -> Version:
+    """The oldest version that is allowed."""
+    (oldest,) = [Version(its.version) for its in requirement.specifier if its.operator == ">="]
+    return oldest
+
+
+def test_each_dependency_has_a_floor_and_is_at_least_that_here():
+    for requirement in NEEDED:
+        assert Version(version(requirement.name)) >= floor(requirement), requirement
+
+
+def test_floors_leave_out_versions_with_known_holes():
+    floors = {requirement.name: floor(requirement) for requirement in NEEDED}
+    assert all(floors[name] >= Version(oldest) for name, oldest in AT_LEAST.items())
+
+
+def test_nothing_unwanted_is_installed_with_the_package():
+    found, todo = set[str](), [requirement.name for requirement in NEEDED]
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name not in found:
+            found.add(name)
+            needs = [Requirement(text) for text in requires(name) or ()]
+            todo += [
+                its.name
+                for its in needs
+                if its.marker is None or its.marker.evaluate({"extra": ""})
+            ]
+    assert len(found) > len(NEEDED)
+    assert found & UNWANTED == set()
