@@ -329,6 +329,8 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
     said = strictly(out / "metrics.json")
     assert said == json.loads(json.dumps(found.summary))
     assert {"n", "unit", "protocol", "directions"} <= said.keys()
+    assert said["model"].keys() == {"sha256", "engine", "precision"}
+    assert said["model"]["sha256"] == load_model(tiny_run).model.card.sha256
     assert (said["n"], said["unit"]) == (4, "grey")
     assert "SynthRAD" in said["protocol"]
     for figures in said["directions"].values():

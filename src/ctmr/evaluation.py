@@ -111,7 +111,7 @@ def evaluate(
             shown=shown if out is not None else (),
             progress=start("comparing"),
         )
-    result = Evaluation(seen.rows, summary_of(seen))
+    result = Evaluation(seen.rows, {"model": translator.about, **summary_of(seen)})
     sequence = _synthetic(place)
     if sequence is not None:
         result.summary["lesions"] = _lesions(translator, sequence, start("lesions"))

@@ -124,7 +124,7 @@ def request_of(
         content_hash(job.source, job.kind),
         content_hash(info, "image") if job.kind == "image" and info.exists() else None,
         content_hash(reading.like, "series") if reading.like is not None else None,
-        (translator.model.card.sha256, translator.engine, translator.precision),
+        translator.about,
         (to, quality, reading.geometry, reading.irregular, reading.anyway, version("ctmr")),
     )
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()

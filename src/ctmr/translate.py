@@ -91,6 +91,12 @@ class Translator:
         card = self.model.card
         return f"Translator({card.network.generator}, {card.scale}, sha256 {card.sha256[:16]})"
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What else than a scan a translation follows from."""
+        sha256 = self.model.card.sha256
+        return {"sha256": sha256, "engine": self.engine, "precision": self.precision}
+
     def _run(self, direction: Direction, images: FloatArray) -> FloatArray:
         """Translate images (N, h, w, C) in [-1, 1]; a generator is handed to the engine when it is first needed."""
         generator = self._generators[direction]
