@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,24 @@ def strace() -> str:
     return path
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was tried: the sums of what the tests recorded as properties."""
+    counts = Counter[str]()
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        if report.when == "call":
+            for name, value in report.user_properties:
+                counts[name] += int(str(value))
+    if counts:
+        said = ", ".join(f"{value:,} {name}" for name, value in sorted(counts.items()))
+        terminalreporter.write_line(f"tried: {said}")
+
+
 @pytest.fixture
-def inject(strace: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Injected]:
+def inject(
+    strace: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    record_property: Callable[[str, object], None],
+) -> Callable[..., Injected]:
     """A function `(work, call, fault, when)` that does the work in a child with that fault in its calls.
 
     `call` is a system call or several (`rename`, `openat,fsync`), `fault` is `KILL` or `error=EIO`, `when` as strace takes
@@ -114,6 +131,8 @@ def inject(strace: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
             tracer.communicate(timeout=20)
         text = trace.read_text(errors="replace")
         killed = fault == KILL and code == -signal.SIGKILL
+        record_property("processes traced", 1)
+        record_property("faults in system calls that fired", int(killed or "(INJECTED)" in text))
         message = said[:].rstrip(b"\0").decode()
         return Injected(killed or "(INJECTED)" in text, code, message, text)
 

@@ -175,8 +175,9 @@ def fuzz(kind: str, count: int, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_bytes_end_in_a_scan_or_an_error_of_ours(kind):
+def test_any_bytes_end_in_a_scan_or_an_error_of_ours(kind, record_property):
     count = -(-MUTATIONS // len(KINDS))
+    record_property("inputs mutated", count)
     words = [sys.executable, __file__, kind, str(count), "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
