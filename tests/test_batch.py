@@ -679,3 +679,16 @@ def test_resume_of_all_still_names_the_doubtful(tmp_path):
     translate_files(model, source, tmp_path / "out", "ct")
     summary = translate_files(model, source, tmp_path / "out", "ct", resume=True)
     assert (summary.written, summary.kept, summary.warned) == (0, 1, ("a.png",))
+
+
+def test_resume_names_all_that_cannot_be_read(tmp_path):
+    source = folder_of(tmp_path / "in", "a.png", "b.png", "c.png")
+    translate_files(translator(), source, tmp_path / "out", "ct")
+    for name in ("a.png", "c.png"):
+        (source / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 2 scans .*a\.png, c\.png"):
+        translate_files(translator(), source, tmp_path / "out", "ct", resume=True)
+    (source / "a.png").unlink()
+    options = {"resume": True, "on_error": "skip"}
+    summary = translate_files(translator(), source, tmp_path / "out", "ct", **options)
+    assert (summary.written, summary.kept, summary.skipped) == (0, 1, ("c.png",))

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,12 +94,11 @@ def translate_files(
     levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
 
     def request(job: Job) -> str:
-        return request_of(translator, job, to, levels[job], reading)
+        return request_of(translator, job, to, quality, reading)
 
-    done = {job: earlier(job, request(job)) for job in jobs} if resume else {}
-    warned = [job for job, said in done.items() if said and _is_doubtful(said)]
-    jobs = [job for job in jobs if not done.get(job)]
-    kept = len(levels) - len(jobs)
+    done = _done_before(jobs, request) if resume else {}
+    warned = [job for job, said in done.items() if _is_doubtful(said)]
+    jobs = [job for job in jobs if job not in done]
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
@@ -142,13 +142,24 @@ def translate_files(
         for paths in (bad, [job.source for job in levels if job in warned])
     )
     seconds = round(time.perf_counter() - started, 3)
-    return BatchSummary(len(jobs), kept, skipped, warnings, seconds)
+    return BatchSummary(len(jobs), len(done), skipped, warnings, seconds)
 
 
 def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
     """How much of the n-th scan is translated back."""
     turns = quality == "fast" and job.kind == "image"
     return "none" if turns and n % IMAGE_CYCLE_EVERY > 0 else quality
+
+
+def _done_before(jobs: Sequence[Job], request: Callable[[Job], str]) -> dict[Job, dict[str, Any]]:
+    """What sidecars of earlier translations say that followed from the same as these would."""
+    done: dict[Job, dict[str, Any]] = {}
+    for job in jobs:
+        with suppress(CtmrError):  # what cannot be read is named with all others
+            said = earlier(job, request(job))
+            if said is not None:
+                done[job] = said
+    return done
 
 
 def _is_doubtful(said: Mapping[str, Any]) -> bool:
