@@ -396,7 +396,8 @@ def test_sidecar_says_where_the_image_comes_from(tmp_path, tiny_run, tiny_data):
     translate_files(model, tiny_data / "testB", tmp_path / "out", "ct")
     sidecar = said(tmp_path / "out" / "head_00.json")
     seconds, quality = sidecar.pop("seconds"), sidecar.pop("quality")
-    assert re.fullmatch("[0-9a-f]{64}", sidecar.pop("request_sha256"))
+    for key in ("request_sha256", "output_sha256"):
+        assert re.fullmatch("[0-9a-f]{64}", sidecar.pop(key))
     assert sidecar == {
         "notice": NOTICE,
         "model_sha256": model.model.card.sha256,
@@ -692,3 +693,58 @@ def test_resume_names_all_that_cannot_be_read(tmp_path):
     options = {"resume": True, "on_error": "skip"}
     summary = translate_files(translator(), source, tmp_path / "out", "ct", **options)
     assert (summary.written, summary.kept, summary.skipped) == (0, 1, ("c.png",))
+
+
+def test_resume_never_takes_what_another_model_left_for_its_own(tmp_path, monkeypatch):
+    source = folder_of(tmp_path / "in", "0.png")
+    first, second = translator(), translator(generator=Brighter)
+    card = second.model.card.model_copy(update={"sha256": "1" * 64})
+    second = Translator(dataclasses.replace(second.model, card=card))
+    translate_files(first, source, tmp_path / "out", "ct")
+    whole = images(tmp_path / "out")
+    with monkeypatch.context() as patch:  # ends after the image is written, before its sidecar
+        patch.setattr("ctmr.outputs._write_maps", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            translate_files(second, source, tmp_path / "out", "ct")
+    assert images(tmp_path / "out") != whole
+    assert said(tmp_path / "out" / "0.json") == {"notice": NOTICE, "unfinished": True}
+    again = translate_files(first, source, tmp_path / "out", "ct", resume=True)
+    assert (again.written, again.kept) == (1, 0)
+    assert images(tmp_path / "out") == whole
+
+
+def test_resume_translates_again_what_is_damaged_or_incomplete(tmp_path):
+    source = folder_of(tmp_path / "in", "0.png", "1.png", "2.png", "3.png")
+    out = tmp_path / "out"
+    translate_files(translator(), source, out, "ct", quality="full")
+    whole = tree(out)
+    (out / "0.png").write_bytes(b"junk")
+    (out / "quality" / "1_cycle_error.png").unlink()
+    sidecar = said(out / "2.json")
+    (out / "2.json").write_text(json.dumps({"request_sha256": sidecar["request_sha256"]}))
+    (out / f".{'0' * 16}.tmp").write_bytes(b"half")
+    again = translate_files(translator(), source, out, "ct", quality="full", resume=True)
+    assert (again.written, again.kept) == (3, 1)
+    assert tree(out).keys() == whole.keys()
+    assert {k: v for k, v in tree(out).items() if k.endswith(".png")} == {
+        k: v for k, v in whole.items() if k.endswith(".png")
+    }
+
+
+def test_resume_says_hu_and_spacing_of_what_is_kept_too(tmp_path):
+    model = translator(ct={"HU": HU}, mr={"8-bit": GREY_8})
+    source = folder_of(tmp_path / "in", "0.png", "1.png")
+    write_image_info(source, "grey", None, {"0.png": (2.0, 2.0), "1.png": (3.0, 3.0)})
+    translate_files(model, source, tmp_path / "out", "ct")
+    (tmp_path / "out" / "ctmr.json").unlink()
+    (tmp_path / "out" / "1.png").unlink()
+    again = translate_files(model, source, tmp_path / "out", "ct", resume=True)
+    assert (again.written, again.kept) == (1, 1)
+    kept = read_image(tmp_path / "out" / "0.png")
+    assert (kept.unit, kept.spacing_mm) == ("HU", (2.0, 2.0))
+    write_image_info(
+        source, "grey", None, {"0.png": (2.0, 2.0)}
+    )  # the other's is not known any more
+    again = translate_files(model, source, tmp_path / "out", "ct", resume=True)
+    assert (again.written, again.kept) == (1, 1)
+    assert read_image(tmp_path / "out" / "1.png").spacing_mm is None

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -452,3 +453,29 @@ def test_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write it"):
         evaluate(translator(), folder, out=tmp_path / "file" / "out")
+
+
+def test_data_folder_of_exchanged_modalities_is_refused_with_the_reason(
+    tmp_path, tiny_run, tiny_data
+):
+    for split, source in (("testA", "testB"), ("testB", "testA")):
+        shutil.copytree(tiny_data / source, tmp_path / "data" / split)
+        shutil.copytree(tiny_data / source, tmp_path / "data" / split.replace("test", "train"))
+
+    def refuse(*_, **__):
+        raise SafetyError("expected CT in HU: found other values", fix="exchange the folders")
+
+    model = load_model(tiny_run)
+    model.check = refuse
+    with pytest.raises(SafetyError, match="none of 6 scans can be translated: expected CT in HU"):
+        evaluate(model, tmp_path / "data")
+
+
+def test_picture_of_other_scans_does_not_stay_beside_new_figures(
+    tmp_path, tiny_run, tiny_pairs, tiny_data
+):
+    out = tmp_path / "out"
+    evaluate(tiny_run, tiny_pairs, out=out)
+    assert (out / "comparison.png").exists()
+    evaluate(tiny_run, tiny_data, out=out)
+    assert not (out / "comparison.png").exists()

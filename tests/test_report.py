@@ -341,3 +341,14 @@ def test_damaged_list_of_leaks_is_named(tmp_path, text):
     with pytest.raises(DataError, match=r"overlap\.json") as caught:
         write_report(run)
     assert caught.value.exit_code == 3
+
+
+def test_figures_of_another_model_are_said_to_be_that(tmp_path):
+    run = make_run(tmp_path / "run")
+    write_metrics(run, {"n": 1, "model": {"sha256": "a" * 64}, "directions": {}})
+    warning = "Measured on another model"
+    assert warning not in Page(write_report(run)).words  # the run has no model yet
+    for place, sha256, is_other in (("model", "b", True), ("best", "a", False)):
+        (run / place).mkdir()
+        (run / place / "model.json").write_text(json.dumps({"sha256": sha256 * 64}))
+        assert (warning in Page(write_report(run)).words) == is_other

@@ -136,3 +136,17 @@ def test_of_many_pairs_few_volumes_and_some_slices_are_taken(tmp_path, monkeypat
         assert len(chosen) == most
         assert chosen == sorted(chosen)
         assert (chosen[0], chosen[-1]) == ("head00", "head59")
+
+
+def test_scores_of_pairs_and_scores_without_are_not_compared(
+    with_pairs: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    train(every(tiny_config, 2), with_pairs, tmp_path / "run", stop_after=4)
+    train(every(tiny_config, 2), tiny_data, tmp_path / "run", resume=True)  # without val/
+    rows = lines(tmp_path / "run")
+    assert [(row["step"], row["by"]) for row in rows] == [
+        *((step, "ssim") for step in (0, 2, 4)),
+        (6, "kernel"),
+    ]
+    assert rows[-1]["score"] < min(row["score"] for row in rows[:-1])
+    assert load_model(tmp_path / "run" / "best").model.card.provenance["steps"] == 6

@@ -613,3 +613,27 @@ def test_refused_image_leaves_no_ctmr_json(tmp_path):
     with pytest.raises(DataError):
         translate_files(model, tmp_path / "a.png", tmp_path / "out" / "a.png", "ct")
     assert not (tmp_path / "out").exists()
+
+
+def test_series_whose_translation_was_killed_is_translated_again(tmp_path, monkeypatch):
+    source = as_dicom(tmp_path / "in", phantom("ct"))
+    model, out = unchanging(), tmp_path / "out"
+    with monkeypatch.context() as patch:  # the series is in place, its sidecar is not written
+        patch.setattr("ctmr.outputs._write_maps", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            translate_files(model, source, out, "mr")
+    assert list(out.glob("*.dcm"))
+    again = translate_files(model, source, out, "mr", resume=True)
+    assert (again.written, again.kept) == (1, 0)
+    again = translate_files(model, source, out, "mr", resume=True)
+    assert (again.written, again.kept) == (0, 1)
+    next(out.glob("*.dcm")).unlink()
+    again = translate_files(model, source, out, "mr", resume=True)
+    assert (again.written, again.kept) == (1, 0)
+
+
+def test_volumes_may_be_larger_than_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctmr.images.MAX_FILE_BYTES", 1000)
+    source = as_nifti(tmp_path / "in", phantom("ct"))
+    assert source.stat().st_size > 1000
+    assert translate_files(unchanging(), source, tmp_path / "out.nii", "mr").written == 1

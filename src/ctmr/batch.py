@@ -1,5 +1,6 @@
 """Translate scans: every one of a folder, or one, each with a sidecar; nothing is half done."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +20,11 @@ from ctmr.errors import (
     printable,
     refuse_all,
 )
-from ctmr.files import require_writable
-from ctmr.images import Image
-from ctmr.jobs import Job, Reading, check_maps, earlier, find_inputs, plan_jobs, request_of
+from ctmr.files import remove_drafts, require_writable
+from ctmr.images import Image, read_image_info
+from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs, request_of
 from ctmr.nifti import read_nifti
-from ctmr.outputs import Input, require_replaceable, write_info, write_translation
+from ctmr.outputs import Input, earlier, require_replaceable, write_info, write_translation
 from ctmr.quality import Quality, require_like
 from ctmr.scan import Scan, read_scan
 from ctmr.translate import Translation, Translator
@@ -91,14 +92,17 @@ def translate_files(
         check_maps(jobs)
     if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
+    info_of = functools.cache(read_image_info)
     levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
 
     def request(job: Job) -> str:
-        return request_of(translator, job, to, quality, reading)
+        info = info_of(job.source.parent) if job.kind == "image" else None
+        return request_of(translator, job, to, quality, reading, info)
 
-    done = _done_before(jobs, request) if resume else {}
-    warned = [job for job, said in done.items() if _is_doubtful(said)]
-    jobs = [job for job in jobs if job not in done]
+    warned = set[Job]()
+    done = _done_before(jobs, request, warned) if resume else []
+    todo = set(jobs).difference(done)
+    jobs = [job for job in jobs if job in todo]
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
@@ -115,7 +119,7 @@ def translate_files(
     for job in jobs:
         if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
             require_replaceable(job)
-    write_info(translator, jobs, to)
+    write_info(translator, [*done, *jobs], to)
 
     def read(job: Job) -> Input:
         started = time.perf_counter()
@@ -134,7 +138,7 @@ def translate_files(
 
     for n, said in enumerate(one_ahead(write, translations())):
         if _is_doubtful(said):
-            warned.append(jobs[n])
+            warned.add(jobs[n])
         if progress is not None:
             progress(n + 1, len(jobs))
     skipped, warnings = (
@@ -151,14 +155,18 @@ def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
     return "none" if turns and n % IMAGE_CYCLE_EVERY > 0 else quality
 
 
-def _done_before(jobs: Sequence[Job], request: Callable[[Job], str]) -> dict[Job, dict[str, Any]]:
-    """What sidecars of earlier translations say that followed from the same as these would."""
-    done: dict[Job, dict[str, Any]] = {}
+def _done_before(jobs: Sequence[Job], request: Callable[[Job], str], warned: set[Job]) -> list[Job]:
+    """Those of which the same translation is there; the doubtful ones join `warned`."""
+    done = []
+    for folder in {job.target.parent for job in jobs}:
+        remove_drafts(folder)
     for job in jobs:
         with suppress(CtmrError):  # what cannot be read is named with all others
             said = earlier(job, request(job))
             if said is not None:
-                done[job] = said
+                done.append(job)
+                if _is_doubtful(said):
+                    warned.add(job)
     return done
 
 

@@ -198,3 +198,5 @@ def _write(out: Path, result: Evaluation, seen: Seen) -> None:
     write_text(out / "metrics.csv", tables.csv_text(result.rows))
     if seen.cases:
         figures.save(figures.comparison(seen.cases), out / "comparison.png")
+    else:  # one of other scans does not belong to these figures
+        (out / "comparison.png").unlink(missing_ok=True)

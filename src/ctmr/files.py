@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,6 +23,7 @@ _MAY_PASS = {
     *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EINTR, errno.EAGAIN),
     *(errno.ESTALE, errno.ETIMEDOUT),
 }
+_DRAFT = re.compile(r"\.[0-9a-f]{16}(\.new)?\.tmp")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
@@ -237,6 +240,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in ASCII, so that any file name fits, whole or not at all; NaN is refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder, by the names that this module gives it."""
+    for draft in folder.glob(".*.tmp"):
+        if not _DRAFT.fullmatch(draft.name):
+            continue
+        if draft.is_dir() and not draft.is_symlink():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+def content_digest(path: Path) -> bytes:
+    """SHA-256 of a regular file of any size.
+
+    Raises:
+        OSError: If it cannot be read, or is no such file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def read_regular(path: Path, most: int) -> bytes:

@@ -249,9 +249,10 @@ def add_image_info(folder: Path, unit: Unit, files: Mapping[str, Spacing | None]
             file=folder / INFO_NAME,
             fix="choose another folder",
         )
-    known = {name: spacing for name, spacing in files.items() if spacing is not None}
-    if unit == "HU" or known:
-        write_image_info(folder, unit, existing.spacing_mm, {**existing.files, **known})
+    known = {name: spacing for name, spacing in existing.files.items() if name not in files}
+    known |= {name: spacing for name, spacing in files.items() if spacing is not None}
+    if unit == "HU" or known != existing.files:
+        write_image_info(folder, unit, existing.spacing_mm, known)
 
 
 def is_regular(path: Path) -> bool:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctmr.doubts import MAPPED, QualityLevel
 from ctmr.errors import DataError, UsageError
-from ctmr.files import read_regular
-from ctmr.images import FORMATS, INFO_NAME, MAX_INFO_BYTES, is_image_name
+from ctmr.images import FORMATS, ImageInfo, is_image_name
 from ctmr.nifti import Geometry, is_nifti_name
 from ctmr.scan import READABLE, Kind, content_hash, find_scans, kind_of, stem_of
 from ctmr.translate import Translator
@@ -112,33 +111,30 @@ def plan_jobs(
 
 
 def request_of(
-    translator: Translator, job: Job, to: Modality, quality: QualityLevel, reading: Reading
+    translator: Translator,
+    job: Job,
+    to: Modality,
+    quality: QualityLevel,
+    reading: Reading,
+    info: ImageInfo | None,
 ) -> str:
-    """A hash of all that a translation and its sidecar follow from: the scan, the model and the options.
+    """A hash of all that a translation and its sidecar follow from: the scan, the model, the options and the name.
+
+    Args:
+        info: Of an image, what the `ctmr.json` of its folder says.
 
     Raises:
         DataError: If the scan cannot be read.
     """
-    info = job.source.parent / INFO_NAME
     said = (
         content_hash(job.source, job.kind),
-        content_hash(info, "image") if job.kind == "image" and info.exists() else None,
+        (info.unit, info.slope, info.intercept, info.spacing_of(job.source.name)) if info else None,
         content_hash(reading.like, "series") if reading.like is not None else None,
         translator.about,
         (to, quality, reading.geometry, reading.irregular, reading.anyway, version("ctmr")),
+        job.target.name,
     )
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def earlier(job: Job, request: str) -> dict[str, Any] | None:
-    """What the sidecar of an earlier translation says that followed from the same; None if there is none."""
-    try:
-        said = json.loads(read_regular(job.sidecar, MAX_INFO_BYTES))
-    except (OSError, ValueError):
-        return None
-    # The sidecar is written last.
-    same = isinstance(said, dict) and said.get("request_sha256") == request and job.target.exists()
-    return said if same else None
 
 
 def check_maps(jobs: Sequence[Job]) -> None:

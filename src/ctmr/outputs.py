@@ -1,6 +1,7 @@
 """What is written of a scan that was translated: the translation, maps of doubt, and the sidecar that says all is there."""
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,22 @@ import numpy as np
 
 from ctmr.dicom import Series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import OutputError, printable
-from ctmr.files import replacing_folder, write_json
-from ctmr.images import Image, Unit, add_image_info, read_image_info, write_image
+from ctmr.errors import CtmrError, OutputError, printable
+from ctmr.files import read_regular, replacing_folder, write_json
+from ctmr.images import (
+    MAX_INFO_BYTES,
+    Image,
+    Unit,
+    add_image_info,
+    read_image_info,
+    write_image,
+)
 from ctmr.intensity import FloatArray
 from ctmr.jobs import Job, Reading
+from ctmr.model import NOTICE
 from ctmr.nifti import write_nifti
 from ctmr.quality import Measure
-from ctmr.scan import Scan, write_scan
+from ctmr.scan import Kind, Scan, content_hash, write_scan
 from ctmr.translate import DIRECTION_TO, Translation, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
@@ -49,6 +58,8 @@ def write_translation(
         OutputError: If a file cannot be written.
     """
     job, series = its.job, its.series
+    # What a killed process leaves is known for ours by it, and not taken for done.
+    write_json(job.sidecar, {"notice": NOTICE, "unfinished": True})
     if series is not None and isinstance(done.scan, Volume):
         volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
         about = _derivation(translator, job, to, reading)
@@ -61,11 +72,32 @@ def write_translation(
     _write_maps(job, its.scan, done.maps)
     said = translator.sidecar(done, to, its.seconds) | _believed(job, reading)
     said["request_sha256"] = its.request
+    said["output_sha256"] = _hash_of(job, list(done.maps))
     if series is not None and series.notes:
         logger.warning("%s: %s", printable(str(job.source)), "; ".join(series.notes))
         said["notes"] = list(series.notes)
     write_json(job.sidecar, said)
     return said
+
+
+def earlier(job: Job, request: str) -> dict[str, Any] | None:
+    """What the sidecar of an earlier translation says that followed from the same and is there whole; else None."""
+    try:
+        said: dict[str, Any] = json.loads(read_regular(job.sidecar, MAX_INFO_BYTES))
+        if said["request_sha256"] == request and said["quality"]["level"]:
+            return said if said["output_sha256"] == _hash_of(job, said["quality"]["maps"]) else None
+    except (OSError, ValueError, LookupError, TypeError, CtmrError):
+        return None
+    return None
+
+
+def _hash_of(job: Job, measures: Sequence[Measure]) -> str:
+    """A hash of the translation and of its maps of doubt as they are on the disk."""
+    whole = hashlib.sha256()
+    for path in (job.target, *map(job.map_path, measures)):
+        kind: Kind = "series" if path.is_dir() else "nifti"
+        whole.update(content_hash(path, kind).encode())
+    return whole.hexdigest()
 
 
 def _write_maps(job: Job, scan: Scan, maps: Mapping[Measure, FloatArray]) -> None:

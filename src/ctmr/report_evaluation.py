@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,28 @@ def evaluation_section(folder: Path) -> str:
         ) from error
     about = [f"n = {metrics['n']}"] if "n" in metrics else []
     about += [str(metrics["protocol"])] if "protocol" in metrics else []
+    parts.insert(0, _of_another_model(folder.parent, metrics))
     shown = folder / "comparison.png"
     comparison = picture(shown, "source, result, truth and error") if shown.is_file() else ""
     return (
         f'<h2>Evaluation</h2><p class="soft">{escaped("; ".join(about))}</p>{"".join(parts)}'
         f'<div class="comparison">{comparison}</div>'
+    )
+
+
+def _of_another_model(run: Path, metrics: Mapping[str, Any]) -> str:
+    """A warning if what was evaluated is neither the run's newest model nor its best."""
+    model = metrics.get("model")
+    evaluated = model.get("sha256") if isinstance(model, dict) else None
+    ours = set()
+    for name in ("model", "best"):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            said = json.loads(read_regular(run / name / "model.json", MAX_BYTES))
+            ours.add(said["sha256"])
+    if evaluated is None or not ours or evaluated in ours:
+        return ""
+    return (
+        '<p class="warning">Measured on another model than this run has now: evaluate it again.</p>'
     )
 
 

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from ctmr.config import Config, config_yaml, parse_config
 from ctmr.errors import OutputError, Stopped, UsageError
-from ctmr.files import cannot_write, recover, write_text
+from ctmr.files import cannot_write, recover, remove_drafts, write_text
 from ctmr.strict_yaml import read_yaml
 
 
@@ -80,11 +79,7 @@ class RunFolder:
         recover(self.model)
         recover(self.best)
         for place in (self.path, self.checkpoints, self.samples):
-            for half in place.glob(".*.tmp"):
-                if half.is_dir() and not half.is_symlink():
-                    shutil.rmtree(half)
-                else:
-                    half.unlink(missing_ok=True)
+            remove_drafts(place)
 
     def is_there(self) -> bool:
         """Whether the folder that was locked is still at its path."""

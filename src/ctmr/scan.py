@@ -9,12 +9,12 @@ from typing import Literal
 
 from ctmr.dicom import find_dicom, is_dicom, read_series
 from ctmr.errors import DataError, UsageError, printable
+from ctmr.files import content_digest
 from ctmr.images import (
     INFO_NAME,
     Image,
     is_image_name,
     is_regular,
-    read_bytes,
     read_image,
     save_image,
 )
@@ -114,11 +114,19 @@ def content_hash(path: Path, kind: Kind) -> str:
     Raises:
         DataError: If it cannot be read.
     """
-    if kind != "series":
-        return hashlib.sha256(read_bytes(path)).hexdigest()
     whole = hashlib.sha256()
-    for its in find_dicom(path):
-        whole.update(os.fsencode(its.name) + b"\0" + hashlib.sha256(read_bytes(its)).digest())
+    for file in find_dicom(path) if kind == "series" else [path]:
+        try:
+            digest = content_digest(file)
+        except OSError as error:
+            raise DataError(
+                f"cannot read it ({error.strerror})",
+                file=file,
+                fix="check the path and permissions",
+            ) from error
+        if kind != "series":
+            return digest.hex()
+        whole.update(os.fsencode(file.name) + b"\0" + digest)
     return whole.hexdigest()
 
 

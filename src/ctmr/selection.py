@@ -95,7 +95,8 @@ class Selection:
             about = {**about, "correlations": {d: its["doubt"] for d, its in found.items()}}
         row = _row(state.step, found)
         rows = [*read_evaluations(self._folder.evaluations, state.step - 1), row]
-        best = max(rows, key=lambda its: float(its["score"]))
+        alike = [its for its in rows if its.get("by") == row["by"]]
+        best = max(alike, key=lambda its: float(its["score"]))
         if best is row:
             save_model(self._folder.best, state, about)
         try:
@@ -152,7 +153,12 @@ def _row(step: int, found: Mapping[str, Any]) -> dict[str, Any]:
     with_truth = all("ssim" in its for its in directions.values())
     key, sign = ("ssim", 1) if with_truth else ("kernel", -1)
     score = sign * float(np.mean([its.get(key, np.nan) for its in directions.values()]))
-    return {"step": step, "score": score if math.isfinite(score) else -1e9, **directions}
+    return {
+        "step": step,
+        "by": key,
+        "score": score if math.isfinite(score) else -1e9,
+        **directions,
+    }
 
 
 def _evenly(all_of: Sequence[Item], most: int) -> list[Item]:

@@ -32,7 +32,8 @@ def look_at_scans(
 ) -> Seen:
     """Translate the test scans of a data folder, or where it has none of a modality, its training scans.
 
-    Scans that look like the other modality are left out, with a warning.
+    Scans that are not safe to translate, as they look like the other modality or have no certain left and right, are left
+    out with a warning.
 
     Args:
         translator: Of the model in question.
@@ -50,6 +51,7 @@ def look_at_scans(
         held_out = [source for source in sources if source.split == "train"]
     usable: list[Source] = []
     foreign: list[str] = []
+    reasons: list[SafetyError] = []
     failures: list[tuple[Source, CtmrError]] = []
     for source in held_out:
         try:
@@ -57,16 +59,21 @@ def look_at_scans(
             if DIRECTION_TO[to] in directions:
                 translator.check(scan, to)
             usable.append(source)
-        except SafetyError:
+        except SafetyError as error:
             foreign.append(source.label)
+            reasons.append(error)
         except CtmrError as error:
             failures.append((source, error.at(source.path)))
     refuse(failures, len(held_out))
     if foreign:
         shown = printable(", ".join(foreign[:5])) + (", ..." if foreign[5:] else "")
-        logger.warning(
-            "left out %d scans that look like the other modality: %s", len(foreign), shown
-        )
+        if not usable:
+            raise SafetyError(
+                f"none of {len(foreign)} scans can be translated: {reasons[0].what}",
+                file=data,
+                fix=reasons[0].fix,
+            )
+        logger.warning("left out %d scans: %s (%s)", len(foreign), shown, reasons[0].what)
     seen = Seen()
     for n, source in enumerate(usable):
         try:
