@@ -150,3 +150,20 @@ def test_scores_of_pairs_and_scores_without_are_not_compared(
     ]
     assert rows[-1]["score"] < min(row["score"] for row in rows[:-1])
     assert load_model(tmp_path / "run" / "best").model.card.provenance["steps"] == 6
+
+
+def test_pairs_that_are_trained_on_are_named(
+    with_pairs: Path, tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(with_pairs, data)
+    shutil.copy(data / "val" / "mr" / "head01_slice00.png", data / "trainB" / "again.png")
+    train(tiny_config, data, tmp_path / "run", stop_after=1)
+    assert "1 pairs in val/ hold training scans" in caplog.text
+    assert "head01_slice00" in caplog.text
+
+
+def test_empty_folder_of_pairs_is_none(tiny_data: Path, tmp_path: Path) -> None:
+    for modality in ("ct", "mr"):
+        (tmp_path / "val" / modality).mkdir(parents=True)
+    assert pairs_to_choose_by(tmp_path, None) == []

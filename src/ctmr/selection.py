@@ -22,7 +22,7 @@ from ctmr.paired import look_at_pairs
 from ctmr.pairs import Pair, find_pairs, require_all
 from ctmr.quality import difference, head_in
 from ctmr.run_folder import RunFolder, read_log
-from ctmr.scan import kind_of
+from ctmr.scan import content_hash, kind_of
 from ctmr.state import TrainState
 from ctmr.store import Split, Store
 from ctmr.tables import MODEL, Row
@@ -47,7 +47,8 @@ def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
     Raises:
         CtmrError: Naming all of them that cannot be read.
     """
-    if not ((data / VAL / "ct").is_dir() and (data / VAL / "mr").is_dir()):
+    folders = [data / VAL / modality for modality in MODALITIES]
+    if not all(folder.is_dir() and any(folder.iterdir()) for folder in folders):
         return []
     pairs = find_pairs(data / VAL, patient_pattern)
     pairs = _evenly(pairs, MOST if kind_of(pairs[0].ct) == "image" else MOST_VOLUMES)
@@ -67,6 +68,16 @@ class Selection:
     ) -> None:
         self._folder, self._store, self._pairs = folder, store, pairs
         self._precision: Precision = precision
+        trained = {entry.sha256 for m in MODALITIES for entry in store.entries("train", m)}
+        both = [pair.name for pair in pairs if _hashes(pair) & trained]
+        if both:
+            logger.warning(
+                "%d pairs in %s/ hold training scans, so that the best model is not chosen by unseen"
+                " ones: %s",
+                len(both),
+                VAL,
+                ", ".join(both[:3]) + ("; ..." if both[3:] else ""),
+            )
 
     def has(self, step: int) -> bool:
         """Whether that step has been evaluated."""
@@ -130,6 +141,10 @@ class Selection:
                 translated = features(grey_result, mask[None])
                 seen.translated.setdefault(d, Pile()).add(translated, patient)
         return seen
+
+
+def _hashes(pair: Pair) -> set[str]:
+    return {content_hash(path, kind_of(path) or "image") for path in (pair.ct, pair.mr)}
 
 
 def read_evaluations(path: Path, step: int) -> list[dict[str, Any]]:
