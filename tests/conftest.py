@@ -1,6 +1,7 @@
 """What the tests share: a tiny data folder, pairs, a configuration and a run trained with it."""
 
 import os
+import signal
 
 # Before torch is imported, here and in every process the tests start: the networks are tiny, so that
 # threads would only wait for each other, and the thread count is part of what makes a result exact.
@@ -15,6 +16,9 @@ import torch
 from PIL import Image as Pillow
 
 from ctmr.config import PRESETS, Config, parse_config
+
+# Not ignored, as it is under nohup: the tests send it, and what they start inherits it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 COUNTS = {"trainA": 10, "trainB": 8, "testA": 3, "testB": 3}
 
