@@ -64,7 +64,7 @@ TABLES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     ),
     "heights": (
         "small",
-        {"slices of similar heights": (), "of any heights": ("data.match_heights=false",)},
+        {"slices of any heights": (), "of similar heights": ("data.match_heights=true",)},
     ),
     "readings": ("paper", READINGS),
     "readings-advised": ("paper", {name: (*line, *ADVISED) for name, line in READINGS.items()}),

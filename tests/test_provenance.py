@@ -15,7 +15,7 @@ CHANGES = {
     "data.ct_window": "brain",
     "data.flip": False,
     "data.pixel_mm": 2.0,
-    "data.match_heights": False,
+    "data.match_heights": True,
     "data.patient_pattern": "(x)",
     "network.generator": "resnet34",
     "network.blocks": 2,

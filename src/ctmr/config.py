@@ -187,7 +187,7 @@ PRESETS["default"] = Config(
         channels=1,  # CT and most MR are grey
         ct_window="piecewise",  # soft tissue is visible to the networks, and bone keeps its HU
         pixel_mm=1.0,  # 256 mm hold a head
-        match_heights=True,  # a vault and a skull base are not to be told apart by a discriminator
+        match_heights=False,  # it won nothing (docs/results.md)
         flip=True,
     ),
     network=NetworkConfig(
