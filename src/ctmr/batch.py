@@ -100,6 +100,9 @@ def translate_files(
         return request_of(translator, job, to, quality, reading, info)
 
     warned = set[Job]()
+    if resume:
+        for folder in {job.target.parent for job in jobs}:
+            remove_drafts(folder)
     done = _done_before(jobs, request, warned) if resume else []
     todo = set(jobs).difference(done)
     jobs = [job for job in jobs if job in todo]
@@ -158,8 +161,6 @@ def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
 def _done_before(jobs: Sequence[Job], request: Callable[[Job], str], warned: set[Job]) -> list[Job]:
     """Those of which the same translation is there; the doubtful ones join `warned`."""
     done = []
-    for folder in {job.target.parent for job in jobs}:
-        remove_drafts(folder)
     for job in jobs:
         with suppress(CtmrError):  # what cannot be read is named with all others
             said = earlier(job, request(job))

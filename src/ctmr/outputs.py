@@ -150,7 +150,7 @@ def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading
     """What the files say of their origin; with `like` the source is not the series alone."""
     options = "anyway" if reading.anyway else ""
     if job.kind == "nifti":
-        options += hashlib.sha256(job.source.read_bytes()).hexdigest()
+        options += content_hash(job.source, job.kind)
     return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
 
 
