@@ -16,7 +16,7 @@ FILES = {path.stem: path for path in SOURCE.rglob("*.py")}
 # `- `name.py`: what it is` and, of the longer files, `| `name.py` | why |`.
 LISTED = re.findall(r"^- `(\w+)\.py`: \S.*\.$", PAGE, re.MULTILINE)
 LONGER = re.findall(r"^\| `(\w+)\.py` \| \S", PAGE, re.MULTILINE)
-MOST_LINES = 300
+MOST_LINES = 400
 
 # Drawing from these without a generator of one's own takes numbers from, or changes, global state.
 DRAWS = {
@@ -95,7 +95,7 @@ def test_module_imports_only_what_stands_above_it(name: str) -> None:
 
 
 @every_module
-def test_module_is_at_most_300_lines_long_or_says_why(name: str) -> None:
+def test_module_is_at_most_400_lines_long_or_says_why(name: str) -> None:
     lines = len(FILES[name].read_text(encoding="utf-8").splitlines())
     assert (lines > MOST_LINES) == (name in LONGER), f"{lines} lines"
 

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -141,7 +142,8 @@ def test_two_inputs_for_one_output_are_refused(tmp_path, names):
 def test_jpeg_with_a_target_in_hu_becomes_a_png(tmp_path):
     source = folder_of(tmp_path / "in", "a.jpg")
     translate_files(translator(ct={"HU": HU}), source, tmp_path / "out", "ct")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "a.json", "ctmr.json"}
+    names = {"a.png", "a.json", "ctmr.json", ".ctmr-outputs.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
     image = read_image(tmp_path / "out" / "a.png")
     assert (image.unit, image.depth) == ("HU", 16)
 
@@ -160,6 +162,7 @@ def test_image_called_ctmr_leaves_the_ctmr_json_alone(tmp_path):
         "ctmr.png",
         "ctmr.png.json",
         "ctmr.json",
+        ".ctmr-outputs.json",
     }
     assert read_image(tmp_path / "out" / "ctmr.png").unit == "HU"
 
@@ -396,9 +399,12 @@ def test_sidecar_says_where_the_image_comes_from(tmp_path, tiny_run, tiny_data):
     translate_files(model, tiny_data / "testB", tmp_path / "out", "ct")
     sidecar = said(tmp_path / "out" / "head_00.json")
     seconds, quality = sidecar.pop("seconds"), sidecar.pop("quality")
-    for key in ("request_sha256", "output_sha256"):
+    for key in ("request_sha256", "seal"):
         assert re.fullmatch("[0-9a-f]{64}", sidecar.pop(key))
+    content = (tmp_path / "out" / "head_00.png").read_bytes()
     assert sidecar == {
+        "result": "head_00.png",
+        "outputs": {"head_00.png": hashlib.sha256(content).hexdigest()},
         "notice": NOTICE,
         "model_sha256": model.model.card.sha256,
         "direction": "mr-to-ct",
@@ -550,7 +556,8 @@ def test_same_command_twice_gives_the_same_bytes(tmp_path, tiny_run, tiny_data):
         translate_files(model, tiny_data / "testA", tmp_path / place, "mr")
     assert images(tmp_path / "first") == images(tmp_path / "second")
     first, second = (said(tmp_path / place / "head_01.json") for place in ("first", "second"))
-    assert first | {"seconds": 0} == second | {"seconds": 0}
+    same = {"seconds": 0, "seal": ""}
+    assert first | same == second | same
 
 
 def test_what_an_interrupted_run_wrote_is_complete_and_the_next_run_ends_as_one(tmp_path):
@@ -619,9 +626,8 @@ def test_resume_leaves_what_was_written_of_the_same_scans(tmp_path):
     first = translate_files(translator(), source, tmp_path / "out", "ct")
     assert (first.written, first.kept) == (10, 0)
     before, whole = written(tmp_path / "out"), tree(tmp_path / "out")
-    for name in ("3.png", "5.json"):
+    for name in ("3.png", "5.json", "5.png", "7.json", "7.png"):
         (tmp_path / "out" / name).unlink()
-    (tmp_path / "out" / "7.json").write_text("{")
     again = translate_files(translator(), source, tmp_path / "out", "ct", resume=True)
     assert (again.written, again.kept) == (3, 7)
     after = written(tmp_path / "out")
@@ -703,17 +709,19 @@ def test_resume_never_takes_what_another_model_left_for_its_own(tmp_path, monkey
     translate_files(first, source, tmp_path / "out", "ct")
     whole = images(tmp_path / "out")
     with monkeypatch.context() as patch:  # ends after the image is written, before its sidecar
-        patch.setattr("ctmr.outputs._write_maps", lambda *_: 1 / 0)
+        patch.setattr(Translator, "sidecar", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             translate_files(second, source, tmp_path / "out", "ct")
     assert images(tmp_path / "out") != whole
-    assert said(tmp_path / "out" / "0.json") == {"notice": NOTICE, "unfinished": True}
+    unfinished = said(tmp_path / "out" / "0.json")
+    assert unfinished["unfinished"]
+    assert unfinished["replaced"]["0.png"] != unfinished["outputs"]["0.png"]
     again = translate_files(first, source, tmp_path / "out", "ct", resume=True)
     assert (again.written, again.kept) == (1, 0)
     assert images(tmp_path / "out") == whole
 
 
-def test_resume_translates_again_what_is_damaged_or_incomplete(tmp_path):
+def test_resume_translates_again_what_is_incomplete_and_keeps_what_is_not_known(tmp_path):
     source = folder_of(tmp_path / "in", "0.png", "1.png", "2.png", "3.png")
     out = tmp_path / "out"
     translate_files(translator(), source, out, "ct", quality="full")
@@ -723,7 +731,11 @@ def test_resume_translates_again_what_is_damaged_or_incomplete(tmp_path):
     sidecar = said(out / "2.json")
     (out / "2.json").write_text(json.dumps({"request_sha256": sidecar["request_sha256"]}))
     (out / f".{'0' * 16}.tmp").write_bytes(b"half")
-    again = translate_files(translator(), source, out, "ct", quality="full", resume=True)
+    options = {"quality": "full", "resume": True}
+    with pytest.raises(OutputError, match=r"0\.png: .* found another, which is kept, and 4 more"):
+        translate_files(translator(), source, out, "ct", **options)
+    assert (out / "0.png").read_bytes() == b"junk"
+    again = translate_files(translator(), source, out, "ct", overwrite=True, **options)
     assert (again.written, again.kept) == (3, 1)
     assert tree(out).keys() == whole.keys()
     assert {k: v for k, v in tree(out).items() if k.endswith(".png")} == {

@@ -347,7 +347,7 @@ def test_debug_shows_the_traceback_of_an_error():
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(run: Path) -> Path:
+    def fail(run: Path, *, overwrite: bool = False) -> Path:
         raise error
 
     monkeypatch.setattr("ctmr.report.write_report", fail)

@@ -258,7 +258,8 @@ def test_scans_that_do_not_pair_are_measured_without_the_truth(tmp_path):
         assert its["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
         assert its["doubt"] == {m: None for m in ("cycle_error", "disagreement", "input_distance")}
         assert found.summary["figures"][direction].keys() >= blind.keys()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "metrics.csv"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"metrics.json", "metrics.csv", ".ctmr-outputs.json"}
 
 
 def test_training_scans_are_taken_where_there_are_none_to_test_on(tmp_path, caplog):
@@ -326,6 +327,7 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
         "metrics.json",
         "metrics.csv",
         "comparison.png",
+        ".ctmr-outputs.json",
     }
     said = strictly(out / "metrics.json")
     assert said == json.loads(json.dumps(found.summary))

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -122,14 +123,63 @@ def test_lock_that_cannot_be_had_is_an_output_error(folder, monkeypatch, number)
 # Configuration
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "log.jsonl"])
-def test_folder_of_an_earlier_run_is_not_trained_over(folder, name):
+@pytest.mark.parametrize("name", ["run.lock", "log.jsonl"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_of_an_earlier_run_is_not_trained_over(folder, name, overwrite):
     folder.require_new()
     folder.path.mkdir()
     folder.require_new()
-    (folder.path / name).write_text("")
+    for each in ("config.yaml", name):
+        (folder.path / each).write_text("")
     with pytest.raises(UsageError, match=r"already holds a run\. Fix: add --resume"):
+        folder.require_new(overwrite=overwrite)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.jsonl", "report.html", "losses_D_ct.png"])
+def test_file_of_others_in_the_place_of_a_runs_is_replaced_only_if_asked_for(folder, name):
+    folder.path.mkdir()
+    (folder.path / "notes.txt").write_text("in nobody's way")
+    (folder.path / name).write_text("of others")
+    with pytest.raises(OutputError, match=f"{name}: .*another, which is kept"):
         folder.require_new()
+    folder.require_new(overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["model", "best", "samples", "checkpoints", "evaluation"])
+def test_folder_of_others_in_the_place_of_a_runs_is_never_replaced(folder, name):
+    (folder.path / name).mkdir(parents=True)
+    folder.require_new()
+    (folder.path / name / "notes.txt").write_text("of others")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="found files of others there"):
+            folder.require_new(overwrite=overwrite)
+
+
+def test_first_checkpoint_of_a_killed_start_is_no_hindrance_but_one_that_was_changed_is(folder):
+    content = b"a checkpoint"
+    place = folder.path / "checkpoints"
+    place.mkdir(parents=True)
+    (folder.path / "run.lock").write_text("pid 7 on a-machine\n")
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    path = place / f"step_000000000.{digest}.ckpt"
+    path.write_bytes(content)
+    folder.require_new()
+    path.write_bytes(b"another")
+    with pytest.raises(OutputError, match="found files of others there"):
+        folder.require_new()
+
+
+def test_run_lock_of_others_is_kept(folder):
+    folder.path.mkdir()
+    (folder.path / "run.lock").write_text("important")
+    with pytest.raises(OutputError, match=r"run\.lock: expected the lock of a run"):
+        folder.require_new(overwrite=True)
+    with (
+        pytest.raises(OutputError, match=r"run\.lock: expected the lock of a run"),
+        folder.locked(),
+    ):
+        pass
+    assert (folder.path / "run.lock").read_text() == "important"
 
 
 def test_configuration_comes_back(folder, tiny_config):

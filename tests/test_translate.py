@@ -342,9 +342,9 @@ def test_scan_written_beside_another_is_read_back(tmp_path):
         assert np.array_equal(scan.array, array)
 
 
-def test_grey_scan_without_spacing_is_one_file(tmp_path):
+def test_grey_scan_without_spacing_is_one_file_and_the_list_of_what_ctmr_wrote(tmp_path):
     write_scan(tmp_path / "a.png", Image(grey(20, 30), "grey", 8))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", ".ctmr-outputs.json"}
 
 
 @pytest.mark.parametrize("units", [("grey", "HU"), ("HU", "grey")])

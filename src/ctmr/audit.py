@@ -8,10 +8,11 @@ from typing import Any
 from ctmr.audit_page import audit_page
 from ctmr.cleaning import plan_cleaning, write_clean
 from ctmr.errors import DataError, UsageError, printable
-from ctmr.files import require_empty, write_json, write_text
+from ctmr.files import json_bytes, require_empty
 from ctmr.findings import find_faults
 from ctmr.inventory import LEVELS, Finding, Inventory, take_inventory
 from ctmr.leaks import clusters, copies_of, find_leaks
+from ctmr.ownership import require_own, write_own
 from ctmr.survey import Progress
 
 
@@ -21,6 +22,7 @@ def audit(
     clean: Path | None = None,
     *,
     patient_pattern: str | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Look at every scan of a data folder and write what was found; the folder itself is not changed.
@@ -30,6 +32,7 @@ def audit(
         out: JSON file; a page with the same name and the suffix .html is written beside it.
         clean: New folder for a cleaned copy.
         patient_pattern: Regular expression whose first group, searched in a file's path, names the patient.
+        overwrite: Replace files in the place of `out` and its page too that ctmr did not write.
         progress: Called with scans done and scans to do.
 
     Returns:
@@ -42,6 +45,7 @@ def audit(
         OutputError: If something cannot be written.
     """
     _check(data, out, clean)
+    require_own([out, page_of(out)], overwrite=overwrite, inputs=[data])
     inventory = take_inventory(data, patient_pattern, progress)
     copies = copies_of(inventory.pictures)
     same = clusters(inventory.pictures, copies)
@@ -49,13 +53,14 @@ def audit(
     findings = [*inventory.findings, *leaks, *faults]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     report = _report(inventory, findings)
-    write_json(out, report)
-    write_text(page_of(out), audit_page(data.resolve().name, report, inventory.pictures))
+    page = audit_page(data.resolve().name, report, inventory.pictures)
+    write_own(out, json_bytes(report), overwrite=overwrite)
+    write_own(page_of(out), page.encode(), overwrite=overwrite)
     if clean is not None:
         cleaning = plan_cleaning(inventory, findings, same)
         write_clean(clean, cleaning)
         report["cleaned"] = cleaning.as_json()
-        write_json(out, report)
+        write_own(out, json_bytes(report), overwrite=overwrite)
     return report
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ctmr.ahead import one_ahead
 from ctmr.dicom import Series, read_series
-from ctmr.doubts import QualityLevel
+from ctmr.doubts import MAPPED, QualityLevel
 from ctmr.errors import (
     CtmrError,
     DataError,
@@ -21,10 +21,11 @@ from ctmr.errors import (
     refuse_all,
 )
 from ctmr.files import remove_drafts, require_writable
-from ctmr.images import Image, read_image_info
+from ctmr.images import INFO_NAME, Image, read_image_info
 from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs, request_of
 from ctmr.nifti import read_nifti
 from ctmr.outputs import Input, earlier, require_replaceable, write_info, write_translation
+from ctmr.ownership import require_own
 from ctmr.quality import Quality, require_like
 from ctmr.scan import Scan, read_scan
 from ctmr.translate import Translation, Translator
@@ -65,6 +66,7 @@ def translate_files(
     on_error: OnError = "stop",
     reading: Reading | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchSummary:
     """Translate one scan, or a folder of scans: same names, same sizes, same grids.
@@ -79,10 +81,12 @@ def translate_files(
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
         resume: Leave what an earlier call wrote of the same scan, model and options.
+        overwrite: Replace files that ctmr did not write too; never an input, and never a `ctmr.json`.
         progress: Called with scans done and scans to do.
 
     Raises:
         CtmrError: If inputs cannot be used (all are named), and `on_error` is `stop`; or an output cannot be written.
+        OutputError: If a file would be replaced that ctmr did not write; this is found before any work.
     """
     started = time.perf_counter()
     reading = reading or Reading()
@@ -106,6 +110,8 @@ def translate_files(
     done = _done_before(jobs, request, warned) if resume else []
     todo = set(jobs).difference(done)
     jobs = [job for job in jobs if job in todo]
+    _require_free(jobs, quality, reading, overwrite)
+    write_info(translator, [*done, *jobs], to, only_check=True)
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
@@ -119,9 +125,6 @@ def translate_files(
     for error in bad.values():
         logger.warning("skipped: %s", error)
     jobs = [job for job in jobs if job.source not in bad]
-    for job in jobs:
-        if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
-            require_replaceable(job)
     write_info(translator, [*done, *jobs], to)
 
     def read(job: Job) -> Input:
@@ -137,7 +140,7 @@ def translate_files(
             yield its, _translate(translator, its, to, levels[its.job], reading)
 
     def write(done: tuple[Input, Translation]) -> dict[str, Any]:
-        return write_translation(translator, *done, to, reading)
+        return write_translation(translator, *done, to, reading, overwrite=overwrite)
 
     for n, said in enumerate(one_ahead(write, translations())):
         if _is_doubtful(said):
@@ -150,6 +153,23 @@ def translate_files(
     )
     seconds = round(time.perf_counter() - started, 3)
     return BatchSummary(len(jobs), len(done), skipped, warnings, seconds)
+
+
+def _require_free(
+    jobs: Sequence[Job], quality: QualityLevel, reading: Reading, overwrite: bool
+) -> None:
+    """Refuse to replace inputs, or what ctmr did not write."""
+    measures = MAPPED if quality == "full" else ()
+    inputs = [job.source for job in jobs] + [job.source.parent / INFO_NAME for job in jobs]
+    require_own(
+        [path for job in jobs for path in job.paths(measures)],
+        overwrite=overwrite,
+        inputs=inputs if reading.like is None else [*inputs, reading.like],
+        sidecars={path: its for job in jobs for path, its in job.sidecars(measures).items()},
+    )
+    for job in jobs:
+        if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
+            require_replaceable(job)
 
 
 def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:

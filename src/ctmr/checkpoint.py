@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +17,13 @@ from torch import Tensor
 
 from ctmr.errors import CheckpointError, OutputError
 from ctmr.files import cannot_write, make_folder, write_bytes
+from ctmr.ownership import CHECKPOINT_NAME
 from ctmr.state import TrainState, require_finite, restore
 
 logger = logging.getLogger(__name__)
 
 FORMAT: Literal[1] = 1
 KEEP = 2
-NAME = re.compile(r"step_(\d{9})\.([0-9a-f]{16})\.ckpt")
 FREE_SPACE = 2.2  # times the size of a checkpoint that must be free before one is written
 
 
@@ -114,7 +113,7 @@ def is_sound(path: Path) -> bool:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, newest step first."""
-    found = [path for path in folder.glob("step_*.ckpt") if NAME.fullmatch(path.name)]
+    found = [path for path in folder.glob("step_*.ckpt") if CHECKPOINT_NAME.fullmatch(path.name)]
     return sorted(found, reverse=True)
 
 
@@ -158,7 +157,7 @@ def _verify(path: Path) -> None:
     Raises:
         CheckpointError: Likewise if it cannot be read; the cause is then an OSError.
     """
-    match = NAME.fullmatch(path.name)
+    match = CHECKPOINT_NAME.fullmatch(path.name)
     expected = match.group(2) if match else ""
     try:
         with path.open("rb") as stream:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ctmr.dicom import find_dicom
 from ctmr.errors import DataError
-from ctmr.files import replacing_folder, write_json, write_text
+from ctmr.files import making_folder, write_json, write_text
 from ctmr.folders import LAYOUTS, Source
 from ctmr.images import INFO_NAME
 from ctmr.inventory import Finding, Inventory, label_of
@@ -186,7 +186,7 @@ def write_clean(out: Path, cleaning: Cleaning) -> None:
         DataError: If images that go to one folder have different units.
         OutputError: If it cannot be written.
     """
-    with replacing_folder(out) as folder:
+    with making_folder(out) as folder:
         rows = [(label, "", why, "") for label, why in cleaning.left_out.items()]
         for kept in cleaning.kept:
             target = folder / kept.folder / kept.name

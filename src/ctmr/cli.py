@@ -39,6 +39,13 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on the last line.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files that ctmr did not write; never inputs, runs, stores or data folders.",
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeat.")
 ]
@@ -53,6 +60,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="New run folder.")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option(help="Training time.")] = 7.0,
     seed: Annotated[int, typer.Option(help="Of heads and training.")] = 0,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -61,7 +69,9 @@ def demo(
         from ctmr.demo import run_demo
 
         with progress_bars() as progress:
-            found = run_demo(out, minutes=minutes, seed=seed, say=say, progress=progress)
+            found = run_demo(
+                out, minutes=minutes, seed=seed, overwrite=overwrite, say=say, progress=progress
+            )
         print_evaluation(found.summary)
         say(f"report: {out / 'report.html'}")
         outcome.update(found.summary, run=str(out), report=str(out / "report.html"))
@@ -78,6 +88,7 @@ def synth(
     lesions: Annotated[float, typer.Option(help="Share of subjects with lesions.")] = 0.0,
     size: Annotated[int, typer.Option(help="Side of an axial slice in pixels.")] = 256,
     sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR weighting.")] = "t1",
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -112,6 +123,7 @@ def audit(
         typer.Option(metavar="OUT_DIR", help="New folder for a cleaned copy without leaks."),
     ] = None,
     settings: Settings = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -124,7 +136,12 @@ def audit(
         pattern = load_config("default", None, settings or []).data.patient_pattern
         with progress_bars() as progress:
             report = audit_data(
-                data, out, clean, patient_pattern=pattern, progress=progress("looking")
+                data,
+                out,
+                clean,
+                patient_pattern=pattern,
+                overwrite=overwrite,
+                progress=progress("looking"),
             )
         print_audit(report)
         say(f"report: {page_of(out)}")
@@ -142,6 +159,7 @@ def prepare(
     preset: Preset = None,
     config: ConfigFile = None,
     settings: Settings = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -178,6 +196,7 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show every setting and stop.")
     ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -204,6 +223,7 @@ def train(
                 resume=resume,
                 init=init,
                 stop_after=stop_after,
+                overwrite=overwrite,
                 observer=train_bar(progress),
             )
         outcome.update(vars(summary))
@@ -262,6 +282,7 @@ def translate(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Of the multiplications; auto is bfloat16 where that is fast."),
     ] = "auto",
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -282,6 +303,7 @@ def translate(
                 on_error=on_error,
                 reading=Reading(geometry, irregular, anyway, like),
                 resume=resume,
+                overwrite=overwrite,
                 progress=progress("translating"),
             )
         kept = f", {summary.kept} kept from before," if resume else ""
@@ -312,6 +334,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME=FOLDER", help="Other translations of PAIRS to compare; repeat."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -329,6 +352,7 @@ def evaluate(
                 out=place,
                 direction=direction,
                 answers=folders,
+                overwrite=overwrite,
                 progress=progress,
             )
         print_evaluation(found.summary)
@@ -339,6 +363,7 @@ def evaluate(
 @app.command(epilog="Example: ctmr report runs/first")
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -346,7 +371,7 @@ def report(
     with outcome_of(as_json, debug) as outcome:
         from ctmr.report import write_report
 
-        page = write_report(run)
+        page = write_report(run, overwrite=overwrite)
         say(f"report: {page}")
         outcome.update(report=str(page))
 
@@ -355,6 +380,7 @@ def report(
 def fetch(
     dataset: Annotated[Literal["kaggle"], typer.Argument(help="The paper's data set.")],
     out: Annotated[Path, typer.Argument(help="New data folder.")] = Path("kaggle-ct-mri"),
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

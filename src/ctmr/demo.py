@@ -25,6 +25,7 @@ def run_demo(
     *,
     minutes: float,
     seed: int,
+    overwrite: bool = False,
     say: Callable[[str], None],
     progress: Callable[[str], Bar],
 ) -> Evaluation:
@@ -37,11 +38,12 @@ def run_demo(
         out: New run folder.
         minutes: Training time.
         seed: Of heads and training.
+        overwrite: Replace files of others in the place of a run's files.
         say: Takes a line for the user.
         progress: Makes a progress bar with a label.
     """
     folder = RunFolder(out)
-    folder.require_new()
+    folder.require_new(overwrite=overwrite)
     say(f"making {SUBJECTS} + {SUBJECTS} heads for training, {SUBJECTS // 2} for testing")
     data = out / "data"
     write_heads(data, subjects=SUBJECTS, seed=seed, size=SIZE, progress=progress("heads"))
@@ -57,7 +59,13 @@ def run_demo(
     config = with_steps(config, steps_in(minutes, config, data), None)
     say(f"training {config.train.steps} steps; sample grids appear in {folder.samples}")
     bar = progress("training")
-    train(config, data, out, observer=lambda row, total: bar(int(row["step"]), total))
+    train(
+        config,
+        data,
+        out,
+        overwrite=overwrite,
+        observer=lambda row, total: bar(int(row["step"]), total),
+    )
     say("comparing translations of unseen heads with the truth")
     found = evaluate(
         out,

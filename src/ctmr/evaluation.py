@@ -11,12 +11,13 @@ from ctmr import tables
 from ctmr.cyclegan import DIRECTIONS, Direction
 from ctmr.disease import lesion_table
 from ctmr.errors import DataError, SafetyError, UsageError
-from ctmr.files import read_regular, require_writable, write_json, write_text
+from ctmr.files import json_bytes, read_regular, require_writable
 from ctmr.folders import holds_data
 from ctmr.images import MAX_INFO_BYTES
 from ctmr.model import NOTICE
 from ctmr.naive import NAIVE, fit_naive
 from ctmr.observation import BLIND, Seen
+from ctmr.ownership import is_own, require_own, write_own
 from ctmr.paired import find_answers, look_at_pairs, require_usable
 from ctmr.pairs import find_pairs
 from ctmr.quality import MEASURES
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 HEADS = 60  # synthetic ones with lesions, and as many without
+OUTPUTS = ("metrics.json", "metrics.csv", "comparison.png")
 SHOWN = 3  # pairs in comparison.png
 GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 PROTOCOL = (
@@ -59,6 +61,7 @@ def evaluate(
     out: Path | str | None = None,
     direction: Direction | Literal["both"] = "both",
     answers: Mapping[str, Path] | None = None,
+    overwrite: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Evaluation:
     """Translate scans that the model has not seen and measure the results, with the truth if it is known.
@@ -70,6 +73,7 @@ def evaluate(
         out: Where `metrics.json`, `metrics.csv` and `comparison.png` go; None writes nothing.
         direction: What is evaluated.
         answers: Translations of PAIRS by other means, which stand in the same table: name -> folder with `ct/` and `mr/`.
+        overwrite: Replace files of these names in `out` too that ctmr did not write.
         progress: Called with a label, gives what is called with scans done and scans to do.
 
     Returns:
@@ -79,6 +83,7 @@ def evaluate(
     Raises:
         CtmrError: If scans cannot be read or translated, two of a pair differ in size, or a truth has other values than
             the model's translations; all are named before any work.
+        OutputError: If a file would be replaced that ctmr did not write; this is found before any work.
         UsageError: If `answers` are given without a truth, or under a name that the table has.
         SafetyError: If most results look mirrored; what was found is written before.
     """
@@ -88,6 +93,8 @@ def evaluate(
     start = progress or (lambda _: lambda done, total: None)
     if out is not None:
         require_writable(Path(out), 0)
+        outputs = [Path(out) / name for name in OUTPUTS]
+        require_own(outputs, overwrite=overwrite, inputs=[place, *(answers or {}).values()])
     if holds_data(place):
         if answers:
             raise UsageError(
@@ -116,7 +123,7 @@ def evaluate(
     if sequence is not None:
         result.summary["lesions"] = _lesions(translator, sequence, start("lesions"))
     if out is not None:
-        _write(Path(out), result, seen)
+        _write(Path(out), result, seen, overwrite)
     _require_upright(seen, place)
     return result
 
@@ -191,12 +198,13 @@ def _require_upright(seen: Seen, place: Path) -> None:
             )
 
 
-def _write(out: Path, result: Evaluation, seen: Seen) -> None:
+def _write(out: Path, result: Evaluation, seen: Seen, overwrite: bool) -> None:
     from ctmr import figures
 
-    write_json(out / "metrics.json", result.summary)
-    write_text(out / "metrics.csv", tables.csv_text(result.rows))
+    metrics, rows, comparison = (out / name for name in OUTPUTS)
+    write_own(metrics, json_bytes(result.summary), overwrite=overwrite)
+    write_own(rows, tables.csv_text(result.rows).encode(), overwrite=overwrite)
     if seen.cases:
-        figures.save(figures.comparison(seen.cases), out / "comparison.png")
-    else:  # one of other scans does not belong to these figures
-        (out / "comparison.png").unlink(missing_ok=True)
+        figures.save(figures.comparison(seen.cases), comparison, overwrite=overwrite)
+    elif is_own(comparison):  # one of other scans does not belong to these figures
+        comparison.unlink(missing_ok=True)

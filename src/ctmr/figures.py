@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ctmr.files import replacing
 from ctmr.intensity import FloatArray
+from ctmr.ownership import write_own
 
 WARNING = "research use only - translated images can add or remove disease"
 SOFTWARE = "ctmr; research use only"  # the one text a PNG carries
@@ -104,11 +104,11 @@ def comparison(cases: Sequence[Case]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path, dpi: float | None = None) -> None:
+def save(figure: Figure, path: Path, dpi: float | None = None, *, overwrite: bool = False) -> None:
     """Write a PNG whole or not at all, equal bytes for equal figures; None takes the figure's own dpi.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: If it cannot be written, or a file that ctmr did not write is there (without `overwrite`).
     """
     drawn = io.BytesIO()
     figure.savefig(
@@ -123,8 +123,9 @@ def save(figure: Figure, path: Path, dpi: float | None = None) -> None:
         picture = grey  # half the bytes: a report embeds many grids
     text = PngInfo()
     text.add_text("Software", SOFTWARE)
-    with replacing(path) as temporary:
-        picture.save(temporary, format="png", pnginfo=text)
+    content = io.BytesIO()
+    picture.save(content, format="png", pnginfo=text)
+    write_own(path, content.getvalue(), overwrite=overwrite)
 
 
 def _grey_levels(images: Images) -> NDArray[np.uint8]:

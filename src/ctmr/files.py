@@ -5,6 +5,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -15,7 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ctmr.errors import OutputError
+from ctmr.errors import OutputError, printable
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 # Seconds before another attempt, where what hindered the one before may pass.
 PAUSES = (0.1, 0.4, 1.6)
@@ -37,9 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         make_folder(path.parent)
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
+        with _draft(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
         sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -59,17 +68,81 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         OutputError: If it cannot be written; `folder` is then what it was.
     """
     folder = folder.resolve()  # a link stays one
-    new = folder.with_name(f".{secrets.token_hex(8)}.new.tmp")
-    try:
-        make_folder(new)
+    with _new_folder(folder) as new:
         yield new
         sync(new)
         _put_in_place(new, folder)
+
+
+@contextlib.contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that takes its place, whole, when the block ends well; only an empty one may be there.
+
+    Raises:
+        OutputError: If it cannot be written, or something has come to be there.
+    """
+    folder = folder.resolve()
+    with _new_folder(folder) as new:
+        yield new
+        sync(new)
+        new.rename(folder)
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, synced and gone when the block ends."""
+    new = folder.with_name(f".{secrets.token_hex(8)}.new.tmp")
+    try:
+        make_folder(new)
+        with _draft(new, os.O_RDONLY):
+            yield new
         sync(folder.parent)
     except OSError as error:
         raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _draft(place: Path, flags: int) -> Iterator[None]:
+    """Hold a half-written file or folder, so that `remove_drafts` of another process leaves it alone."""
+    descriptor = os.open(place, flags, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a file, made if it is not there, against other processes; it may be replaced meanwhile.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning(
+                "%s: no locks there (%s), so that only one process may write into the folder",
+                printable(str(path)),
+                error.strerror,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        os.close(descriptor)  # another process replaced it while this one waited
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
@@ -237,20 +310,54 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def json_bytes(value: Any) -> bytes:
+    """A JSON file in ASCII, so that any file name fits; NaN is refused."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in ASCII, so that any file name fits, whole or not at all; NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write a JSON file whole or not at all."""
+    write_bytes(path, json_bytes(value))
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a name is that of a half-written file or folder."""
+    return _DRAFT.fullmatch(path.name) is not None
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder, by the names that this module gives it."""
+    """Remove what killed processes left half written in a folder, by the names that this module gives it.
+
+    What a process still writes it holds (`_draft`), and that stays.
+    """
     for draft in folder.glob(".*.tmp"):
-        if not _DRAFT.fullmatch(draft.name):
+        if draft.is_symlink() or not is_draft(draft):
             continue
-        if draft.is_dir() and not draft.is_symlink():
-            shutil.rmtree(draft)
-        else:
-            draft.unlink(missing_ok=True)
+        try:
+            with _abandoned(draft):
+                if draft.is_dir():
+                    shutil.rmtree(draft)
+                else:
+                    draft.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+
+
+@contextlib.contextmanager
+def _abandoned(draft: Path) -> Iterator[None]:
+    """Hold a draft that no process holds.
+
+    Raises:
+        BlockingIOError: If one does.
+        OSError: If it cannot be opened.
+    """
+    descriptor = os.open(draft, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def content_digest(path: Path) -> bytes:

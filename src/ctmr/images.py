@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from ctmr.errors import DataError, OutputError, printable
-from ctmr.files import read_regular, write_bytes, write_json
+from ctmr.files import json_bytes, read_regular, write_bytes, write_json
 from ctmr.intensity import Encoding, FloatArray
+from ctmr.ownership import is_own, listing, require_own, write_own
 from ctmr.pixels import Depth, Format, decode, encode, luma
 from ctmr.scale import Spacing
 
@@ -102,16 +104,17 @@ def read_image(
     return image
 
 
-def save_image(path: Path, image: Image) -> None:
+def save_image(path: Path, image: Image, *, overwrite: bool = False) -> None:
     """Write an image in the format of the suffix; one in HU gets a `ctmr.json` beside it that says so.
 
     Raises:
-        OutputError: If the format cannot hold the image, images of another unit are there, or the file cannot be
-            written.
+        OutputError: If the format cannot hold the image, images of another unit are there, a file that ctmr did not write
+            is there (without `overwrite`), or the file cannot be written.
     """
-    content = _encoded(path, image)
+    content = image_bytes(path, image)
+    require_own([path], overwrite=overwrite)
     add_image_info(path.parent, image.unit, {path.name: image.spacing_mm})
-    write_bytes(path, content)
+    write_own(path, content, overwrite=overwrite, kind="scans")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -148,11 +151,11 @@ def write_image(path: Path, image: Image) -> None:
     Raises:
         OutputError: If the format cannot hold the image, or the file cannot be written.
     """
-    write_bytes(path, _encoded(path, image))
+    write_bytes(path, image_bytes(path, image))
 
 
-def _encoded(path: Path, image: Image) -> bytes:
-    """The bytes of an image file in the format of the suffix."""
+def image_bytes(path: Path, image: Image) -> bytes:
+    """The bytes of an image file in the format of the suffix; see `write_image`."""
     form = FORMATS.get(path.suffix.lower())
     if form is None or (form == "JPEG" and image.depth == 16):
         raise OutputError(
@@ -217,7 +220,14 @@ def write_image_info(
     spacing_mm: Spacing | None = None,
     files: Mapping[str, Spacing] | None = None,
 ) -> None:
-    """Write the `ctmr.json` that says how `write_image` wrote the images of this folder."""
+    """Write the `ctmr.json` that says how `write_image` wrote the images of this folder, which is a new one."""
+    write_json(folder / INFO_NAME, _said_info(unit, spacing_mm, files or {}))
+
+
+def _said_info(
+    unit: Unit, spacing_mm: Spacing | None, files: Mapping[str, Spacing]
+) -> dict[str, Any]:
+    """What a `ctmr.json` says of images that `write_image` wrote."""
     said: dict[str, Any] = {"unit": unit}
     if unit == "HU":
         said |= {"slope": HU_SLOPE, "intercept": HU_INTERCEPT}
@@ -225,34 +235,61 @@ def write_image_info(
         said["spacing_mm"] = list(spacing_mm)
     if files:
         said["files"] = {name: {"spacing_mm": list(its)} for name, its in files.items()}
-    write_json(folder / INFO_NAME, said)
+    return said
 
 
 def add_image_info(folder: Path, unit: Unit, files: Mapping[str, Spacing | None]) -> None:
     """Say unit and spacing of some images in the `ctmr.json` of their folder, beside what it says of others.
 
-    Grey values without spacing need no `ctmr.json`.
+    Grey values without spacing need no `ctmr.json`. Several processes can do this in one folder.
 
     Raises:
-        OutputError: If the unit of other images that are there is another.
+        OutputError: If the unit of other images that are there is another, or the `ctmr.json` is not one of ctmr.
     """
-    existing = read_image_info(folder)
+    if info_to_add(folder, unit, files) is not None:
+        with listing(folder) as put:
+            said = info_to_add(folder, unit, files)  # what it is now that no other process writes
+            if said is not None:
+                put(INFO_NAME, json_bytes(said), "files")
+
+
+def info_to_add(
+    folder: Path, unit: Unit, files: Mapping[str, Spacing | None]
+) -> dict[str, Any] | None:
+    """What the `ctmr.json` of a folder has to say with some images more; None if it need not change.
+
+    Raises:
+        OutputError: See `add_image_info`.
+    """
+    place = folder / INFO_NAME
+    try:
+        existing = read_image_info(folder)
+    except DataError as error:
+        raise OutputError(error.what, file=place, fix="choose another folder") from error
     written_as = (unit, HU_SLOPE, HU_INTERCEPT) if unit == "HU" else (unit, 1.0, 0.0)
     stated = existing.unit, existing.slope, existing.intercept
-    others = (folder / INFO_NAME).exists() or any(
+    others = place.exists() or any(
         is_image_name(path) and path.name not in files for path in folder.glob("*")
     )
     if others and stated != written_as:
         raise OutputError(
             f"images written as {written_as} (unit, slope, intercept) would lie beside others of"
             f" {stated}",
-            file=folder / INFO_NAME,
+            file=place,
             fix="choose another folder",
         )
     known = {name: spacing for name, spacing in existing.files.items() if name not in files}
     known |= {name: spacing for name, spacing in files.items() if spacing is not None}
-    if unit == "HU" or known != existing.files:
-        write_image_info(folder, unit, existing.spacing_mm, known)
+    if known == existing.files and (unit == "grey" or place.exists()):
+        return None
+    if os.path.lexists(place) and not is_own(place):
+        raise OutputError(
+            "the unit and the spacing of the translations belong into this file, and ctmr did not write it:"
+            " it is kept",
+            file=place,
+            fix="choose another folder",
+        )
+    return _said_info(unit, existing.spacing_mm, known)
 
 
 def is_regular(path: Path) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +14,12 @@ from ctmr.doubts import MAPPED, QualityLevel
 from ctmr.errors import DataError, UsageError
 from ctmr.images import FORMATS, ImageInfo, is_image_name
 from ctmr.nifti import Geometry, is_nifti_name
+from ctmr.ownership import MAPS_NAME
 from ctmr.scan import READABLE, Kind, content_hash, find_scans, kind_of, stem_of
 from ctmr.translate import Translator
 from ctmr.volume import Modality
 
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
-MAPS_NAME = "quality"  # of the folder beside translations in which their maps of doubt lie
 
 
 class Job(NamedTuple):
@@ -35,6 +35,22 @@ class Job(NamedTuple):
         """Where the map of a measure of doubt goes: an image for an image, else a NIfTI file."""
         suffix = ".png" if self.kind == "image" else ".nii.gz"
         return self.target.parent / MAPS_NAME / f"{self.sidecar.stem}_{measure}{suffix}"
+
+    def outputs(self, measures: Iterable[str]) -> list[Path]:
+        """The translation and its maps."""
+        return [self.target, *map(self.map_path, measures)]
+
+    def paths(self, measures: Iterable[str]) -> list[Path]:
+        """All that is written of it."""
+        return [*self.outputs(measures), self.sidecar]
+
+    def sidecars(self, measures: Iterable[str]) -> dict[Path, Path]:
+        """Output -> the sidecar by which it is known."""
+        return dict.fromkeys(self.outputs(measures), self.sidecar)
+
+    def name_of(self, path: Path) -> str:
+        """What the sidecar calls an output."""
+        return os.path.relpath(path, self.sidecar.parent)
 
 
 @dataclass(frozen=True)

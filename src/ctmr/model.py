@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,14 @@ from torch import nn
 from ctmr.config import Config, DataConfig, NetworkConfig
 from ctmr.cyclegan import Direction, generator_of
 from ctmr.errors import CheckpointError
-from ctmr.files import persistently, read_regular, replacing_folder, set_aside, write_bytes
+from ctmr.files import (
+    is_draft,
+    persistently,
+    read_regular,
+    replacing_folder,
+    set_aside,
+    write_bytes,
+)
 from ctmr.networks import Discriminator, Generator
 from ctmr.quality import Measure, Usual
 from ctmr.scale import Scale
@@ -119,8 +127,22 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
         with replacing_folder(folder) as new:
             for name, content in contents.items():
                 write_bytes(new / name, content)
+            _keep_others(folder, new)
 
     persistently(write)
+
+
+def _keep_others(folder: Path, new: Path) -> None:
+    """Bring what somebody else has put into a model folder into the one that takes its place."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if (new / path.name).exists() or is_draft(path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
 def sealed(text: str) -> bytes:

@@ -245,7 +245,12 @@ def _qform(header: Nifti1Header) -> Matrix:
 
 
 def write_nifti(path: Path, volume: Volume, description: str) -> None:
-    """Write a CT as int16 HU, rounded half to even and clipped, and an MR as float32.
+    """Write a volume as `nifti_bytes` makes it."""
+    write_bytes(path, nifti_bytes(path, volume, description))
+
+
+def nifti_bytes(path: Path, volume: Volume, description: str) -> bytes:
+    """The bytes of a NIfTI file: a CT as int16 HU, rounded half to even and clipped; an MR as float32.
 
     A source's header passes on its two matrices and their codes, nothing else. Without forms, both
     matrices are the affine, code 1; only the sform if it is sheared. Equal volumes give equal bytes.
@@ -256,7 +261,7 @@ def write_nifti(path: Path, volume: Volume, description: str) -> None:
         description: For `descrip`: at most 79 printable ASCII characters.
 
     Raises:
-        OutputError: If the suffix is another one, or the file cannot be written.
+        OutputError: If the suffix is another one.
     """
     _require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
     if volume.modality is None or not np.isfinite(volume.array).all():
@@ -265,10 +270,10 @@ def write_nifti(path: Path, volume: Volume, description: str) -> None:
     if volume.modality == "ct":
         array = np.rint(array).clip(-(2**15), 2**15 - 1)
     voxels = array.astype(header.get_data_dtype()).tobytes(order="F")
-    content = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
+    content: bytes = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
     if path.name.lower().endswith(".gz"):
         content = gzip.compress(content, GZIP_LEVEL, mtime=0)
-    write_bytes(path, content)
+    return content
 
 
 def _fresh_header(volume: Volume, description: str, path: Path) -> Nifti1Header:

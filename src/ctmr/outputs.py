@@ -1,34 +1,34 @@
 """What is written of a scan that was translated: the translation, maps of doubt, and the sidecar that says all is there."""
 
-import hashlib
-import json
 import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ctmr.dicom import Series
 from ctmr.dicom_write import Derivation, write_series
-from ctmr.errors import CtmrError, OutputError, printable
-from ctmr.files import read_regular, replacing_folder, write_json
+from ctmr.errors import OutputError, printable
+from ctmr.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
 from ctmr.images import (
-    MAX_INFO_BYTES,
     Image,
     Unit,
     add_image_info,
+    image_bytes,
+    info_to_add,
     read_image_info,
-    write_image,
 )
-from ctmr.intensity import FloatArray
 from ctmr.jobs import Job, Reading
 from ctmr.model import NOTICE
-from ctmr.nifti import write_nifti
-from ctmr.quality import Measure
-from ctmr.scan import Kind, Scan, content_hash, write_scan
+from ctmr.nifti import nifti_bytes
+from ctmr.ownership import digest_of, known_digests, read_sealed, require_own, sealed
+from ctmr.scan import DESCRIPTION, Scan, content_hash
 from ctmr.translate import DIRECTION_TO, Translation, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
@@ -50,80 +50,105 @@ class Input:
 
 
 def write_translation(
-    translator: Translator, its: Input, done: Translation, to: Modality, reading: Reading
+    translator: Translator,
+    its: Input,
+    done: Translation,
+    to: Modality,
+    reading: Reading,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the translation of a scan and, last, its sidecar, which is returned.
 
+    Before the first file takes its place the sidecar names the hashes of the new ones and of those they replace: what a
+    killed process leaves is known by it for ours, and is not taken for done.
+
     Raises:
-        OutputError: If a file cannot be written.
+        OutputError: If a file cannot be written, or one that ctmr did not write has come to be there (without `overwrite`).
     """
     job, series = its.job, its.series
-    # What a killed process leaves is known for ours by it, and not taken for done.
-    write_json(job.sidecar, {"notice": NOTICE, "unfinished": True})
-    if series is not None and isinstance(done.scan, Volume):
-        volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
-        about = _derivation(translator, job, to, reading)
-        with replacing_folder(job.target) as folder:
-            write_series(folder, volume, series, about)
-    elif isinstance(done.scan, Image):
-        write_image(job.target, done.scan)
-    else:
-        write_scan(job.target, done.scan)
-    _write_maps(job, its.scan, done.maps)
-    said = translator.sidecar(done, to, its.seconds) | _believed(job, reading)
-    said["request_sha256"] = its.request
-    said["output_sha256"] = _hash_of(job, list(done.maps))
+    require_own(job.paths(done.maps), overwrite=overwrite, sidecars=job.sidecars(done.maps))
+    contents = _contents(its, done)
+    said = {"notice": NOTICE, "unfinished": True, "result": job.target.name}
+
+    def write() -> None:
+        replaced = {job.name_of(path): _own_digest(job, path) for path in job.outputs(done.maps)}
+        said["replaced"] = {name: digest for name, digest in replaced.items() if digest is not None}
+        with ExitStack() as publishing:
+            drafts: dict[Path, Path] = {}
+            if series is not None and isinstance(done.scan, Volume):
+                volume = done.scan if job.kind == "series" else onto_grid(done.scan, series.volume)
+                draft = publishing.enter_context(replacing_folder(job.target))
+                write_series(draft, volume, series, _derivation(translator, job, to, reading))
+                drafts[job.target] = draft
+            for path, content in contents.items():
+                drafts[path] = publishing.enter_context(replacing(path))
+                try:
+                    drafts[path].write_bytes(content)
+                except OSError as error:
+                    raise cannot_write(path, error, len(content)) from error
+            said["outputs"] = {job.name_of(path): digest_of(its) for path, its in drafts.items()}
+            write_bytes(job.sidecar, sealed(said))
+
+    persistently(write)
+    about = translator.sidecar(done, to, its.seconds) | _believed(job, reading)
+    about |= {"request_sha256": its.request, "result": said["result"], "outputs": said["outputs"]}
     if series is not None and series.notes:
         logger.warning("%s: %s", printable(str(job.source)), "; ".join(series.notes))
-        said["notes"] = list(series.notes)
-    write_json(job.sidecar, said)
-    return said
+        about["notes"] = list(series.notes)
+    write_bytes(job.sidecar, sealed(about))
+    return about
+
+
+def _contents(its: Input, done: Translation) -> dict[Path, bytes]:
+    """The bytes of a translation that is one file, and of maps of doubt (shares of the range), on the grid of their scan."""
+    job, contents = its.job, dict[Path, bytes]()
+    if isinstance(done.scan, Image):
+        contents[job.target] = image_bytes(job.target, done.scan)
+    elif its.series is None:
+        contents[job.target] = nifti_bytes(job.target, done.scan, DESCRIPTION)
+    for measure, share in done.maps.items():
+        path = job.map_path(measure)
+        if isinstance(its.scan, Image):
+            grey = Image(np.minimum(share / MAP_WHITE, 1) * 255, "grey", 8)
+            contents[path] = image_bytes(path, grey)
+        else:
+            said = f"{measure}, share of range (ctmr): research use only, not for diagnosis"
+            # Neither CT nor MR, but in floating point as MR is.
+            contents[path] = nifti_bytes(path, replace(its.scan, array=share, modality="mr"), said)
+    return contents
+
+
+def _own_digest(job: Job, path: Path) -> str | None:
+    """The hash of a file that is there, if ctmr wrote it."""
+    if not os.path.lexists(path):
+        return None
+    digest = digest_of(path)
+    return digest if digest in known_digests(path, job.sidecar) else None
 
 
 def earlier(job: Job, request: str) -> dict[str, Any] | None:
     """What the sidecar of an earlier translation says that followed from the same and is there whole; else None."""
-    try:
-        said: dict[str, Any] = json.loads(read_regular(job.sidecar, MAX_INFO_BYTES))
-        if said["request_sha256"] == request and said["quality"]["level"]:
-            return said if said["output_sha256"] == _hash_of(job, said["quality"]["maps"]) else None
-    except (OSError, ValueError, LookupError, TypeError, CtmrError):
+    said = read_sealed(job.sidecar)
+    if said is None or said.get("request_sha256") != request or said.get("unfinished"):
         return None
-    return None
-
-
-def _hash_of(job: Job, measures: Sequence[Measure]) -> str:
-    """A hash of the translation and of its maps of doubt as they are on the disk."""
-    whole = hashlib.sha256()
-    for path in (job.target, *map(job.map_path, measures)):
-        kind: Kind = "series" if path.is_dir() else "nifti"
-        whole.update(content_hash(path, kind).encode())
-    return whole.hexdigest()
-
-
-def _write_maps(job: Job, scan: Scan, maps: Mapping[Measure, FloatArray]) -> None:
-    """Write maps of doubt (shares of the range) on the grid of their scan, marked as translations are."""
-    for measure, share in maps.items():
-        path = job.map_path(measure)
-        if isinstance(scan, Image):
-            write_image(path, Image(np.minimum(share / MAP_WHITE, 1) * 255, "grey", 8))
-        else:
-            said = f"{measure}, share of range (ctmr): research use only, not for diagnosis"
-            # Neither CT nor MR, but in floating point as MR is.
-            write_nifti(path, replace(scan, array=share, modality="mr"), said)
+    whole = all(
+        digest_of(job.sidecar.parent / name) == digest for name, digest in said["outputs"].items()
+    )
+    return said if whole else None
 
 
 def require_replaceable(job: Job) -> None:
-    """Refuse to write a series over anything but an earlier translation, which has its sidecar beside it.
+    """Refuse to write a series into a folder with anything but the slices of a translation.
 
     Raises:
         OutputError: If something else is there.
     """
-    if not job.target.exists():
+    if not os.path.lexists(job.target):
         return
-    others = not job.target.is_dir() or [
-        path for path in job.target.iterdir() if not _OURS.fullmatch(path.name)
-    ]
-    if others or (any(job.target.iterdir()) and not job.sidecar.exists()):
+    if not job.target.is_dir() or any(
+        not _OURS.fullmatch(path.name) for path in job.target.iterdir()
+    ):
         raise OutputError(
             "expected a new folder, or an earlier translation: found other files",
             file=job.target,
@@ -154,11 +179,18 @@ def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading
     return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
 
 
-def write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> None:
-    """Say HU and spacing of translated images in a `ctmr.json` beside them, where there is something to say."""
+def write_info(
+    translator: Translator, jobs: Sequence[Job], to: Modality, *, only_check: bool = False
+) -> None:
+    """Say HU and spacing of translated images in a `ctmr.json` beside them, where there is something to say.
+
+    Raises:
+        OutputError: See `images.add_image_info`; with `only_check` nothing is written.
+    """
     images = [job for job in jobs if job.kind == "image"]
     if images:
         info = read_image_info(images[0].source.parent)
         spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
         unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
-        add_image_info(images[0].target.parent, unit, spacings)
+        say = info_to_add if only_check else add_image_info
+        say(images[0].target.parent, unit, spacings)

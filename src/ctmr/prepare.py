@@ -144,16 +144,22 @@ def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataC
 
 def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
     """The store that is there already, if it is the one wanted; None if nothing is there."""
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+    if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
         return None
     try:
         store = open_store(place)
     except DataError as error:
-        if not in_cache:
-            raise
-        logger.warning("the cached store cannot be used and is made again: %s", error)
-        shutil.rmtree(place, ignore_errors=True)
-        return None
+        if in_cache:
+            aside = place.with_name(f"{place.name}.{secrets.token_hex(4)}.damaged")
+            place.rename(aside)  # it may hold files of others
+            logger.warning("the cached store cannot be used and is made again: %s", error)
+            logger.warning("what was there is kept as %s", printable(str(aside)))
+            return None
+        raise OutputError(
+            f"expected a new or empty folder for the store, or the same store ({error.what})",
+            file=place,
+            fix="give another place, or delete it",
+        ) from error
     if store.fingerprint == fingerprint:
         return store
     raise OutputError(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ctmr.config import Config
 from ctmr.errors import DataError, UsageError
-from ctmr.files import write_text
+from ctmr.ownership import LOSS_CURVES, require_own, write_own
 from ctmr.page import escaped, picture, table
 from ctmr.report_evaluation import evaluation_section
 from ctmr.run_folder import read_log
@@ -38,11 +38,13 @@ LOSSES = {
 }
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, *, overwrite: bool = False) -> Path:
     """Draw the loss curves of a run anew and write its `report.html`.
 
     Args:
         run: Folder with config.yaml; log.jsonl, samples/ and evaluation/ are shown as far as they are there.
+
+        overwrite: Replace files of these names too that are not the run's, where the folder has no `run.lock`.
 
     Returns:
         Path of the page.
@@ -62,22 +64,24 @@ def write_report(run: Path) -> Path:
             file=run,
             fix="name the folder that ctmr train wrote with --out",
         )
+    page = run / "report.html"
+    require_own([page, *(run / name for name in LOSS_CURVES)], overwrite=overwrite)
     rows = read_log(run / "log.jsonl")
     package = resources.files("ctmr")
     script = (package / "report.js").read_text(encoding="utf-8")
-    page = Template((package / "report.html.template").read_text(encoding="utf-8")).substitute(
+    text = Template((package / "report.html.template").read_text(encoding="utf-8")).substitute(
         name=escaped(run.resolve().name),
         tiles=_tiles(rows) + _overlap(run / "overlap.json"),
         grids=_grids(run / "samples"),
-        curves=_curves(run, rows),
+        curves=_curves(run, rows, overwrite),
         evaluation=evaluation_section(run / "evaluation"),
         losses=_losses(rows),
         config=_config(read_yaml(run / "config.yaml")),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    write_text(run / "report.html", page)
-    return run / "report.html"
+    write_own(page, text.encode(), overwrite=overwrite)
+    return page
 
 
 def _tiles(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -164,7 +168,7 @@ def _chosen(found: Mapping[int, Path]) -> list[int]:
     return sorted(even | (found.keys() & PAPER_STEPS))
 
 
-def _curves(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+def _curves(run: Path, rows: Sequence[Mapping[str, Any]], overwrite: bool) -> str:
     if not rows:
         return ""
     from ctmr.curves import loss_curves  # matplotlib takes a second to import
@@ -172,7 +176,7 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
     images = []
     for name, figure in loss_curves(rows).items():
-        save(figure, run / name)
+        save(figure, run / name, overwrite=overwrite)
         images.append(picture(run / name, name.removesuffix(".png").replace("_", " ")))
     curves = f'<h2>Loss curves</h2><div class="curves">{"".join(images)}</div>'
     if (run / "evaluations.png").is_file():

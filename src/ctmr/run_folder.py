@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,20 @@ from typing import Any
 
 from ctmr.config import Config, config_yaml, parse_config
 from ctmr.errors import OutputError, Stopped, UsageError
-from ctmr.files import cannot_write, recover, remove_drafts, write_text
+from ctmr.files import cannot_write, is_draft, read_regular, recover, remove_drafts, write_text
+from ctmr.ownership import (
+    CHECKPOINT_NAME,
+    RUN_CONFIG,
+    RUN_FILES,
+    RUN_FOLDERS,
+    RUN_LOCK,
+    digest_of,
+    require_own,
+)
 from ctmr.strict_yaml import read_yaml
+
+MAX_LOCK_BYTES = 1000
+_LOCK = re.compile(rb"(pid \d+ on .*\n)?")
 
 
 class RunFolder:
@@ -22,7 +35,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.lock = path / RUN_LOCK
+        self.config = path / RUN_CONFIG
         self.log = path / "log.jsonl"
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
@@ -40,10 +54,9 @@ class RunFolder:
         Raises:
             OutputError: If another process holds it, or the folder cannot be written.
         """
-        lock = self.path / "run.lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            stream = lock.open("a+", encoding="utf-8")
+            stream = self.lock.open("a+", encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"cannot write there ({error.strerror})", file=self.path, fix="choose another --out"
@@ -61,9 +74,10 @@ class RunFolder:
             except OSError as error:
                 raise OutputError(
                     f"cannot lock it ({error.strerror})",
-                    file=lock,
+                    file=self.lock,
                     fix="choose an --out on a file system that has locks",
                 ) from error
+            _require_lock(self.lock)
             try:
                 stream.truncate(0)
                 stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
@@ -88,15 +102,20 @@ class RunFolder:
         except OSError:
             return False
 
-    def require_new(self) -> None:
-        """Refuse to train over an earlier run.
+    def require_new(self, *, overwrite: bool = False) -> None:
+        """Refuse to train over an earlier run, or over files that ctmr did not write.
+
+        Args:
+            overwrite: Replace single files of others in the place of a run's files; never folders.
 
         Raises:
             UsageError: If the folder holds a run.
-            OutputError: If it cannot be looked into.
+            OutputError: If something of others is in the place of a run's files, or the folder cannot be looked into.
         """
         try:
-            taken = self.config.exists() or self.log.exists()
+            taken = self.config.exists() and (self.lock.exists() or self.log.exists())
+            folders = [self.path / name for name in RUN_FOLDERS]
+            full = [place for place in folders if _holds_others(place)]
         except OSError as error:
             raise cannot_write(self.path, error) from error
         if taken:
@@ -105,6 +124,16 @@ class RunFolder:
                 file=self.path,
                 fix="add --resume to go on with it, or choose another --out",
             )
+        if full:
+            raise OutputError(
+                "a run keeps its files under this name: found files of others there",
+                file=full[0],
+                fix="choose another --out",
+            )
+        if os.path.lexists(self.lock):
+            _require_lock(self.lock)
+        files = [self.config, *(self.path / name for name in RUN_FILES)]
+        require_own(files, overwrite=overwrite)
 
     def read_config(self) -> Config:
         """The run's configuration.
@@ -133,6 +162,37 @@ class RunFolder:
         """Keep the lines up to `step`; what a killed run logged after its last checkpoint comes again."""
         kept = [row for row in read_log(self.log) if row["step"] <= step]
         write_text(self.log, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _require_lock(place: Path) -> None:
+    """Refuse a `run.lock` that ctmr did not write.
+
+    Raises:
+        OutputError: If it says something else.
+    """
+    try:
+        said = read_regular(place, MAX_LOCK_BYTES)
+    except OSError as error:
+        raise cannot_write(place, error) from error
+    if not _LOCK.fullmatch(said):
+        raise OutputError(
+            "expected the lock of a run: found another file, which is kept",
+            file=place,
+            fix="choose another --out, or move that file away",
+        )
+
+
+def _holds_others(place: Path) -> bool:
+    """Whether something is there but an empty folder, or first checkpoints of a start that was killed."""
+    if not place.is_dir():
+        return os.path.lexists(place)
+    for path in place.iterdir():
+        named = CHECKPOINT_NAME.fullmatch(path.name)
+        if is_draft(path):
+            continue
+        if named is None or not (digest_of(path) or "").startswith(named.group(2)):
+            return True
+    return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -18,7 +18,8 @@ from ctmr.images import (
     read_image,
     save_image,
 )
-from ctmr.nifti import Geometry, is_nifti_name, read_nifti, write_nifti
+from ctmr.nifti import Geometry, is_nifti_name, nifti_bytes, read_nifti
+from ctmr.ownership import write_own
 from ctmr.volume import Volume
 
 Kind = Literal["image", "nifti", "series"]
@@ -161,19 +162,25 @@ def read_scan(path: Path | str, *, geometry: Geometry | None = None) -> Scan:
     return read_image(path)
 
 
-def write_scan(path: Path | str, scan: Scan) -> None:
+def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None:
     """Write a scan: an image by its suffix, with a `ctmr.json` if it is in HU; a volume as NIfTI, on its own grid.
 
+    Args:
+        path: Where it goes; `.ctmr-outputs.json` in that folder lists what ctmr wrote.
+        scan: The scan.
+        overwrite: Replace a file that ctmr did not write too.
+
     Raises:
-        OutputError: If the format cannot hold the scan, images of another unit are there, or the file cannot be
-            written.
+        OutputError: If the format cannot hold the scan, images of another unit are there, a file that ctmr did not write
+            is there, or the file cannot be written.
         UsageError: If a volume is to become an image.
     """
     path = Path(path)
     if isinstance(scan, Image):
-        save_image(path, scan)
+        save_image(path, scan, overwrite=overwrite)
     elif is_nifti_name(path):
-        write_nifti(path, scan, DESCRIPTION)
+        content = nifti_bytes(path, scan, DESCRIPTION)
+        write_own(path, content, overwrite=overwrite, kind="scans")
     else:
         raise UsageError(
             f"a volume is written as .nii or .nii.gz: found {path.suffix!r}",

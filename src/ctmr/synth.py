@@ -17,10 +17,11 @@ from ctmr.errors import ResourceError, UsageError
 from ctmr.files import require_empty, write_json
 from ctmr.images import Image, write_image, write_image_info
 from ctmr.intensity import FloatArray
+from ctmr.nifti import write_nifti
 from ctmr.processes import serve
 from ctmr.randomness import stream
 from ctmr.scale import Spacing
-from ctmr.scan import write_scan
+from ctmr.scan import DESCRIPTION
 from ctmr.synthetic import LESIONS, Head, synthesise_head
 from ctmr.volume import Modality, Volume
 
@@ -236,7 +237,7 @@ def _write_volume(
     if image_format == "dicom" and kind != "mask":
         phantom_series(folder / person.name, volume, name=person.name, study=person.name)
     else:
-        write_scan(folder / f"{person.name}.nii.gz", volume)
+        write_nifti(folder / f"{person.name}.nii.gz", volume, DESCRIPTION)
 
 
 def head_images(head: Head, spacing: Spacing) -> dict[str, list[Image]]:

@@ -154,6 +154,7 @@ def train(
     resume: bool = False,
     init: Path | str | None = None,
     stop_after: int | None = None,
+    overwrite: bool = False,
     observer: Observer | None = None,
 ) -> TrainSummary:
     """Train both translators on a data folder, in a run folder that can be resumed.
@@ -165,6 +166,7 @@ def train(
         resume: Go on from the newest checkpoint, exactly.
         init: Model whose four networks are the start, with a fresh optimiser ("loaded" in the paper).
         stop_after: Stop when the model has had this many updates; the schedule stays.
+        overwrite: Replace files of others in the place of a run's files; never a run, and never a folder.
         observer: Called after each update with its row of the log and the length of the schedule.
 
     Raises:
@@ -177,7 +179,7 @@ def train(
         raise UsageError(f"--stop-after must be at least 1: found {stop_after}", fix="raise it")
     folder = RunFolder(Path(run))
     if not resume:
-        folder.require_new()
+        folder.require_new(overwrite=overwrite)
     with StopSignals() as signals, ExitStack() as held:
         with signals.at_once(folder.path):
             # Start fresh, from a model's weights, or where the run was.
@@ -188,7 +190,9 @@ def train(
             pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern)
             held.enter_context(folder.locked())
             if not resume:
-                folder.require_new()  # preparing takes time, in which another process can train
+                folder.require_new(
+                    overwrite=overwrite
+                )  # preparing takes time, in which another process can train
                 checkpoint.remove_all(folder.checkpoints)  # of one that was killed before its start
             about = run_about(config, store, runtime)
             resumed_from = None
