@@ -36,25 +36,31 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, held: contextlib.ExitStack | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, once synced to disk, when the block ends well.
+
+    Args:
+        path: The file.
+        held: What keeps the new file locked; None unlocks it at the end.
 
     Raises:
         OutputError: If it cannot be written; `path` is then what it was.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        make_folder(path.parent)
-        with _draft(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL):
+    with contextlib.ExitStack() as own:
+        try:
+            make_folder(path.parent)
+            draft = _draft(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            (own if held is None else held).enter_context(draft)
             yield temporary
             sync(temporary)
             temporary.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            sync(path.parent)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -117,8 +123,10 @@ def _draft(place: Path, flags: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a file, made if it is not there, against other processes; it may be replaced meanwhile.
+def locked(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Hold a file, made if it is not there, against other processes; yields a function that replaces its content.
+
+    The new content is a new file, and the lock goes over to it.
 
     Raises:
         OSError: If it cannot be opened.
@@ -139,10 +147,14 @@ def lock(path: Path) -> Iterator[None]:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
         os.close(descriptor)  # another process replaced it while this one waited
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, descriptor)
+
+        def replace(content: bytes) -> None:
+            with replacing(path, held) as temporary:
+                temporary.write_bytes(content)
+
+        yield lambda content: persistently(lambda: replace(content))
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

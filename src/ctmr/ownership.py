@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctmr.errors import OutputError, UsageError, printable
-from ctmr.files import cannot_write, content_digest, lock, make_folder, read_regular, write_bytes
+from ctmr.files import cannot_write, content_digest, locked, make_folder, read_regular, write_bytes
 
 LIST_NAME = ".ctmr-outputs.json"
 MAPS_NAME = "quality"  # of the folder beside translations in which their maps of doubt lie
@@ -128,8 +128,13 @@ def is_own(path: Path, sidecar: Path | None = None) -> bool:
     """
     if is_of_run(path) or read_sealed(path) is not None:
         return True
-    digest = digest_of(path)
-    return digest is not None and digest in known_digests(path, sidecar)
+    known = known_digests(path, sidecar)
+    while digest_of(path) not in known:
+        before, known = known, known_digests(path, sidecar)
+        if before == known:
+            return False
+        # Another process has written it meanwhile.
+    return True
 
 
 def known_digests(path: Path, sidecar: Path | None = None) -> set[str]:
@@ -204,7 +209,7 @@ def listing(folder: Path) -> Iterator[Put]:
     place = folder / LIST_NAME
     try:
         make_folder(folder)
-        with lock(place):
+        with locked(place) as replace:
             said = _read_list(place)
 
             def put(name: str, content: bytes, kind: Kind) -> None:
@@ -217,7 +222,7 @@ def listing(folder: Path) -> Iterator[Put]:
                 # What stands there now stays known, in case the process is killed before the new one does.
                 entries[kind][name] = [digest, *([now] if now in earlier - {digest} else [])]
                 said.update(entries)
-                write_bytes(place, sealed(said))
+                replace(sealed(said))
                 write_bytes(folder / name, content)
 
             try:

@@ -122,7 +122,8 @@ def inject(
             finally:
                 os._exit(code)
         os.waitpid(pid, os.WUNTRACED)
-        command = [strace, "-qq", "-y", "-o", str(trace), "-p", str(pid), "-e", f"trace={call}"]
+        command = [strace, "-f", "-qq", "-y", "-o", str(trace), "-p", str(pid)]
+        command += ["-e", f"trace={call}"]
         command += ["-e", f"inject={call}:{fault}:when={when}"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
             _await_tracer(pid, tracer)

@@ -1,0 +1,292 @@
+"""Nothing real is lost: every place that a command writes to, killed at every rename, four processes in one folder."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+from ctmr import write_scan
+from ctmr.audit import audit
+from ctmr.batch import translate_files
+from ctmr.cli import app
+from ctmr.dicom_write import phantom_series
+from ctmr.errors import OutputError
+from ctmr.evaluation import evaluate
+from ctmr.files import is_draft
+from ctmr.images import Image, read_image_info, write_image_info
+from ctmr.intensity import MR_UNITS
+from ctmr.jobs import Reading
+from ctmr.ownership import LIST_NAME, read_sealed
+from ctmr.scale import Scale
+from ctmr.synthetic import synthesise_head
+from ctmr.volume import Volume
+from identity import HU, smooth_head, translator
+
+KILL = "signal=SIGKILL"
+REAL = b"a real scan of somebody"
+CLI = [sys.executable, "-c", "from ctmr.cli import main; main()"]
+TINY = [
+    *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4", "--steps", "2"),
+    *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
+]
+
+
+def save(path: Path, seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(0, 3, (48, 48))
+    Pillow.fromarray((smooth_head(48, 48, 10, 240) + noise).clip(0, 255).astype(np.uint8)).save(
+        path
+    )
+
+
+def images(folder: Path, count: int = 2, *, hu: bool = False) -> Path:
+    folder.mkdir(parents=True)
+    for n in range(count):
+        save(folder / f"{n}.png", n)
+    if hu:
+        write_image_info(folder, "grey", None, {f"{n}.png": (1.0 + n, 1.0) for n in range(count)})
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of all files, but for what a killed process left half written."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(map(is_draft, (path, *path.parents)))
+    }
+
+
+# Every place that is written to, found by tracing
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line in which `@` stands for the folder it works in, and the exit codes that are right."""
+
+    words: tuple[str, ...]
+    ends: tuple[int, ...] = (0,)
+
+
+COMMANDS = {
+    "synth": Command(("synth", "@/heads", "--subjects", "1", "--size", "32")),
+    "audit": Command(("audit", "@/data", "--out", "@/a.json", "--clean", "@/clean"), (0, 3)),
+    "prepare": Command(("prepare", "@/data", "@/store", *TINY[:4])),
+    "train": Command(("train", "@/data", "--out", "@/new-run", *TINY)),
+    "images": Command(
+        ("translate", "@/data/trainB", "@/out", "--model", "@/run", "--to", "ct", "--anyway")
+    ),
+    "maps": Command(
+        (
+            *["translate", "@/data/trainB/0.png", "@/one.png", "--model", "@/run", "--to", "ct"],
+            *("--anyway", "--quality", "full"),
+        )
+    ),
+    "evaluate": Command(("evaluate", "@/run", "@/pairs", "--out", "@/found")),
+    "report": Command(("report", "@/copied-run")),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_run, tiny_data, tiny_pairs) -> Path:
+    """What the commands read."""
+    place = tmp_path_factory.mktemp("world") / "world"
+    shutil.copytree(tiny_data, place / "data")
+    for path in (place / "data/trainB").iterdir():
+        if path.name > "mr_04":
+            path.unlink()
+    shutil.copyfile(place / "data/trainB/mr_00.png", place / "data/trainB/0.png")
+    write_image_info(place / "data/trainB", "grey", (1.0, 1.0))
+    shutil.copytree(tiny_run, place / "run")
+    (place / "copied-run").mkdir()  # without its lock it is no run
+    for name in ("config.yaml", "log.jsonl"):
+        shutil.copyfile(tiny_run / name, place / "copied-run" / name)
+    shutil.copytree(tiny_pairs, place / "pairs")
+    return place
+
+
+def written_by(strace: str, words: list[str], place: Path) -> tuple[list[str], int]:
+    """The paths below a folder that a command writes, relative to it, and its exit code."""
+    trace = place.parent / "trace"
+    calls = "trace=openat,rename,renameat,renameat2,link,linkat,symlink,mkdir,truncate,unlink"
+    command = [strace, "-f", "-qq", "-s", "500", "-e", calls, "-o", str(trace), *CLI, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    found = set[str]()
+    for line in trace.read_text(errors="replace").splitlines():
+        if " = -1 " in line or (
+            "openat(" in line and not re.search("O_WRONLY|O_RDWR|O_CREAT", line)
+        ):
+            continue
+        for path in re.findall(r'"([^"]+)"', line)[-1:]:
+            within = Path(path)
+            random = re.search(r"\.[0-9a-f]{16}(\.new)?\.tmp(/|$)", path)
+            if within.is_relative_to(place) and not random:
+                name = within.relative_to(place).as_posix()
+                found |= {name} if "mkdir(" not in line else set()
+    return sorted(found), done.returncode
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_place_that_is_written_to_is_taken_from_others(
+    strace, world, tmp_path, monkeypatch, name, record_property
+):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "world"
+    words = [word.replace("@", str(place)) for word in COMMANDS[name].words]
+    shutil.copytree(world, place)
+    paths, code = written_by(strace, words, place)
+    assert code in COMMANDS[name].ends
+    shutil.rmtree(place)
+    assert paths
+    for path in paths:
+        shutil.copytree(world, place)
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_bytes(REAL)
+        before = contents(place)
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 4, (path, done.output, done.exception)
+        assert contents(place) == before, path
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("error[E400]: "), last
+        record_property("places taken by a foreign file", 1)
+        shutil.rmtree(place)
+
+
+# Killed at every rename
+
+
+def image_work(place):
+    source = images(place / "in", hu=True)
+    model = translator(ct={"HU": HU})
+    return lambda: translate_files(model, source, place / "out", "ct")
+
+
+def map_work(place):
+    source = images(place / "in", 1)
+    return lambda: translate_files(translator(), source, place / "out", "ct", quality="full")
+
+
+def volume():
+    head = synthesise_head(11, shape=(36, 42, 8), spacing_mm=(5.0, 5.0, 8.0))
+    return Volume(np.rint(head.mr * (900 / head.mr.max())).astype(np.float32), head.affine, "mr")
+
+
+def nifti_work(place):
+    write_scan(place / "in" / "a.nii.gz", volume())
+    return volume_work(place)
+
+
+def series_work(place):
+    phantom_series(place / "in" / "a", volume(), name="P1", study="S1")
+    return volume_work(place)
+
+
+def volume_work(place):
+    model = translator(ct={"HU": HU}, mr={"MR": MR_UNITS}, scale=Scale(64, 4.0))
+    reading = Reading(anyway=True)
+    return lambda: translate_files(model, place / "in", place / "out", "ct", reading=reading)
+
+
+def evaluate_work(place):
+    for modality in ("ct", "mr"):
+        images(place / "pairs" / modality)
+    return lambda: evaluate(translator(), place / "pairs", out=place / "out")
+
+
+def audit_work(place):
+    for n, folder in enumerate(("trainA", "trainB")):
+        (place / "data" / folder).mkdir(parents=True)
+        save(place / "data" / folder / "a.png", n)
+    return lambda: audit(place / "data", place / "out" / "audit.json")
+
+
+def scan_work(place):
+    image = Image(np.full((8, 9), 7, np.float32), "HU", 16, (1.0, 2.0))
+    return lambda: write_scan(place / "out" / "a.png", image)
+
+
+WORKS = {
+    "image": (image_work, "out/1.png"),
+    "map": (map_work, "out/quality/0_disagreement.png"),
+    "nifti": (nifti_work, "out/a.nii.gz"),
+    "series": (series_work, "out/a"),
+    "evaluate": (evaluate_work, "out/metrics.csv"),
+    "audit": (audit_work, "out/audit.html"),
+    "scan": (scan_work, "out/a.png"),
+}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "over its own"])
+@pytest.mark.parametrize("name", WORKS)
+def test_killed_at_every_rename_and_run_again_ends_well(sweep, tmp_path, name, earlier):
+    make, real = WORKS[name]
+    work = make(tmp_path)
+    if earlier:
+        work()
+        before = tmp_path / "before"
+        shutil.copytree(tmp_path / "out", before)
+    whole: list[set[str]] = []
+
+    def check(_):
+        killed = tmp_path / "killed"
+        if (tmp_path / "out").exists():
+            shutil.copytree(tmp_path / "out", killed)
+        work()
+        whole.append(set(contents(tmp_path / "out")))
+        shutil.rmtree(tmp_path / "out")
+        # Once more, with a real scan that somebody put there between the kill and the second try.
+        if killed.exists():
+            shutil.move(killed, tmp_path / "out")
+        place = tmp_path / real
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(REAL)
+        with pytest.raises(OutputError):
+            work()
+        assert place.read_bytes() == REAL
+        shutil.rmtree(tmp_path / "out")
+        if earlier:
+            shutil.copytree(before, tmp_path / "out")
+
+    assert sweep(work, "rename,renameat2", KILL, check) >= 2
+    assert all(names == whole[0] for names in whole)
+
+
+# Several processes, one folder
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_four_processes_in_one_folder_lose_no_entry(tmp_path, resume):
+    source = images(tmp_path / "in", 12, hu=True)
+    model = translator(ct={"HU": HU})
+    for n in range(20):
+        out = tmp_path / f"out{n}"
+        out.mkdir()
+        ends = []
+        for part in range(4):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
+                pid = os.fork()
+            if pid == 0:
+                code = 1
+                with contextlib.suppress(BaseException):
+                    for k in range(part, 12, 4):
+                        translate_files(model, source / f"{k}.png", out, "ct", resume=resume)
+                    code = 0
+                os._exit(code)
+            ends.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in ends] == [0, 0, 0, 0]
+        names = {f"{k}.png" for k in range(12)}
+        assert read_image_info(out).files == {f"{k}.png": (1.0 + k, 1.0) for k in range(12)}
+        assert {path.name for path in out.glob("*.png")} == names
+        assert read_sealed(out / LIST_NAME)["files"].keys() == {"ctmr.json"}
