@@ -1,5 +1,6 @@
 """What is written of a scan that was translated: the translation, maps of doubt, and the sidecar that says all is there."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -7,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +22,18 @@ from ctmr.images import (
     Image,
     Unit,
     add_image_info,
+    is_image_name,
     read_image_info,
     write_image,
+    write_image_info,
 )
 from ctmr.intensity import FloatArray
 from ctmr.jobs import Job, Reading
 from ctmr.model import NOTICE
 from ctmr.nifti import write_nifti
 from ctmr.quality import Measure
-from ctmr.scan import Kind, Scan, content_hash, write_scan
+from ctmr.scale import Spacing
+from ctmr.scan import Kind, Scan, content_hash, info_within, write_scan
 from ctmr.translate import DIRECTION_TO, Translation, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
@@ -156,9 +161,28 @@ def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading
 
 def write_info(translator: Translator, jobs: Sequence[Job], to: Modality) -> None:
     """Say HU and spacing of translated images in a `ctmr.json` beside them, where there is something to say."""
-    images = [job for job in jobs if job.kind == "image"]
-    if images:
-        info = read_image_info(images[0].source.parent)
-        spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
-        unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
-        add_image_info(images[0].target.parent, unit, spacings)
+    spacings: dict[Path, dict[str, Spacing | None]] = {}
+    roots: dict[Path, Path] = {}
+    info_of = functools.cache(info_within)
+    for job in jobs:
+        if job.kind == "image":
+            folder, info = job.target.parent, info_of(job.source.parent, job.root)
+            spacings.setdefault(folder, {})[job.target.name] = info.spacing_of(job.source.name)
+            roots[folder] = job.target_root
+    unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
+    for folder in sorted(spacings):  # what lies above first
+        add_image_info(folder, unit, spacings[folder])
+        # One above it holds for a folder without one.
+        above = info_within(folder, roots[folder])
+        if above == read_image_info(folder):
+            continue
+        if any(
+            is_image_name(path) and path.name not in spacings[folder] for path in folder.glob("*")
+        ):
+            raise OutputError(
+                f"{unit} images without a ctmr.json would lie beside others that one above gives"
+                f" {above.unit} values",
+                file=folder,
+                fix="choose another folder",
+            )
+        write_image_info(folder, unit)
