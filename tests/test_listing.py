@@ -187,3 +187,4 @@ def test_dicom_files_beside_each_other_or_beside_images_are_refused(tmp_path):
     assert caught.value.file == str(tmp_path / "a" / "b" / "series")
     with pytest.raises(DataError, match=r"in a sub-folder of its own: found 6 DICOM files"):
         find_scans(tmp_path / "a" / "b" / "series")
+    assert list_scans(tmp_path / "a" / "b" / "series").left_out == {}

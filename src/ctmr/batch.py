@@ -1,5 +1,6 @@
 """Translate scans: every one of a folder, or one, each with a sidecar; nothing is half done."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from ctmr.jobs import (
 from ctmr.nifti import read_nifti
 from ctmr.outputs import Input, earlier, require_replaceable, write_info, write_translation
 from ctmr.quality import Quality, require_like
-from ctmr.scan import Scan, read_scan
+from ctmr.scan import Scan, info_within, read_scan_within
 from ctmr.translate import Translation, Translator
 from ctmr.volume import Modality, onto_grid
 
@@ -101,10 +102,11 @@ def translate_files(
     require_writable(output, 0)
     if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
+    info_of = functools.cache(info_within)
     levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
 
     def request(job: Job) -> str:
-        info = job.info if job.kind == "image" else None
+        info = info_of(job.source.parent, job.root) if job.kind == "image" else None
         return request_of(translator, job, to, quality, reading, info)
 
     warned = set[Job]()
@@ -204,7 +206,7 @@ def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None
         series = read_series(job.source, irregular=reading.irregular)
         return series.volume, series
     if job.kind == "image":
-        return read_scan(job.source, info=job.info), None
+        return read_scan_within(job.source, job.root), None
     volume = read_nifti(job.source, geometry=reading.geometry)
     if reading.like is None:
         return volume, None

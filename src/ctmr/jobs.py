@@ -16,7 +16,7 @@ from ctmr.errors import DataError, UsageError, printable
 from ctmr.images import FORMATS, ImageInfo, is_image_name
 from ctmr.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
 from ctmr.nifti import Geometry, is_nifti_name
-from ctmr.scan import READABLE, Kind, content_hash, info_within, kind_of, stem_of
+from ctmr.scan import READABLE, Kind, content_hash, kind_of, stem_of
 from ctmr.translate import Translator
 from ctmr.volume import Modality
 
@@ -39,11 +39,6 @@ class Job(NamedTuple):
     def name(self) -> str:
         """The path of the source below the root."""
         return below_root(self.source, self.root)
-
-    @property
-    def info(self) -> ImageInfo:
-        """What the `ctmr.json` says that holds for the source."""
-        return info_within(self.source.parent, self.root)
 
     @property
     def target_root(self) -> Path:

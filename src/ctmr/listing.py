@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What must be put right before a tree is read, and what it ails."""
+    """What must be put right before a tree is read, and where."""
 
     error: DataError
     paths: tuple[Path, ...]
@@ -53,6 +53,7 @@ class Listing:
         folder: The root of the walk.
         scans: Sorted by the bytes of the path below the root.
         left_out: Why something is not read -> what.
+        faults: For which the whole is refused, except by an audit.
     """
 
     folder: Path
@@ -148,14 +149,13 @@ def _visit(listing: Listing, folder: Path, depth: int, output: Path | None) -> N
             _leave_out(listing, why, folder / name)
         else:
             _visit(listing, folder / name, depth + 1, output)
+    others = [folder / name for name in files if name not in named and name[0] != "."]
+    loose = tuple(path for path in others if depth == 0 and _is_loose_dicom(path))
+    if loose:
+        listing.faults.append(Fault(_loose(folder, len(loose)), loose))
     beside = folders | named | {stem_of(Path(name)) for name in named}
-    for name in files:
+    for name in sorted(set(files) - {path.name for path in loose}, key=os.fsencode):
         _take_in(listing, folder / name, beside)
-    if depth == 0:
-        loose = [folder / name for name in files if name not in named]
-        loose = [path for path in loose if path.name[0] != "." and _is_loose_dicom(path)]
-        if loose:
-            listing.faults.append(Fault(_loose(folder, len(loose)), tuple(loose)))
 
 
 def _is_series(listing: Listing, folder: Path, files: list[str], named: set[str]) -> bool:
@@ -216,8 +216,9 @@ def _leave_out_below(listing: Listing, series: Path, depth: int) -> None:
             _leave_out(listing, BELOW, scan.path)
         for fault in its.faults:
             listing.left_out.setdefault(BELOW, []).extend(fault.paths)
-        for why in its.left_out.keys() - {OTHER}:
-            listing.left_out.setdefault(why, []).extend(its.left_out[why])
+        for its_why, paths in its.left_out.items():
+            if its_why != OTHER:
+                listing.left_out.setdefault(its_why, []).extend(paths)
 
 
 def _is_loose_dicom(path: Path) -> bool:
