@@ -30,9 +30,10 @@ from ctmr.evaluation import evaluate
 from ctmr.files import write_json
 from ctmr.images import read_image, write_image_info
 from ctmr.intensity import FloatArray
+from ctmr.listing import find_scans, stem_below
 from ctmr.pixels import luma
 from ctmr.scale import resize
-from ctmr.scan import find_scans
+from ctmr.scan import info_within
 from ctmr.synth import write_heads
 from ctmr.training import train
 from ctmr.translate import OTHER, load_model
@@ -113,7 +114,7 @@ def write_8_bit(source: Path, folder: Path, size: int) -> None:
     folder.mkdir(parents=True)
     spacings = {}
     for path in find_scans(source):
-        image = read_image(path)
+        image = read_image(path, info=info_within(path.parent, source))
         grey: FloatArray = luma(image.array) if image.array.ndim == 3 else image.array
         if image.unit == "HU":
             grey = (grey + np.float32(1024)) / np.float32(HU_A_LEVEL)
@@ -124,12 +125,13 @@ def write_8_bit(source: Path, folder: Path, size: int) -> None:
         grey = resize(grey, size, size)
         if folder.name == "mask":
             grey = np.where(grey > 127, np.float32(255), np.float32(0))
-        name = f"{path.stem}.png"
+        name = f"{stem_below(path, source)}.png"
         if image.spacing_mm is not None:
             rows, columns = image.array.shape[:2]
             across = image.spacing_mm
             spacings[name] = (across[0] * rows / size, across[1] * columns / size)
         levels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Pillow.fromarray(levels).save(folder / name)
     if image.unit == "HU" or spacings:
         write_image_info(folder, image.unit, files=spacings)

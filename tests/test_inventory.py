@@ -72,8 +72,8 @@ def test_other_files_are_noted_and_hidden_ones_are_not(data):
     assert finding == Finding(
         "skipped",
         "note",
-        ("trainA/notes.txt", "trainA/sub"),
-        "no scan by name: training skips it too",
+        ("trainA/notes.txt",),
+        "files that are no scans by name are skipped",
     )
 
 

@@ -1,34 +1,12 @@
 """Which sort of scan a path is."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from ctmr.errors import DataError
-from ctmr.scan import find_scans, kind_of, read_scan, stem_of
-
-
-def test_images_are_found_in_the_order_of_their_bytes(tmp_path, caplog):
-    names = ["b.png", "B.PNG", "a.jpeg", "a.tif", "-x.png", "x\n.png", "é.png", "10.png", "9.png"]
-    for name in [*names, "notes.txt", "ctmr.json", ".hidden.png"]:
-        (tmp_path / name).write_bytes(b"x")
-    raw = os.fsdecode(b"\xff.png")
-    (tmp_path / raw).write_bytes(b"x")
-    (tmp_path / "sub.png").mkdir()
-    os.mkfifo(tmp_path / "fifo.png")
-    (tmp_path / "dangling.png").symlink_to("nowhere.png")
-    (tmp_path / "loop.png").symlink_to("loop.png")
-    found = [path.name for path in find_scans(tmp_path)]
-    assert found == sorted([*names, raw], key=os.fsencode)
-    assert "skipped 1 files that are no scans by name" in caplog.text
-    for name in ("fifo.png", "dangling.png", "loop.png"):
-        assert f"{name}: skipped, it is not a regular file" in caplog.text
-
-
-def test_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: cannot list the folder"):
-        find_scans(tmp_path / "nowhere")
+from ctmr.images import ImageInfo, write_image_info
+from ctmr.scan import info_within, kind_of, read_scan, stem_of
 
 
 @pytest.mark.parametrize(
@@ -50,3 +28,20 @@ def test_folder_without_a_series_is_no_scan(tmp_path):
     assert kind_of(tmp_path) is None
     with pytest.raises(DataError, match="found a folder that is not a DICOM series"):
         read_scan(tmp_path)
+
+
+def test_nearest_ctmr_json_holds_up_to_the_root(tmp_path):
+    root = tmp_path / "root"
+    folder = root / "a" / "b"
+    folder.mkdir(parents=True)
+    write_image_info(tmp_path, "HU")  # above the root
+    assert info_within(folder, root) == ImageInfo()
+    files = {"x.png": (1.0, 1.0), "a/x.png": (2.0, 2.0), "a/b/x.png": (3.0, 3.0)}
+    write_image_info(root, "HU", (4.0, 4.0), files)
+    info = info_within(folder, root)
+    assert (info.unit, info.spacing_of("x.png"), info.spacing_of("y.png")) == ("HU", (3, 3), (4, 4))
+    assert info_within(folder.parent, root).spacing_of("x.png") == (2.0, 2.0)
+    assert info_within(root, root).spacing_of("x.png") == (1.0, 1.0)
+    write_image_info(root / "a", "grey", files={"b/x.png": (5.0, 5.0)})
+    assert info_within(folder, root) == ImageInfo("grey", files={"x.png": (5.0, 5.0)})
+    assert info_within(folder, folder) == ImageInfo()

@@ -21,13 +21,21 @@ from ctmr.errors import (
     refuse_all,
 )
 from ctmr.files import remove_drafts, require_writable
-from ctmr.images import INFO_NAME, Image, read_image_info
-from ctmr.jobs import Job, Reading, check_maps, find_inputs, plan_jobs, request_of
+from ctmr.images import INFO_NAME, Image
+from ctmr.jobs import (
+    Job,
+    Reading,
+    check_outputs,
+    choose_jobs,
+    find_inputs,
+    plan_jobs,
+    request_of,
+)
 from ctmr.nifti import read_nifti
 from ctmr.outputs import Input, earlier, require_replaceable, write_info, write_translation
 from ctmr.ownership import require_own
 from ctmr.quality import Quality, require_like
-from ctmr.scan import Scan, read_scan
+from ctmr.scan import Scan, info_within, read_scan_within
 from ctmr.translate import Translation, Translator
 from ctmr.volume import Modality, onto_grid
 
@@ -44,7 +52,7 @@ class BatchSummary:
     Attributes:
         written: Scans written.
         kept: Scans that an earlier call had written, with `resume`.
-        skipped: Names of the inputs that could not be used.
+        skipped: Names of the inputs that could not be used, below the input folder.
         warned: Names whose quality is not `ok`.
         seconds: In all.
     """
@@ -67,14 +75,15 @@ def translate_files(
     reading: Reading | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    only: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchSummary:
-    """Translate one scan, or a folder of scans: same names, same sizes, same grids.
+    """Translate one scan, or the scans of a folder and its sub-folders: same names, same sizes, same grids.
 
     Args:
         translator: Of a model.
-        source: An image, a NIfTI file, a folder with one DICOM series, or a folder of any of these; never written to.
-        output: Of the same form.
+        source: An image, a NIfTI file, a folder with one DICOM series, or a tree of any of these; never written to.
+        output: Of the same form, with the same sub-folders.
         to: The modality wanted.
         quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, and writes maps
             of doubt; `none` none.
@@ -82,6 +91,7 @@ def translate_files(
         reading: What to believe of scans that say too little.
         resume: Leave what an earlier call wrote of the same scan, model and options.
         overwrite: Replace files that ctmr did not write too; never an input, and never a `ctmr.json`.
+        only: Translate the scans whose path below `source` matches this pattern, in which `*` stands for `/` too.
         progress: Called with scans done and scans to do.
 
     Raises:
@@ -90,17 +100,17 @@ def translate_files(
     """
     started = time.perf_counter()
     reading = reading or Reading()
-    jobs = plan_jobs(translator, find_inputs(source), source, output, to, reading)
+    inputs = find_inputs(source, output)
+    jobs = choose_jobs(plan_jobs(translator, inputs, source, output, to, reading), only)
+    check_outputs(jobs, inputs, quality)
     require_writable(output, 0)
-    if quality == "full":
-        check_maps(jobs)
     if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
-    info_of = functools.cache(read_image_info)
+    info_of = functools.cache(info_within)
     levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
 
     def request(job: Job) -> str:
-        info = info_of(job.source.parent) if job.kind == "image" else None
+        info = info_of(job.source.parent, job.root) if job.kind == "image" else None
         return request_of(translator, job, to, quality, reading, info)
 
     warned = set[Job]()
@@ -110,21 +120,21 @@ def translate_files(
     done = _done_before(jobs, request, warned) if resume else []
     todo = set(jobs).difference(done)
     jobs = [job for job in jobs if job in todo]
-    _require_free(jobs, quality, reading, overwrite)
+    _require_free(jobs, inputs, quality, reading, overwrite)
     write_info(translator, [*done, *jobs], to, only_check=True)
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, jobs, to, reading)
     if on_error == "stop":
         refuse_all(
-            [(path.name, error) for path, error in bad.items()],
+            [(job.name, error) for job, error in bad.items()],
             f"of {len(jobs)} scans cannot be translated",
             file=source,
             fix="restore or remove these files, or leave them out with --on-error skip",
         )
     for error in bad.values():
         logger.warning("skipped: %s", error)
-    jobs = [job for job in jobs if job.source not in bad]
+    jobs = [job for job in jobs if job not in bad]
     write_info(translator, [*done, *jobs], to)
 
     def read(job: Job) -> Input:
@@ -148,23 +158,27 @@ def translate_files(
         if progress is not None:
             progress(n + 1, len(jobs))
     skipped, warnings = (
-        tuple(printable(path.name) for path in paths)
-        for paths in (bad, [job.source for job in levels if job in warned])
+        tuple(printable(job.name) for job in its)
+        for its in (bad, [job for job in levels if job in warned])
     )
     seconds = round(time.perf_counter() - started, 3)
     return BatchSummary(len(jobs), len(done), skipped, warnings, seconds)
 
 
 def _require_free(
-    jobs: Sequence[Job], quality: QualityLevel, reading: Reading, overwrite: bool
+    jobs: Sequence[Job],
+    inputs: Sequence[Path],
+    quality: QualityLevel,
+    reading: Reading,
+    overwrite: bool,
 ) -> None:
     """Refuse to replace inputs, or what ctmr did not write."""
     measures = MAPPED if quality == "full" else ()
-    inputs = [job.source for job in jobs] + [job.source.parent / INFO_NAME for job in jobs]
+    read = {*inputs, *(path.parent / INFO_NAME for path in inputs)}
     require_own(
         [path for job in jobs for path in job.paths(measures)],
         overwrite=overwrite,
-        inputs=inputs if reading.like is None else [*inputs, reading.like],
+        inputs=read if reading.like is None else {*read, reading.like},
         sidecars={path: its for job in jobs for path, its in job.sidecars(measures).items()},
     )
     for job in jobs:
@@ -216,7 +230,7 @@ def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None
         series = read_series(job.source, irregular=reading.irregular)
         return series.volume, series
     if job.kind == "image":
-        return read_scan(job.source), None
+        return read_scan_within(job.source, job.root), None
     volume = read_nifti(job.source, geometry=reading.geometry)
     if reading.like is None:
         return volume, None
@@ -234,9 +248,9 @@ def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None
 
 def _unusable(
     translator: Translator, jobs: Sequence[Job], to: Modality, reading: Reading
-) -> dict[Path, CtmrError]:
+) -> dict[Job, CtmrError]:
     """Read every input once before any work; what ails those that cannot be translated."""
-    bad: dict[Path, CtmrError] = {}
+    bad: dict[Job, CtmrError] = {}
     for job in jobs:
         try:
             scan = _read(job, to, reading)[0]
@@ -244,7 +258,7 @@ def _unusable(
             if not reading.anyway:
                 _require_head(scan, quality)
         except CtmrError as error:
-            bad[job.source] = error.at(job.source)
+            bad[job] = error.at(job.source)
     return bad
 
 

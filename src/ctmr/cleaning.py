@@ -10,7 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ LEFT_OUT = ("unreadable", "not_hu", "skipped", "blank", "exchanged_folders")
 
 @dataclass(frozen=True)
 class Kept:
-    """A scan of the cleaned copy: the side of the split, the folder and the name it has there."""
+    """A scan of the cleaned copy: the side of the split, the folder and the path below it that it has there."""
 
     picture: Picture
     split: Split
@@ -163,14 +163,19 @@ def _named(inventory: Inventory, kept: Iterable[tuple[Picture, Split]]) -> list[
     """Each with its name in the copy: its own, or with its former folder before it where that is taken."""
     layout = next(its for its in LAYOUTS if its["train", "ct"] == inventory.folders["train", "ct"])
     taken: set[str] = set()
+    above: set[str] = set()  # folders in which something is
     named = []
     # Those that stay where they are come first, so that they keep their names.
     for picture, split in sorted(kept, key=lambda each: each[0].source.split != each[1]):
         source = picture.source
-        folder, name = layout[split, source.modality], source.path.name
-        while f"{folder}/{name}".lower() in taken:
+        folder, name = layout[split, source.modality], source.below
+        place = PurePosixPath(f"{folder}/{name}".lower())
+        # No scan has the name of another, or of a folder of others.
+        while str(place) in above or taken & set(map(str, (place, *place.parents))):
             name = f"{source.split}-{name}"
-        taken.add(f"{folder}/{name}".lower())
+            place = PurePosixPath(f"{folder}/{name}".lower())
+        taken.add(str(place))
+        above |= set(map(str, place.parents))
         named.append(Kept(picture, split, folder, name))
     return named
 
@@ -241,14 +246,18 @@ def _write_infos(folder: Path, cleaning: Cleaning) -> None:
                 f"expected one unit for the images of {name}: found {units} (unit, slope, intercept)",
                 fix="make the ctmr.json of the training and the test folder agree",
             )
-        unit, slope, intercept = units[0]
-        said: dict[str, Any] = {"unit": unit}
-        if unit == "HU":
-            said |= {"slope": slope, "intercept": intercept}
-        spacings = {
-            kept.name: info.spacing_of(kept.picture.source.path.name)
-            for kept, info in zip(its, infos, strict=True)
-        }
-        known = {key: {"spacing_mm": list(mm)} for key, mm in spacings.items() if mm is not None}
-        if unit == "HU" or known:
-            write_json(folder / name / INFO_NAME, said | {"files": known})
+        _write_info(folder / name, its)
+
+
+def _write_info(root: Path, kept: Sequence[Kept]) -> None:
+    """The `ctmr.json` of the images below one folder, which have one unit."""
+    info = kept[0].picture.source.info
+    said: dict[str, Any] = {"unit": info.unit}
+    if info.unit == "HU":
+        said |= {"slope": info.slope, "intercept": info.intercept}
+    spacings = {
+        its.name: its.picture.source.info.spacing_of(its.picture.source.path.name) for its in kept
+    }
+    known = {key: {"spacing_mm": list(mm)} for key, mm in spacings.items() if mm is not None}
+    if info.unit == "HU" or known:
+        write_json(root / INFO_NAME, said | {"files": known})

@@ -238,7 +238,7 @@ def translate(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="An image, a NIfTI file, a folder with a DICOM series, or a folder of these.",
+            help="An image, a NIfTI file, a folder with a DICOM series, or a tree of these.",
         ),
     ],
     output: Annotated[Path, typer.Argument(help="The same for the translation.")],
@@ -274,6 +274,12 @@ def translate(
         bool,
         typer.Option("--resume", help="Leave what an earlier call wrote of the same scans."),
     ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GLOB", help="Choose scans by their path below INPUT; * matches / too."
+        ),
+    ] = None,
     engine: Annotated[
         Literal["torch", "openvino", "onnx"] | None,
         typer.Option(help="What runs the networks; by default the fastest that is installed."),
@@ -304,6 +310,7 @@ def translate(
                 reading=Reading(geometry, irregular, anyway, like),
                 resume=resume,
                 overwrite=overwrite,
+                only=only,
                 progress=progress("translating"),
             )
         kept = f", {summary.kept} kept from before," if resume else ""
@@ -421,14 +428,22 @@ def _train_config(
     return with_steps(resolved, *length)
 
 
+class _Plain(logging.Formatter):
+    """Lines that only inform have no word before them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).removeprefix("INFO: ")
+
+
 def main() -> None:
     """Entry point of `ctmr`."""
     # Waiting threads spin for a moment only, then sleep: as fast alone, and many times faster where another job has
     # a core. Read by the OpenMP library when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
-    )
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_Plain("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
+    logging.getLogger("ctmr.found").setLevel(logging.INFO)  # how many scans lie where
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(app(prog_name="ctmr", standalone_mode=False))

@@ -2,13 +2,14 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctmr.errors import CtmrError, DataError, UsageError, printable, refuse_all
-from ctmr.images import ImageInfo, read_image_info
-from ctmr.scan import READABLE, Kind, find_scans, kind_of
+from ctmr.images import ImageInfo
+from ctmr.listing import below_root, find_scans
+from ctmr.scan import READABLE, Kind, info_place, info_within, kind_of
 from ctmr.store import SPLITS, Split
 from ctmr.volume import MODALITIES, Modality
 
@@ -34,9 +35,9 @@ class Source:
     Attributes:
         data: The data folder.
         kind: What sort of scan it is.
-        label: `folder/name`, with undecodable bytes escaped.
+        label: The path below the data folder, with undecodable bytes escaped.
         patient: What the patient pattern found in the label.
-        info: The folder's `ctmr.json`.
+        info: The `ctmr.json` that holds for it.
     """
 
     data: Path
@@ -49,9 +50,21 @@ class Source:
     info: ImageInfo
 
     @property
+    def folder(self) -> str:
+        """The folder of its split and modality, as `trainA`."""
+        names = [layout[self.split, self.modality] for layout in LAYOUTS]
+        its = [name for name in names if self.label.startswith(name + "/")]
+        return its[0] if its else self.label.rpartition("/")[0]
+
+    @property
+    def below(self) -> str:
+        """The path of the file or folder below `folder`, as it is on the disk."""
+        return "/".join(self.path.parts[-1 - self.name.count("/") :])
+
+    @property
     def name(self) -> str:
-        """The name of the file or folder, with undecodable bytes escaped."""
-        return self.label.rpartition("/")[2]
+        """The same with undecodable bytes escaped."""
+        return self.label.removeprefix(self.folder + "/")
 
 
 def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
@@ -110,12 +123,12 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
     failures: list[tuple[str, CtmrError]] = []
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
-            try:
-                info = _info(folder, modality)
-            except DataError as error:
-                failures.append((folder.relative_to(data).as_posix(), error))
+            name = folder.relative_to(data).as_posix()
+            paths = find_scans(folder, name)
+            infos, wrong = infos_of(folder, modality, paths)
+            failures += [(below_root(place, data), error) for place, error in wrong.items()]
+            if wrong:
                 continue
-            paths = find_scans(folder)
             if split == "train" and not paths:
                 raise DataError(
                     f"expected {READABLE} in it: found none; training needs"
@@ -127,6 +140,7 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
                 label = _readable(path.relative_to(data).as_posix())
                 kind = kind_of(path) or "image"
                 patient = patient_of(label)
+                info = infos[path.parent]
                 sources.append(Source(data, split, modality, path, kind, label, patient, info))
     what = "folders have a ctmr.json that cannot be used"
     refuse_all(failures, what, file=data, fix="correct them; see docs/data.md")
@@ -143,17 +157,39 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
     return sources
 
 
-def _info(folder: Path, modality: Modality) -> ImageInfo:
-    """What the `ctmr.json` of a folder says."""
-    info = read_image_info(folder)
-    if info.unit == "HU" and modality == "mr":
-        raise DataError(
-            "expected grey values: found unit HU in the ctmr.json of an MR folder, and HU exist"
-            " only for CT",
-            file=folder,
-            fix="remove unit, slope and intercept there, or exchange the folders",
-        )
-    return info
+def infos_of(
+    root: Path, modality: Modality, paths: Sequence[Path]
+) -> tuple[dict[Path, ImageInfo], dict[Path, DataError]]:
+    """What the `ctmr.json` files of a folder of one modality say.
+
+    Args:
+        root: The folder, as `trainA`.
+        modality: What it holds.
+        paths: Its scans.
+
+    Returns:
+        What holds in each folder with scans; and each folder whose own `ctmr.json` is wrong or gives HU to MR, with the
+        error.
+    """
+    infos: dict[Path, ImageInfo] = {}
+    wrong: dict[Path, DataError] = {}
+    for folder in dict.fromkeys((root, *(path.parent for path in paths))):
+        place = info_place(folder, root)
+        if place in wrong:
+            continue
+        try:
+            infos[folder] = info_within(folder, root)
+        except DataError as error:
+            wrong[place] = error
+            continue
+        if infos[folder].unit == "HU" and modality == "mr":
+            wrong[place] = DataError(
+                "expected grey values: found unit HU in the ctmr.json of an MR folder, and HU"
+                " exist only for CT",
+                file=place,
+                fix="remove unit, slope and intercept there, or exchange the folders",
+            )
+    return infos, wrong
 
 
 def patient_finder(pattern: str | None) -> Callable[[str], str | None]:

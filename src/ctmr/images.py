@@ -238,23 +238,27 @@ def _said_info(
     return said
 
 
-def add_image_info(folder: Path, unit: Unit, files: Mapping[str, Spacing | None]) -> None:
+def add_image_info(
+    folder: Path, unit: Unit, files: Mapping[str, Spacing | None], *, always: bool = False
+) -> None:
     """Say unit and spacing of some images in the `ctmr.json` of their folder, beside what it says of others.
 
-    Grey values without spacing need no `ctmr.json`. Several processes can do this in one folder.
+    Grey values without spacing need no `ctmr.json`, but `always`. Several processes can do this in one folder.
 
     Raises:
         OutputError: If the unit of other images that are there is another, or the `ctmr.json` is not one of ctmr.
     """
-    if info_to_add(folder, unit, files) is not None:
+    if info_to_add(folder, unit, files, always=always) is not None:
         with listing(folder) as put:
-            said = info_to_add(folder, unit, files)  # what it is now that no other process writes
+            said = info_to_add(
+                folder, unit, files, always=always
+            )  # what it is now that no other process writes
             if said is not None:
                 put(INFO_NAME, json_bytes(said), "files")
 
 
 def info_to_add(
-    folder: Path, unit: Unit, files: Mapping[str, Spacing | None]
+    folder: Path, unit: Unit, files: Mapping[str, Spacing | None], *, always: bool = False
 ) -> dict[str, Any] | None:
     """What the `ctmr.json` of a folder has to say with some images more; None if it need not change.
 
@@ -280,7 +284,7 @@ def info_to_add(
         )
     known = {name: spacing for name, spacing in existing.files.items() if name not in files}
     known |= {name: spacing for name, spacing in files.items() if spacing is not None}
-    if known == existing.files and (unit == "grey" or place.exists()):
+    if known == existing.files and (place.exists() or (unit == "grey" and not always)):
         return None
     if os.path.lexists(place) and not is_own(place):
         raise OutputError(

@@ -9,13 +9,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from ctmr.dicom import find_dicom, is_dicom
-from ctmr.errors import DataError, ResourceError
-from ctmr.folders import Source, find_data, patient_finder
-from ctmr.images import INFO_NAME, ImageInfo, is_regular, read_image_info
+from ctmr.errors import ResourceError
+from ctmr.folders import Source, find_data, infos_of, patient_finder
+from ctmr.images import INFO_NAME, ImageInfo
+from ctmr.listing import OTHER, Listing, list_scans
 from ctmr.picture import Picture, Unusable, take_picture
 from ctmr.processes import serve
-from ctmr.scan import Kind, kind_of
+from ctmr.scan import info_place
 from ctmr.store import Split
 from ctmr.survey import Progress
 from ctmr.volume import Modality
@@ -84,9 +84,16 @@ def take_inventory(
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
             folders[split, modality] = label_of(data, folder)
-            info = _info(data, folder, modality, findings)
-            for path, kind in _scans(data, folder, findings):
-                label = label_of(data, path)
+            listing = list_scans(folder)
+            listing.count(label_of(data, folder))
+            findings += _of_listing(data, listing)
+            infos, wrong = infos_of(folder, modality, [path for path, _ in listing.scans])
+            for place, error in wrong.items():
+                label = label_of(data, place / INFO_NAME)
+                findings.append(Finding("ctmr_json", "error", (label,), error.what))
+            for path, kind in listing.scans:
+                label, info = label_of(data, path), infos.get(path.parent, ImageInfo())
+                info = ImageInfo() if info_place(path.parent, folder) in wrong else info
                 patient = patient_of(label)
                 sources.append(Source(data, split, modality, path, kind, label, patient, info))
     pictures: list[Picture] = []
@@ -105,72 +112,15 @@ def label_of(data: Path, path: Path) -> str:
     return os.fsencode(path.relative_to(data).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _info(data: Path, folder: Path, modality: Modality, findings: list[Finding]) -> ImageInfo:
-    """The folder's `ctmr.json`; none if it is wrong."""
-    label = label_of(data, folder / INFO_NAME)
-    try:
-        info = read_image_info(folder)
-    except DataError as error:
-        findings.append(Finding("ctmr_json", "error", (label,), error.what))
-        return ImageInfo()
-    if info.unit == "HU" and modality == "mr":
-        why = "it gives HU to MR, and HU exist only for CT"
-        findings.append(Finding("ctmr_json", "error", (label,), why))
-        return ImageInfo()
-    return info
-
-
-def _scans(data: Path, folder: Path, findings: list[Finding]) -> Iterator[tuple[Path, Kind]]:
-    """The scans of a folder, sorted by the bytes of their names; what is none is a finding."""
-    try:
-        names = sorted(os.listdir(folder), key=os.fsencode)
-    except OSError as error:
-        why = f"cannot list the folder ({error.strerror})"
-        findings.append(Finding("unreadable", "error", (label_of(data, folder),), why))
-        return
-    skipped: dict[tuple[str, Level, str], list[str]] = {}
-    for name in names:
-        if name.startswith(".") or name == INFO_NAME:
-            continue
-        path = folder / name
-        found = _what_is(path)
-        if isinstance(found, str):
-            yield path, found
-        else:
-            skipped.setdefault(found, []).append(label_of(data, path))
-    for (what, level, why), labels in skipped.items():
-        findings.append(Finding(what, level, tuple(labels), why))
-
-
-def _what_is(path: Path) -> Kind | tuple[str, Level, str]:
-    """What sort of scan a path is; else kind, level and text of the finding."""
-    try:
-        kind = kind_of(path)
-        if kind is not None:
-            return kind if kind == "series" or is_regular(path) else _NO_FILE
-        if path.is_dir():
-            return _MIXED if find_dicom(path) else _OTHER
-        return _LOOSE if is_dicom(path) else _OTHER
-    except DataError as error:
-        return "unreadable", "error", error.what
-
-
-_NO_FILE: tuple[str, Level, str] = (
-    "skipped",
-    "warning",
-    "named as a scan, and no regular file (a pipe, a dangling link)",
-)
-_OTHER: tuple[str, Level, str] = ("skipped", "note", "no scan by name: training skips it too")
-_LOOSE: tuple[str, Level, str] = (
-    "unreadable",
-    "error",
-    "DICOM files beside each other: expected each series in a sub-folder of its own",
-)
-_MIXED: tuple[str, Level, str] = (
-    "unreadable",
-    "error",
-    "images or NIfTI files beside DICOM files: expected DICOM files only in a sub-folder",
-)
+def _of_listing(data: Path, listing: Listing) -> Iterator[Finding]:
+    """What lies in a folder and is no scan that can be used."""
+    for error, paths in listing.faults:
+        labels = tuple(label_of(data, path) for path in paths)
+        yield Finding("unreadable", "error", labels, error.what)
+    for why, left_out in listing.left_out.items():
+        level: Level = "note" if why == OTHER else "warning"
+        labels = tuple(label_of(data, path) for path in left_out)
+        yield Finding("skipped", level, labels, why)
 
 
 def _pictures(sources: Sequence[Source]) -> Iterator[Picture | Unusable]:

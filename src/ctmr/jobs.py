@@ -6,16 +6,18 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 from ctmr.doubts import MAPPED, QualityLevel
-from ctmr.errors import DataError, UsageError
+from ctmr.errors import DataError, UsageError, printable
 from ctmr.images import FORMATS, ImageInfo, is_image_name
+from ctmr.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
 from ctmr.nifti import Geometry, is_nifti_name
 from ctmr.ownership import MAPS_NAME
-from ctmr.scan import READABLE, Kind, content_hash, find_scans, kind_of, stem_of
+from ctmr.scan import READABLE, Kind, content_hash, kind_of, stem_of
 from ctmr.translate import Translator
 from ctmr.volume import Modality
 
@@ -30,6 +32,18 @@ class Job(NamedTuple):
     target: Path
     sidecar: Path
     """The JSON beside the target."""
+    root: Path
+    """INPUT if it is a folder of scans, else the folder of the source."""
+
+    @property
+    def name(self) -> str:
+        """The path of the source below the root."""
+        return below_root(self.source, self.root)
+
+    @property
+    def target_root(self) -> Path:
+        """Where the translation of what lies at the root goes."""
+        return self.target.parents[self.name.count("/")]
 
     def map_path(self, measure: str) -> Path:
         """Where the map of a measure of doubt goes: an image for an image, else a NIfTI file."""
@@ -70,13 +84,16 @@ class Reading:
     like: Path | None = None
 
 
-def find_inputs(source: Path) -> list[Path]:
-    """The scans meant by INPUT: one, or those of a folder.
+def find_inputs(source: Path, output: Path) -> list[Path]:
+    """The scans meant by INPUT: one, or those of a folder and its sub-folders; what lies in OUTPUT is none of them.
 
     Raises:
         DataError: If there is none.
     """
-    if kind_of(source) is not None:
+    kind = kind_of(source)
+    if kind == "series":
+        warn_of_scans_below(source)
+    if kind is not None:
         return [source]
     if not source.is_dir():
         raise DataError(
@@ -84,7 +101,7 @@ def find_inputs(source: Path) -> list[Path]:
             file=source,
             fix="check the path",
         )
-    paths = find_scans(source)
+    paths = find_scans(source, output=output)
     if not paths:
         raise DataError(f"expected {READABLE} in it: found none", file=source, fix="check the path")
     return paths
@@ -98,11 +115,10 @@ def plan_jobs(
     to: Modality,
     reading: Reading,
 ) -> list[Job]:
-    """What is written where: outputs have names of their own, and none is an input.
+    """What is written where: OUTPUT has the sub-folders of INPUT, and outputs have names of their own.
 
     Raises:
-        UsageError: If OUTPUT has not the form of INPUT, or an input would be overwritten.
-        DataError: If two outputs would have one name, or one is too long.
+        UsageError: If OUTPUT has not the form of INPUT.
     """
     many = kind_of(source) is None
     if many and output.exists() and not output.is_dir():
@@ -111,19 +127,59 @@ def plan_jobs(
             file=output,
             fix="choose another OUTPUT",
         )
+    root = source if many else source.parent
     kinds = [kind_of(path) or "image" for path in paths]
-    targets = [output / _name(translator, path, to, reading) if many else output for path in paths]
-    if not many:
+    if many:
+        folders = [output / path.parent.relative_to(root) for path in paths]
+        named = zip(folders, paths, strict=True)
+        targets = [folder / _name(translator, path, to, reading) for folder, path in named]
+    else:
         targets = [_one_target(translator, source, kinds[0], output, to, reading)]
-    stems = Counter(stem_of(target).lower() for target in targets)
-    stems["ctmr"] += 1  # `ctmr.json` has another meaning
+    stems = Counter((target.parent, stem_of(target).lower()) for target in targets)
     jobs = []
     for path, kind, target in zip(paths, kinds, targets, strict=True):
-        alone = stems[stem_of(target).lower()] == 1
-        sidecar = target.with_name((stem_of(target) if alone else target.name) + ".json")
-        jobs.append(Job(path, kind, target, sidecar))
-    _check_paths(jobs, [path for job in jobs for path in (job.target, job.sidecar)])
+        stem = stem_of(target)
+        # `ctmr.json` has another meaning.
+        alone = stems[target.parent, stem.lower()] == 1 and stem.lower() != "ctmr"
+        sidecar = target.with_name((stem if alone else target.name) + ".json")
+        jobs.append(Job(path, kind, target, sidecar, root))
     return jobs
+
+
+def choose_jobs(jobs: Sequence[Job], only: str | None) -> list[Job]:
+    """Those whose scan has a path below INPUT that matches a pattern, in which `*` stands for `/` too.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if only is None:
+        return list(jobs)
+    chosen = [job for job in jobs if fnmatchcase(job.name, only)]
+    if not chosen:
+        shown = ", ".join(job.name for job in jobs[:SHOWN]) + (", ..." if jobs[SHOWN:] else "")
+        raise UsageError(
+            f"expected scans that match --only {only!r}: found none among {len(jobs)}, such as"
+            f" {printable(shown)}",
+            file=jobs[0].root,
+            fix="write the pattern for paths below INPUT",
+        )
+    found.info("%d of them match %s", len(chosen), printable(repr(only)))
+    return chosen
+
+
+def check_outputs(jobs: Sequence[Job], inputs: Sequence[Path], quality: QualityLevel) -> None:
+    """Refuse outputs that cannot be written, or would overwrite a scan of INPUT or each other.
+
+    Raises:
+        UsageError: If a scan of INPUT would be overwritten, or a translated series has the name of the folder for maps.
+        DataError: If two outputs would have one name, or one is too long.
+    """
+    if quality == "full":
+        _check_maps(jobs)
+    paths = [path for job in jobs for path in (job.target, job.sidecar)]
+    if quality == "full":
+        paths += [job.map_path(measure) for job in jobs for measure in MAPPED]
+    _check_paths(paths, inputs)
 
 
 def request_of(
@@ -137,7 +193,7 @@ def request_of(
     """A hash of all that a translation and its sidecar follow from: the scan, the model, the options and the name.
 
     Args:
-        info: Of an image, what the `ctmr.json` of its folder says.
+        info: Of an image, what the `ctmr.json` says that holds for it.
 
     Raises:
         DataError: If the scan cannot be read.
@@ -153,13 +209,8 @@ def request_of(
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def check_maps(jobs: Sequence[Job]) -> None:
-    """Refuse to write maps of doubt where they would get in the way of scans.
-
-    Raises:
-        UsageError: If an input would be overwritten, or a translated series has the name of their folder.
-        DataError: If a name is too long.
-    """
+def _check_maps(jobs: Sequence[Job]) -> None:
+    """Refuse a translated series in the place of the folder for maps of doubt."""
     for job in jobs:
         if job.target.name.lower() == MAPS_NAME:
             raise UsageError(
@@ -168,7 +219,6 @@ def check_maps(jobs: Sequence[Job]) -> None:
                 file=job.target,
                 fix="choose another name, or leave out --quality full",
             )
-    _check_paths(jobs, [job.map_path(measure) for job in jobs for measure in MAPPED])
 
 
 def _one_target(
@@ -199,16 +249,17 @@ def _one_target(
     return output
 
 
-def _check_paths(jobs: Sequence[Job], paths: Sequence[Path]) -> None:
+def _check_paths(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Refuse outputs that cannot be written, or would overwrite an input or each other."""
-    inputs = {job.source.resolve() for job in jobs}
+    taken = {path.resolve() for path in inputs}
     seen: set[str] = set()
+    folders = {str(folder).lower() for path in paths for folder in path.parents}
     for path in paths:
-        if path.resolve() in inputs:
+        if path.resolve() in taken:
             raise UsageError(
                 "the output would overwrite an input", file=path, fix="choose another OUTPUT"
             )
-        if path.name.lower() in seen:
+        if str(path).lower() in seen or str(path).lower() in folders:
             raise DataError(
                 "two inputs would be written to one output", file=path, fix="rename one of them"
             )
@@ -219,7 +270,7 @@ def _check_paths(jobs: Sequence[Job], paths: Sequence[Path]) -> None:
                 file=path,
                 fix="shorten the name of the input",
             )
-        seen.add(path.name.lower())
+        seen.add(str(path).lower())
 
 
 def _holds(translator: Translator, path: Path, to: Modality) -> bool:

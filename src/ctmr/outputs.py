@@ -1,5 +1,6 @@
 """What is written of a scan that was translated: the translation, maps of doubt, and the sidecar that says all is there."""
 
+import functools
 import logging
 import os
 import re
@@ -17,18 +18,20 @@ from ctmr.dicom_write import Derivation, write_series
 from ctmr.errors import OutputError, printable
 from ctmr.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
 from ctmr.images import (
+    INFO_NAME,
     Image,
     Unit,
     add_image_info,
     image_bytes,
     info_to_add,
-    read_image_info,
+    is_image_name,
 )
 from ctmr.jobs import Job, Reading
 from ctmr.model import NOTICE
 from ctmr.nifti import nifti_bytes
 from ctmr.ownership import digest_of, known_digests, read_sealed, require_own, sealed
-from ctmr.scan import DESCRIPTION, Scan, content_hash
+from ctmr.scale import Spacing
+from ctmr.scan import DESCRIPTION, Scan, content_hash, info_place, info_within
 from ctmr.translate import DIRECTION_TO, Translation, Translator
 from ctmr.volume import Modality, Volume, onto_grid
 
@@ -187,10 +190,23 @@ def write_info(
     Raises:
         OutputError: See `images.add_image_info`; with `only_check` nothing is written.
     """
-    images = [job for job in jobs if job.kind == "image"]
-    if images:
-        info = read_image_info(images[0].source.parent)
-        spacings = {job.target.name: info.spacing_of(job.source.name) for job in images}
-        unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
-        say = info_to_add if only_check else add_image_info
-        say(images[0].target.parent, unit, spacings)
+    spacings: dict[Path, dict[str, Spacing | None]] = {}
+    roots: dict[Path, Path] = {}
+    info_of = functools.cache(info_within)
+    for job in jobs:
+        if job.kind == "image":
+            folder, info = job.target.parent, info_of(job.source.parent, job.root)
+            spacings.setdefault(folder, {})[job.target.name] = info.spacing_of(job.source.name)
+            roots[folder] = job.target_root
+    unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
+    say = info_to_add if only_check else add_image_info
+    for folder in sorted(spacings):  # what lies above first
+        above = info_place(folder, roots[folder])  # it holds for a folder without one
+        names = [path.name for path in folder.glob("*") if is_image_name(path)]
+        if above != folder and not spacings[folder].keys() >= set(names):
+            raise OutputError(
+                f"{unit} images would lie beside others for which {above / INFO_NAME} holds",
+                file=folder,
+                fix="choose another folder",
+            )
+        say(folder, unit, spacings[folder], always=above != folder)

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctmr.conversion import slices_on
 from ctmr.cyclegan import Direction
 from ctmr.errors import CtmrError, DataError, UsageError
 from ctmr.images import Image
 from ctmr.intensity import BoolArray, Encoding, FloatArray
+from ctmr.listing import stem_below
 from ctmr.naive import NAIVE, Naive
 from ctmr.observation import Pile, Seen, features_of, observe
-from ctmr.pairs import Pair, comparable, head_of, read_pair, require_all
-from ctmr.scan import Scan, find_scans, read_scan, stem_of
+from ctmr.pairs import Pair, comparable, head_of, read_pair, require_all, scans_by_stem
+from ctmr.scan import Scan, read_scan_within
 from ctmr.score import SPANS, UNITS, score
 from ctmr.tables import MODEL, Row
 from ctmr.translate import OTHER, TO, Translator
@@ -24,7 +25,24 @@ if TYPE_CHECKING:
 
 SHOWN_HU = (-1000.0, 1500.0)
 
-Answers = Mapping[str, Mapping[Modality, Mapping[str, Path]]]
+
+class Answer(NamedTuple):
+    """Translations of PAIRS to one modality by other means.
+
+    Attributes:
+        folder: The root of their tree.
+        files: Name of the pair -> its translation.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+
+    def read(self, pair: Pair, truth: Scan) -> Scan:
+        """The translation of a pair, which lies on the truth's grid and has its kind of values."""
+        return _answer(self.files[pair.name], self.folder, truth)
+
+
+Answers = Mapping[str, Mapping[Modality, Answer]]
 
 
 def find_answers(
@@ -42,12 +60,13 @@ def find_answers(
             f"{taken[0]!r} is a row of the table already: other answers need other names",
             fix="name them differently in --answers",
         )
-    found: dict[str, dict[Modality, dict[str, Path]]] = {}
+    found: dict[str, dict[Modality, Answer]] = {}
     for name, folder in folders.items():
         for modality in to:
             place = folder / modality
-            files = {stem_of(p): p for p in find_scans(place)} if place.is_dir() else {}
-            missing = [pair.name for pair in pairs if stem_of(pair.ct) not in files]
+            files = scans_by_stem(place, f"{name}/{modality}") if place.is_dir() else {}
+            stems = {pair.name: stem_below(pair.ct, pair.folder / "ct") for pair in pairs}
+            missing = [pair for pair, stem in stems.items() if stem not in files]
             if missing:
                 raise DataError(
                     f"expected a translation of each pair: found {len(files)} scans, and none for"
@@ -55,9 +74,8 @@ def find_answers(
                     file=place,
                     fix="translate all scans of PAIRS, keeping their names",
                 )
-            found.setdefault(name, {})[modality] = {
-                pair.name: files[stem_of(pair.ct)] for pair in pairs
-            }
+            its = {pair: files[stem] for pair, stem in stems.items()}
+            found.setdefault(name, {})[modality] = Answer(place, its)
     return found
 
 
@@ -85,7 +103,7 @@ def require_usable(
             encoding = translator.conversion.target_encoding(source, to)
             _require_values(encoding, truth, files[to])
             for its in answers.values():
-                _answer(its[to][pair.name], truth)
+                its[to].read(pair, truth)
 
     require_all(pairs, look)
 
@@ -129,7 +147,7 @@ def look_at_pairs(
             given = {MODEL: own}
             given |= naive.answers(pair, images, mask, to) if naive is not None else {}
             for name, its in (answers or {}).items():
-                given[name] = comparable(_answer(its[to][pair.name], truth), mask)
+                given[name] = comparable(its[to].read(pair, truth), mask)
             actual = comparable(truth, mask)
             for method, answer in given.items():
                 its_figures = score(
@@ -186,9 +204,9 @@ def _require_values(expected: Encoding, truth: Scan, file: Path) -> None:
         )
 
 
-def _answer(file: Path, truth: Scan) -> Scan:
+def _answer(file: Path, root: Path, truth: Scan) -> Scan:
     """A translation by other means, which lies on the truth's grid and has its kind of values."""
-    scan = _upright(read_scan(file))
+    scan = _upright(read_scan_within(file, root))
     if isinstance(truth, Image) != isinstance(scan, Image):
         raise DataError("expected the same kind of scan as the truth", file=file, fix="convert it")
     if not isinstance(scan, Image) and not isinstance(truth, Image):

@@ -13,9 +13,10 @@ from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.folders import patient_finder
 from ctmr.images import Image, read_image
 from ctmr.intensity import MR_UNITS, BoolArray, FloatArray
+from ctmr.listing import SHOWN, below_root, find_scans, stem_below
 from ctmr.modality import as_modality
 from ctmr.regions import head_mask
-from ctmr.scan import Scan, find_scans, read_scan, stem_of
+from ctmr.scan import Scan, info_within, read_scan, read_scan_within
 from ctmr.volume import (
     HEAD_ABOVE_HU,
     Modality,
@@ -36,12 +37,13 @@ class Pair:
     """One slice or volume in both modalities.
 
     Attributes:
-        name: Name without the suffix.
+        name: Path below `ct/` without the suffix.
         patient: What `data.patient_pattern` finds in the name, else the name.
-        level: Number after `slice` in the name: slices of one level are at one height; None if it has none.
+        level: Number after `slice` in the last part of the name: slices of one level are at one height; None if it has none.
         ct: The CT.
         mr: The MR.
         mask: The head mask, if there is one.
+        folder: PAIRS.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Pair:
     ct: Path
     mr: Path
     mask: Path | None
+    folder: Path
 
 
 Look = Callable[[Pair, Mapping[Modality, Scan], BoolArray], None]
@@ -61,7 +64,7 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
     Raises:
         DataError: If `ct/` or `mr/` is missing, no name is in both, or a name is there twice.
     """
-    files = {kind: _by_stem(folder / kind) for kind in ("ct", "mr", "mask")}
+    files = {kind: _by_stem(folder, kind) for kind in ("ct", "mr", "mask")}
     both = sorted(files["ct"].keys() & files["mr"].keys())
     if not both:
         counts = ", ".join(f"{len(files[kind])} in {kind}/" for kind in ("ct", "mr"))
@@ -70,21 +73,28 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
             file=folder,
             fix="give a folder of pairs (docs/data.md)",
         )
-    alone = len(files["ct"].keys() ^ files["mr"].keys())
+    alone = sorted(files["ct"].keys() ^ files["mr"].keys())
     if alone:
-        logger.warning("%s: left out %d scans without a partner", printable(str(folder)), alone)
+        logger.warning(
+            "%s: left out %d scans without a partner: %s%s",
+            printable(str(folder)),
+            len(alone),
+            printable(", ".join(alone[:SHOWN])),
+            ", ..." if alone[SHOWN:] else "",
+        )
     patient_of = patient_finder(patient_pattern)
     pairs = []
     for stem in both:
-        level = _LEVEL.search(stem)
+        level = _LEVEL.search(stem.rpartition("/")[2])
         pairs.append(
             Pair(
                 name=printable(stem),
-                patient=patient_of(f"ct/{files['ct'][stem].name}") or printable(stem),
+                patient=patient_of(below_root(files["ct"][stem], folder)) or printable(stem),
                 level=int(level.group(1)) if level else None,
                 ct=files["ct"][stem],
                 mr=files["mr"][stem],
                 mask=files["mask"].get(stem),
+                folder=folder,
             )
         )
     return pairs
@@ -96,7 +106,11 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
     Raises:
         CtmrError: If one cannot be read, or they are not on one grid.
     """
-    return _on_one_grid(pair, read_scan(pair.ct), read_scan(pair.mr))
+    return _on_one_grid(
+        pair,
+        read_scan_within(pair.ct, pair.folder / "ct"),
+        read_scan_within(pair.mr, pair.folder / "mr"),
+    )
 
 
 def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
@@ -112,21 +126,28 @@ def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
     failures: list[CtmrError] = []
     for pair in pairs:
         scans: list[Scan] = []
-        for path in (pair.ct, pair.mr):
+        for path, kind in ((pair.ct, "ct"), (pair.mr, "mr")):
             with _gathering(failures):
-                scans.append(read_scan(path))
+                scans.append(read_scan_within(path, pair.folder / kind))
         with _gathering(failures):
             if len(scans) == 2:
                 images = _on_one_grid(pair, *scans)
                 mask = head_of(pair, images)
                 if look is not None:
                     look(pair, images, mask)
+    folder = pairs[0].folder
     refuse_all(
-        [("/".join(Path(error.file or "").parts[-2:]), error) for error in failures],
+        [(_label(Path(error.file or ""), folder), error) for error in failures],
         f"scans of {len(pairs)} pairs cannot be used",
-        file=pairs[0].ct.parent.parent,
+        file=folder,
         fix="restore or remove these files",
     )
+
+
+def _label(path: Path, folder: Path) -> str:
+    """What a file of a pair, or of an answer to it, is called."""
+    inside = path.is_relative_to(folder)
+    return below_root(path, folder) if inside else "/".join(path.parts[-2:])
 
 
 @contextlib.contextmanager
@@ -162,7 +183,8 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
     if isinstance(ct, Volume) or isinstance(mr, Volume):
         return _head_of_volume(pair, images["ct"])
     if pair.mask is not None:
-        mask = read_image(pair.mask, channels=1).array > 0
+        info = info_within(pair.mask.parent, pair.folder / "mask")
+        mask = read_image(pair.mask, channels=1, info=info).array > 0
     else:
         mask = head_of_scan(ct, "ct") if ct.unit == "HU" else head_of_scan(mr, "mr")
     if mask.shape != ct.array.shape[:2] or not mask.any():
@@ -238,18 +260,29 @@ def _head_of_volume(pair: Pair, ct: Scan) -> BoolArray:
     return found
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(pairs: Path, kind: str) -> dict[str, Path]:
+    """The scans in one folder of PAIRS by their paths below it without suffix."""
+    folder = pairs / kind
     if not folder.is_dir():
-        if folder.name == "mask":
+        if kind == "mask":
             return {}
         raise DataError(
             "expected a folder of scans: found none",
             file=folder,
             fix="give a folder with ct/ and mr/ (docs/data.md)",
         )
+    return scans_by_stem(folder, f"{pairs.name}/{kind}".lstrip("/"))
+
+
+def scans_by_stem(folder: Path, name: str) -> dict[str, Path]:
+    """The scans of a tree by their paths below it without suffix; `name` is what the log calls it.
+
+    Raises:
+        DataError: If two have one.
+    """
     found: dict[str, Path] = {}
-    for path in find_scans(folder):
-        stem = stem_of(path)
+    for path in find_scans(folder, name):
+        stem = stem_below(path, folder)
         if stem in found:
             raise DataError(
                 f"two scans are called {printable(stem)!r}", file=folder, fix="rename one"

@@ -76,13 +76,13 @@ class Picture:
 
     @property
     def label(self) -> str:
-        """`folder/name`."""
+        """The path below the data folder."""
         return self.source.label
 
     @property
     def folder(self) -> str:
-        """Name of its folder, as `trainA`."""
-        return self.label.rpartition("/")[0]
+        """The folder of its split and modality, as `trainA`."""
+        return self.source.folder
 
 
 @dataclass(frozen=True)

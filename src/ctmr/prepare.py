@@ -107,7 +107,7 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         if len(looks) >= FEWEST:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
             if np.median(odds) > SURE:
-                folder = its[0].label.rpartition("/")[0]
+                folder = its[0].folder
                 wrong.append(f"{int((odds > 0).sum())} of {len(odds)} in {folder}")
     if len(wrong) == len(MODALITIES):
         raise SafetyError(
@@ -133,7 +133,12 @@ def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataC
     """SHA-256 over all that the store depends on."""
     settings: list[object] = [config.size, config.channels, config.ct_window]
     settings += [config.pixel_mm, config.patient_pattern]
-    infos = {f"{source.split} {source.modality}": repr(source.info) for source in sources}
+    infos = {}
+    for source in sources:
+        below = source.name.rpartition("/")[0]  # a folder of the tree; none at its top
+        infos[" ".join([source.split, source.modality, *([below] if below else [])])] = repr(
+            source.info
+        )
     files = sorted(
         (source.split, source.modality, source.label, sha256)
         for source, sha256 in zip(sources, hashes, strict=True)

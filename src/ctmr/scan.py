@@ -1,21 +1,22 @@
 """Any readable scan, by what its path is: an image, a NIfTI volume, or a folder with a DICOM series."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ctmr.dicom import find_dicom, is_dicom, read_series
-from ctmr.errors import DataError, UsageError, printable
+from ctmr.dicom import find_dicom, read_series
+from ctmr.errors import DataError, UsageError
 from ctmr.files import content_digest
 from ctmr.images import (
     INFO_NAME,
     Image,
+    ImageInfo,
     is_image_name,
-    is_regular,
     read_image,
+    read_image_info,
     save_image,
 )
 from ctmr.nifti import Geometry, is_nifti_name, nifti_bytes, read_nifti
@@ -28,8 +29,6 @@ Scan = Image | Volume
 # Written into every NIfTI file, at most 79 bytes.
 DESCRIPTION = "SYNTHETIC (ctmr): research use only, not for diagnosis"
 READABLE = "PNG, JPEG or TIFF images, NIfTI volumes, or folders with a DICOM series each"
-
-logger = logging.getLogger(__name__)
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -46,6 +45,11 @@ def kind_of(path: Path) -> Kind | None:
         ) from error
     if folder:
         return "series" if not _named_scans(path) and find_dicom(path) else None
+    return kind_by_name(path)
+
+
+def kind_by_name(path: Path) -> Kind | None:
+    """What sort of scan a file is by its suffix; it need not be there."""
     if is_nifti_name(path):
         return "nifti"
     return "image" if is_image_name(path) else None
@@ -56,57 +60,6 @@ def stem_of(path: Path) -> str:
     if is_nifti_name(path):
         return path.name[: path.name.lower().rindex(".nii")]
     return path.stem if is_image_name(path) else path.name
-
-
-def find_scans(folder: Path) -> list[Path]:
-    """The scans of a folder, sorted by the bytes of their names; sub-folders count where they hold a DICOM series.
-
-    Raises:
-        DataError: If the folder cannot be listed, or DICOM files lie in it among other scans.
-    """
-    try:
-        names = sorted(os.listdir(folder), key=os.fsencode)
-    except OSError as error:
-        raise DataError(
-            f"cannot list the folder ({error.strerror})", file=folder, fix="check the path"
-        ) from error
-    scans: list[Path] = []
-    loose, others = 0, 0
-    for name in names:
-        path = folder / name
-        if name.startswith(".") or name == INFO_NAME:
-            continue
-        if path.is_dir():
-            if kind_of(path) == "series":
-                scans.append(path)
-            elif find_dicom(path):
-                raise DataError(
-                    "expected DICOM files only, or none, in a sub-folder: found images or NIfTI files"
-                    " beside them",
-                    file=path,
-                    fix="move the other files away",
-                )
-        elif kind_of(path) is not None:
-            if is_regular(path):
-                scans.append(path)
-            else:
-                logger.warning("%s: skipped, it is not a regular file", printable(str(path)))
-        elif _is_loose_dicom(path):
-            loose += 1
-        else:
-            others += 1
-    if loose:
-        raise DataError(
-            f"expected each DICOM series in a sub-folder of its own: found {loose} DICOM files"
-            " beside each other",
-            file=folder,
-            fix="move the files of each series into a folder",
-        )
-    if others:
-        logger.warning(
-            "%s: skipped %d files that are no scans by name", printable(str(folder)), others
-        )
-    return scans
 
 
 def content_hash(path: Path, kind: Kind) -> str:
@@ -131,13 +84,39 @@ def content_hash(path: Path, kind: Kind) -> str:
     return whole.hexdigest()
 
 
-def read_scan(path: Path | str, *, geometry: Geometry | None = None) -> Scan:
+def info_place(folder: Path, root: Path) -> Path:
+    """The nearest folder that holds a `ctmr.json`, from a folder in a tree up to its root; itself if there is none."""
+    places = (folder, *folder.parents)[: len(folder.relative_to(root).parts) + 1]
+    return next((place for place in places if (place / INFO_NAME).exists()), folder)
+
+
+def info_within(folder: Path, root: Path) -> ImageInfo:
+    """What the `ctmr.json` of a folder in a tree says, else that of the nearest folder above it, up to the root.
+
+    `files` of the latter names images by their paths below its own folder.
+
+    Raises:
+        DataError: If it says anything that is not understood.
+    """
+    place = info_place(folder, root)
+    info = read_image_info(place)
+    if place == folder:
+        return info
+    start = folder.relative_to(place).as_posix() + "/"
+    below = {name: mm for name, mm in info.files.items() if name.startswith(start)}
+    return replace(info, files={name.removeprefix(start): mm for name, mm in below.items()})
+
+
+def read_scan(
+    path: Path | str, *, geometry: Geometry | None = None, info: ImageInfo | None = None
+) -> Scan:
     """The scan in an image file, a NIfTI file or a folder that holds one DICOM series.
 
     Args:
         path: A file or a folder.
         geometry: What to believe where the header of a NIfTI file contradicts itself or says nothing; see
             `ctmr.nifti.read_nifti`.
+        info: What holds for an image, if the caller knows it (`info_within`).
 
     Returns:
         An image, in HU where a `ctmr.json` beside it says so; or a volume in HU (CT) or scanner units (MR), whose
@@ -159,7 +138,14 @@ def read_scan(path: Path | str, *, geometry: Geometry | None = None) -> Scan:
             file=path,
             fix="name a file, or the folder of one series",
         )
-    return read_image(path)
+    return read_image(path, info=info)
+
+
+def read_scan_within(path: Path, root: Path) -> Scan:
+    """The scan at a path of a tree, whose images a `ctmr.json` beside them, or above them up to the root, describes."""
+    return read_scan(
+        path, info=info_within(path.parent, root) if kind_of(path) == "image" else None
+    )
 
 
 def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None:
@@ -189,20 +175,13 @@ def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None
         )
 
 
-def _is_loose_dicom(path: Path) -> bool:
-    try:
-        return is_dicom(path)
-    except DataError:  # it cannot be read, and is no scan by name
-        return False
-
-
 def _named_scans(folder: Path) -> Sequence[str]:
     """Names in a folder that are images or NIfTI files by their suffix."""
     try:
         return [
             name
             for name in os.listdir(folder)
-            if not name.startswith(".") and (is_image_name(Path(name)) or is_nifti_name(Path(name)))
+            if not name.startswith(".") and kind_by_name(Path(name)) is not None
         ]
     except OSError:
         return []

@@ -107,7 +107,7 @@ def _look_at(
 
 def _scan(source: Source) -> Scan:
     """The scan of a source, a volume as the modality of its folder."""
-    scan = read_scan(source.path)
+    scan = read_scan(source.path, info=source.info)
     return scan if isinstance(scan, Image) else as_modality(scan, source.modality)
 
 
