@@ -152,6 +152,22 @@ def test_translate_says_what_it_wrote(tmp_path, tiny_run, tiny_data):
     assert not result.stderr
 
 
+def test_translate_takes_only_what_the_pattern_matches(tmp_path, tiny_run, tiny_data):
+    arguments = (
+        "translate",
+        tiny_data / "testA",
+        tmp_path / "out",
+        "--model",
+        tiny_run,
+        "--to",
+        "mr",
+    )
+    assert last_line(run(*arguments, "--only", "*_01*", "--json"))["written"] == 1
+    assert (tmp_path / "out" / "head_01.png").exists()
+    words = ("found none among 3, such as head_00.png, head_01.png, head_02.png",)
+    assert_fails(run(*arguments, "--only", "HEAD*"), 2, *words)
+
+
 def test_evaluate_writes_beside_the_run_and_prints_a_table(tmp_path, tiny_run, tiny_pairs):
     shutil.copytree(tiny_run, tmp_path / "run")
     shutil.copytree(tiny_pairs, tmp_path / "answers")  # the truth itself
