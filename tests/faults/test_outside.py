@@ -100,9 +100,8 @@ def written(call: str, folder: Path) -> list[Path]:
 @pytest.fixture
 def top(tiny_data: Path, tiny_run: Path) -> Iterator[Path]:
     """A folder with `data`, a model in `run`, and `place`, `home` and `tmp`, where everyone may write."""
-    top = Path(
-        tempfile.mkdtemp(prefix="outside-")
-    )  # the folders of pytest are for their user alone
+    # Not a folder of pytest, which is for its user alone.
+    top = Path(tempfile.mkdtemp(prefix="outside-"))
     shutil.copytree(tiny_data, top / "data")
     shutil.copytree(tiny_run, top / "place" / "run")
     for name in ("home", "tmp", "trace"):
@@ -130,7 +129,7 @@ def watch(top: Path) -> Callable[..., list[str]]:
         command += ["--seccomp-bpf", "-s", "400", "-e", f"trace={WATCHED}", "-o", str(trace)]
         command += [sys.executable, "-c", *map(str, words)]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=env, cwd=place, timeout=180
+            command, capture_output=True, text=True, env=env, cwd=place, timeout=300
         )
         assert done.returncode in (0, 3), done.stderr  # 3: the findings of an audit
         assert "unexpected" not in done.stderr
@@ -187,6 +186,24 @@ def test_no_command_calls_anyone_or_leaves_a_file(name, nobody, watch, top):
         assert any(call.startswith("openat(") and "/data/t" in call for call in made)
     if name == "train":
         watch([*COMMANDS[name], "--resume"], nobody=nobody, cache=cache)
+
+
+@pytest.mark.skipif(not works(*NOBODY, "true"), reason="needs setpriv")
+@pytest.mark.parametrize("home", [{}, {"HOME": "/"}], ids=["none", "root"])
+def test_training_without_a_cache_folder_is_told_to_set_one(home, top):
+    env = {"PATH": os.environ["PATH"], "TMPDIR": str(top / "tmp"), **home}
+    done = subprocess.run(
+        [*NOBODY, sys.executable, "-c", *COMMANDS["train"]],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=top / "place",
+        timeout=120,
+    )
+    assert done.returncode == 4, done.stderr
+    assert re.fullmatch(r"error\[E400\]: .* Fix: set CTMR_CACHE .*\n", done.stderr)
+    assert not (top / "place" / "new").exists()
+    assert list((top / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(
