@@ -1,4 +1,6 @@
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 
@@ -66,14 +68,53 @@ def test_slices_do_not_depend_on_those_beside_them():
         assert np.abs(whole - alone).max() < 1e-5
 
 
-def test_openvino_reports_to_nobody(monkeypatch):
-    telemetry = pytest.importorskip("openvino_telemetry")
+# A program that imports what calls home, then uses ctmr; says what was to be sent, by then and in the end.
+REPORTS = """
+import importlib, json, sys
+import openvino_telemetry
+from openvino_telemetry.backend.backend_ga4 import GA4Backend
+from openvino_telemetry.utils.sender import TelemetrySender
 
-    def refuse(*_, **__):
-        raise AssertionError("telemetry was started")
+sent = []
+TelemetrySender.send = lambda self, backend, message: sent.append(message)
+GA4Backend.generate_new_cid_file = lambda self: setattr(self, "cid", "0")
+openvino_telemetry.Telemetry.get_stats = lambda *_: None
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+before = len(sent)
 
-    monkeypatch.setattr(telemetry.Telemetry, "init", refuse)
-    by("openvino", generator(), images(1, 64, 64))
+import numpy as np
+from ctmr.engines import forward_by
+from ctmr.networks import build_generator
+
+network = build_generator(
+    "resnet", channels=1, filters=4, blocks=1, upsample="nearest", skips=False
+)
+for engine in ("openvino", "onnx"):
+    forward = forward_by(engine, network.eval().requires_grad_(False), 1, "float32")
+    forward(np.zeros((1, 1, 32, 32), np.float32))
+assert sys.modules["openvino_telemetry"] is openvino_telemetry
+print(json.dumps([before, len(sent) - before]))
+"""
+
+
+@pytest.mark.parametrize("first", [(), ("openvino",)], ids=["ctmr", "openvino"])
+def test_engines_report_to_nobody_whatever_was_imported_first(first, tmp_path):
+    pytest.importorskip("openvino_telemetry")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}  # no CI
+    done = subprocess.run(
+        [sys.executable, "-c", REPORTS, *first],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout)
+    assert (before > 0) == bool(first)  # the program's own import, which is seen
+    assert after == 0
+    if not first:
+        assert list(tmp_path.iterdir()) == []
 
 
 def without(monkeypatch, *names):

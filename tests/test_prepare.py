@@ -528,3 +528,19 @@ def test_cache_is_for_its_user_alone(tiny_data, tiny_config, tmp_path, monkeypat
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
     shared = prepare(tiny_data, tiny_config.data, tmp_path / "shared")
     assert shared.path.stat().st_mode & 0o777 != 0o700
+
+
+def test_cache_that_may_not_be_looked_into_is_refused(
+    tiny_data, tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    exists = Path.exists
+
+    def not_allowed(path, **options):  # as for a user who is not root
+        if path.parent.name == "stores":
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", not_allowed)
+    with pytest.raises(OutputError, match=r"Permission denied.*set CTMR_CACHE to another folder"):
+        prepare(tiny_data, tiny_config.data)

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ctmr.contained import fonts_in_cache
 from ctmr.figures import DPI
+
+with fonts_in_cache():
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 POINTS = 2000  # of a drawn curve
 SMOOTHING = 80  # a curve is averaged over a fortieth of its length

@@ -78,9 +78,9 @@ def run_demo(
 
 
 def steps_in(minutes: float, config: Config, data: Path) -> int:
-    """How many steps this machine does in that time, from timing a few."""
+    """How many steps this machine does in that time, from timing a few in a folder beside the data."""
     durations: list[float] = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix=".timing-", dir=data.parent) as scratch:
         train(
             config,
             data,

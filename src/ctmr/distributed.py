@@ -9,6 +9,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from ctmr.contained import import_compiler
 from ctmr.engine import choose_precision
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Runtime:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its imports, not of ours
+            import_compiler()  # as Fabric does, and each optimiser
             from lightning_fabric import Fabric
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctmr.contained import without_telemetry
 from ctmr.engine import Forward, Precision, choose_precision, torch_forward
 from ctmr.errors import UsageError
 from ctmr.intensity import FloatArray
@@ -80,7 +81,8 @@ def _core() -> Any:
     Each `Core` gives the main thread a stack for signals, and its end the one before, which another may have freed: the next
     signal, a Ctrl-C in a training, would then be a segmentation fault.
     """
-    import openvino
+    with without_telemetry():
+        import openvino
 
     return openvino.Core()
 
@@ -90,8 +92,9 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
 
     The frontend is called by itself: `openvino.convert_model` would report each use to its makers.
     """
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    with without_telemetry():
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with quiet(), torch.inference_mode():
         # `torch.jit.trace` is to go, and says so; its successor takes seconds.
@@ -115,8 +118,10 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
 
 
 def _onnx_forward(generator: Generator, channels: int) -> Forward:
-    import onnxruntime
+    with without_telemetry():
+        import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # if the user's program has imported it before
     exported: Any = io.BytesIO()
     sides = {0: "n", 2: "h", 3: "w"}
     with quiet():

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ctmr.contained import fonts_in_cache
 from ctmr.intensity import FloatArray
 from ctmr.ownership import write_own
+
+with fonts_in_cache():
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import findfont, get_font
 
 WARNING = "research use only - translated images can add or remove disease"
 SOFTWARE = "ctmr; research use only"  # the one text a PNG carries

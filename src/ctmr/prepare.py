@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ctmr.appearance import log_odds
+from ctmr.cache import cache_folder
 from ctmr.config import DataConfig
 from ctmr.errors import DataError, OutputError, SafetyError, printable
 from ctmr.files import sync, write_text
@@ -66,7 +67,7 @@ def prepare(
         CtmrError: If folders are missing, or for all scans that cannot be used, at once.
         SafetyError: If the training folders of images are exchanged.
         UsageError: If `data` is a store made with other settings.
-        OutputError: If the store cannot be written.
+        OutputError: If the store cannot be written, or there is no cache folder.
     """
     if (data / INDEX_NAME).is_file():
         return with_settings(open_store(data), config)
@@ -80,7 +81,7 @@ def prepare(
             survey(pool, sources, progress, config.size, scale)  # it names the files
             raise DataError("files changed while they were read", file=data, fix="run it again")
         fingerprint = _fingerprint(sources, hashes, config)
-        place = store or _cache() / "stores" / fingerprint[:16]
+        place = store or cache_folder() / "stores" / fingerprint[:16]
         prepared = _existing(place, fingerprint, in_cache=store is None)
         if prepared is None:
             found = survey(pool, sources, progress, config.size, scale)
@@ -120,15 +121,6 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         logger.warning("%s look like the other modality: see ctmr audit", printable(wrong[0]))
 
 
-def _cache() -> Path:
-    """The user's cache folder of ctmr: $CTMR_CACHE, else as the XDG base directories say."""
-    if place := os.environ.get("CTMR_CACHE"):
-        return Path(place)
-    if place := os.environ.get("XDG_CACHE_HOME"):
-        return Path(place) / "ctmr"
-    return Path.home() / ".cache" / "ctmr"
-
-
 def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataConfig) -> str:
     """SHA-256 over all that the store depends on."""
     settings: list[object] = [config.size, config.channels, config.ct_window]
@@ -149,8 +141,11 @@ def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataC
 
 def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
     """The store that is there already, if it is the one wanted; None if nothing is there."""
-    if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
-        return None
+    try:
+        if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
+            return None
+    except PermissionError as error:
+        raise _cannot_write(place, error) from error
     try:
         store = open_store(place)
     except DataError as error:
@@ -201,8 +196,6 @@ def _write(
 
     draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
     try:
-        if place.is_relative_to(_cache()):  # scans of patients: for their user alone
-            _cache().mkdir(mode=0o700, parents=True, exist_ok=True)
         draft.mkdir(parents=True)
         constant, digest = 0, hashlib.sha256()
         with (draft / SLICES_NAME).open("wb") as stream:
@@ -216,16 +209,20 @@ def _write(
         write_text(draft / INDEX_NAME, index.model_dump_json(indent=1) + "\n")
         _publish(draft, place)
     except OSError as error:
-        raise OutputError(
-            f"cannot write the store ({error.strerror})",
-            file=place,
-            fix="check space and permissions, or set CTMR_CACHE to another folder",
-        ) from error
+        raise _cannot_write(place, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     if constant:
         logger.warning("%d of %d images have one grey value only", constant, len(sources))
     return open_store(place)
+
+
+def _cannot_write(place: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write the store ({error.strerror})",
+        file=place,
+        fix="check space and permissions, or set CTMR_CACHE to another folder",
+    )
 
 
 def _publish(draft: Path, place: Path) -> None:

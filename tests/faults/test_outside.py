@@ -1,75 +1,223 @@
-"""What real processes do to the world outside their outputs: no network, no other program, no write to an input."""
+"""What real processes do to the world outside their outputs: nobody is called, no other program runs, no file is left.
 
+Every command but `fetch` runs under strace without a network, with a fresh HOME and as a user who has none.
+"""
+
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image as Pillow
 
-from pictures import slices
-
-CLI = [sys.executable, "-c", "from ctmr.cli import main; main()"]
+MAIN = "from ctmr.cli import main; main()"
 TINY = [
     *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4", "--steps", "2"),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
 ]
+# The demo of few small heads and of a quick network.
+DEMO = """
+from ctmr import config, demo, evaluation
+demo.SUBJECTS, demo.SIZE, demo.TIMED_STEPS, demo.WARM_UP, evaluation.HEADS = 1, 32, 2, 0, 2
+small = config.PRESETS["small"]
+config.PRESETS["small"] = config.load_config("small", overrides=[
+    "data.size=32", "network.filters=4", "network.blocks=1", "network.discriminator_filters=4",
+    "train.checkpoint_every=1000",
+])
+from ctmr.cli import main
+main()
+"""
+# A program that has loaded what calls home before it uses ctmr.
+PROGRAM = """
+import sys
+import openvino_telemetry
+import ctmr
+
+for engine in ("openvino", "onnx"):
+    translator = ctmr.load_model(sys.argv[1], engine=engine)
+    translator.translate(ctmr.read_scan(sys.argv[2]), "mr")
+assert sys.modules["openvino_telemetry"] is openvino_telemetry
+"""
+# A user in no passwd file and without HOME, who may read everything and write only where everyone may.
+NOBODY = [
+    *("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
+]
+WATCHED = (
+    "socket,connect,sendto,sendmsg,sendmmsg,execve,open,openat,openat2,creat,truncate,unlink,unlinkat,rmdir"
+    ",mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,mknod,mknodat"
+)
+# What Python's processes have between them while they run: semaphores, and sockets in the temporary folder, which is tried.
+PROCESSES = (Path("/dev/shm"),)
+BETWEEN = re.compile(r"pymp-\w{8}|listener-\w{8}|[a-z0-9_]{8}$")
+LOOK_UP = re.compile(r'"/etc/(resolv\.conf|hosts|gai\.conf)"')
+CHANGES = re.compile(r"(creat|truncate|unlink|rmdir|mkdir|rename|link|symlink|mknod)")
+PLACE = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"')
 
 
-def works(command: list[str]) -> bool:
+def works(*command: str) -> bool:
     return (
         bool(shutil.which(command[0]))
-        and subprocess.run(command, capture_output=True).returncode == 0
+        and subprocess.run(command, capture_output=True, timeout=20).returncode == 0
     )
 
 
+pytestmark = [
+    pytest.mark.skipif(not works("strace", "-qq", "true"), reason="needs strace"),
+    pytest.mark.skipif(not works("unshare", "-n", "true"), reason="needs the right to unshare -n"),
+]
+
+
+def calls(trace: str) -> Iterator[str]:
+    """The system calls that succeeded, each in one line though another thread's came between."""
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        pid, _, call = line.partition(" ")
+        call = call.strip()
+        if call.endswith("<unfinished ...>"):
+            begun[pid] = call.removesuffix("<unfinished ...>")
+            continue
+        if resumed := re.match(r"<\.\.\. \w+ resumed>", call):
+            call = begun.pop(pid, "") + call[resumed.end() :]
+        if " = -1 E" not in call or call.startswith(("socket", "connect", "send")):
+            yield call
+    yield from begun.values()
+
+
+def written(call: str, folder: Path) -> list[Path]:
+    """The files and folders that a system call makes, changes or removes."""
+    name = call.partition("(")[0]
+    writes = name.startswith("open") and re.search(r"O_CREAT|O_WRONLY|O_RDWR|O_TRUNC", call)
+    if not writes and not CHANGES.match(name):
+        return []
+    paths = [Path(os.path.normpath(folder / base / path)) for base, path in PLACE.findall(call)]
+    return paths[-1:] if name in ("link", "linkat", "symlink", "symlinkat") else paths
+
+
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
-    for name, modality, seeds in (("trainA", "wide", (1, 2)), ("trainB", "mr", (3, 4))):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for n, pixels in enumerate(its for seed in seeds for its in slices(seed, modality)):
-            Pillow.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{n}.png")
-    return tmp_path / "data"
+def top(tiny_data: Path, tiny_run: Path) -> Iterator[Path]:
+    """A folder with `data`, a model in `run`, and `place`, `home` and `tmp`, where everyone may write."""
+    # Not a folder of pytest, which is for its user alone.
+    top = Path(tempfile.mkdtemp(prefix="outside-"))
+    shutil.copytree(tiny_data, top / "data")
+    shutil.copytree(tiny_run, top / "place" / "run")
+    for name in ("home", "tmp", "trace"):
+        (top / name).mkdir()
+    subprocess.run(["chmod", "-R", "a+rwX", top], check=True)
+    yield top
+    shutil.rmtree(top)
 
 
-def commands(data: Path) -> list[list[str]]:
-    place = data.parent
-    train = ["train", str(data), "--out", str(place / "run"), *TINY]
-    to = ["--model", str(place / "run"), "--to", "mr", "--anyway"]
-    return [
-        train,
-        [*train, "--resume"],
-        ["audit", str(data), "--out", str(place / "audit.json")],
-        ["translate", str(data / "trainA"), str(place / "translated"), *to],
-        ["evaluate", str(place / "run"), str(data)],
-        ["report", str(place / "run")],
-    ]
+@pytest.fixture
+def watch(top: Path) -> Callable[..., list[str]]:
+    """A function `(words, nobody, cache)` that runs Python in `place` and sees that it keeps to itself.
 
+    `words` are what follows `python -c`; `cache` is where CTMR_CACHE points. Returned are the calls it made.
+    """
+    place, home, temporary = top / "place", top / "home", top / "tmp"
+    trace = top / "trace" / "calls"
+    kept = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    kept["TMPDIR"] = str(temporary)
 
-@pytest.mark.skipif(not works(["unshare", "-n", "true"]), reason="needs unshare -n")
-def test_everything_works_without_a_network(data):
-    for words in commands(data):
-        done = subprocess.run(["unshare", "-n", *CLI, *words], capture_output=True, text=True)
-        assert done.returncode in (0, 3), done.stderr  # 3: the audit's findings
+    def run(words: list[object], *, nobody: bool, cache: Path | None = None) -> list[str]:
+        env = kept | ({"CTMR_CACHE": str(cache)} if cache else {})
+        env |= {} if nobody else {"HOME": str(home)}
+        command = ["unshare", "-n", *(NOBODY if nobody else ()), "strace", "-f", "-y", "-qq"]
+        command += ["--seccomp-bpf", "-s", "400", "-e", f"trace={WATCHED}", "-o", str(trace)]
+        command += [sys.executable, "-c", *map(str, words)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=env, cwd=place, timeout=300
+        )
+        assert done.returncode in (0, 3), done.stderr  # 3: the findings of an audit
         assert "unexpected" not in done.stderr
+        assert "WARNING: Matplotlib" not in done.stderr
+        made = list(calls(trace.read_text(errors="replace")))
+        assert [call for call in made if LOOK_UP.search(call)] == []
+        assert [call for call in made if re.match(r"socket\((?!AF_UNIX)", call)] == []
+        assert [call for call in made if re.search(r"^(connect|send).*AF_INET", call)] == []
+        programs = [call for call in made if call.startswith("execve(")]
+        assert [call for call in programs if f'execve("{sys.executable}"' not in call] == []
+        allowed = (place, cache or home / ".cache" / "ctmr", *PROCESSES, Path(os.devnull))
+        outside = [
+            call
+            for call in made
+            for path in written(call, place)
+            if not any(path.is_relative_to(its) or path in its.parents for its in allowed)
+            and not (path.is_relative_to(temporary) and BETWEEN.match(path.name))
+        ]
+        assert outside == []
+        assert list(temporary.iterdir()) == []
+        return made
+
+    return run
 
 
-@pytest.mark.skipif(not works(["strace", "-qq", "true"]), reason="needs strace")
-def test_inputs_are_opened_for_reading_only_and_no_other_program_runs(data, tmp_path):
-    trace = tmp_path / "trace"
-    calls = "trace=openat,open,creat,truncate,unlink,unlinkat,rename,renameat,renameat2,execve"
-    for words in commands(data)[:-1]:
-        watched = ["strace", "-f", "-qq", "-s", "300", "-e", calls, "-o", str(trace)]
-        done = subprocess.run([*watched, *CLI, *words], capture_output=True, text=True)
-        assert done.returncode in (0, 3), done.stderr
-        lines = trace.read_text(errors="replace").splitlines()
-        touched = [line for line in lines if f'"{data}/' in line and "execve(" not in line]
-        reading = {line for line in touched if re.search(r"open(at)?\(.*O_RDONLY", line)}
-        assert [line for line in touched if line not in reading] == []
-        if words[0] in ("train", "audit", "translate"):
-            assert reading
-        assert sum("execve(" in line for line in lines) == 1, words
+TO = ["--model", "run", "--to", "mr", "--anyway"]
+COMMANDS = {
+    "help": [MAIN, "--help"],
+    "demo": [DEMO, "demo", "--out", "demo", "--minutes", "0.0001"],
+    "synth": [MAIN, "synth", "heads", "--subjects", "1", "--size", "32", "--format", "dicom"],
+    "audit": [MAIN, "audit", "../data", "--out", "audit.json", "--clean", "clean"],
+    "prepare": [MAIN, "prepare", "../data", "store", *TINY[:4]],
+    "train": [MAIN, "train", "../data", "--out", "new", *TINY],
+    "torch": [MAIN, "translate", "../data/trainA", "out", *TO, "--engine", "torch"],
+    "openvino": [MAIN, "translate", "../data/trainA", "out", *TO, "--quality", "full"],
+    "onnx": [MAIN, "translate", "../data/trainA", "out", *TO, "--engine", "onnx"],
+    "evaluate": [MAIN, "evaluate", "run", "../data"],
+    "report": [MAIN, "report", "run"],
+    "program": [PROGRAM, "run", "../data/trainA/ct_00.png"],
+}
+NEEDS_CACHE = ("demo", "train")
+READS = ("audit", "prepare", "train", "torch", "openvino", "onnx", "evaluate", "program")
+
+
+@pytest.mark.parametrize("nobody", [False, True], ids=["home", "no home"])
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_no_command_calls_anyone_or_leaves_a_file(name, nobody, watch, top):
+    if nobody and not works(*NOBODY, "true"):
+        pytest.skip("needs setpriv")
+    # With HOME the cache is where it is by itself; without, one is named for those that cannot do without.
+    cache = top / "place" / "cache" if nobody and name in NEEDS_CACHE else None
+    made = watch(COMMANDS[name], nobody=nobody, cache=cache)
+    if name in READS:  # or the watch sees nothing
+        assert any(call.startswith("openat(") and "/data/t" in call for call in made)
+    if name == "train" and not nobody:
+        watch([*COMMANDS[name], "--resume"], nobody=nobody, cache=cache)
+
+
+@pytest.mark.skipif(not works(*NOBODY, "true"), reason="needs setpriv")
+@pytest.mark.parametrize("home", [{}, {"HOME": "/"}], ids=["none", "root"])
+def test_training_without_a_cache_folder_is_told_to_set_one(home, top):
+    env = {"PATH": os.environ["PATH"], "TMPDIR": str(top / "tmp"), **home}
+    done = subprocess.run(
+        [*NOBODY, sys.executable, "-c", *COMMANDS["train"]],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=top / "place",
+        timeout=120,
+    )
+    assert done.returncode == 4, done.stderr
+    assert re.fullmatch(r"error\[E400\]: .* Fix: set CTMR_CACHE .*\n", done.stderr)
+    assert not (top / "place" / "new").exists()
+    assert list((top / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        ("import socket; socket.getaddrinfo('example.org', 80)", "resolv.conf"),
+        ("import socket; socket.socket().connect(('192.0.2.1', 80))", "AF_INET"),
+        ("import pathlib; (pathlib.Path.home() / 'id').touch()", "home/id"),
+        ("import tempfile; tempfile.mkdtemp()", "/tmp/tmp"),
+        ("import os; os.spawnlp(os.P_WAIT, 'true', 'true')", "/true"),
+    ],
+)
+def test_watch_sees_a_call_a_file_and_a_program(watch, script, seen):
+    with pytest.raises(AssertionError) as caught:
+        watch([f"import contextlib\nwith contextlib.suppress(OSError): {script}"], nobody=False)
+    assert seen in str(caught.value)
