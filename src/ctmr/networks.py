@@ -117,7 +117,12 @@ class Bottleneck(nn.Module):
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), InstanceNorm(outputs))
+    convolution: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, stride, bias=False)]
+    if stride > 1 and inputs < 8:
+        # There the gradient of a strided 1x1 convolution writes beyond its memory on processors with AVX2 only
+        # (PyTorch 2.13, channels last): take every second pixel first.
+        convolution = [nn.MaxPool2d(1, stride), nn.Conv2d(inputs, outputs, 1, bias=False)]
+    return nn.Sequential(*convolution, InstanceNorm(outputs))
 
 
 class ResnetGenerator(nn.Module):
