@@ -23,6 +23,7 @@ from ctmr.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.jobs import Reading
 from ctmr.scale import Scale
 from ctmr.scan import DESCRIPTION
+from ctmr.translate import Translator
 from ctmr.volume import Forms, Volume, axial_slices, find_head
 from identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
@@ -619,7 +620,7 @@ def test_series_whose_translation_was_killed_is_translated_again(tmp_path, monke
     source = as_dicom(tmp_path / "in", phantom("ct"))
     model, out = unchanging(), tmp_path / "out"
     with monkeypatch.context() as patch:  # the series is in place, its sidecar is not written
-        patch.setattr("ctmr.outputs._write_maps", lambda *_: 1 / 0)
+        patch.setattr(Translator, "sidecar", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             translate_files(model, source, out, "mr")
     assert list(out.glob("*.dcm"))
@@ -627,8 +628,10 @@ def test_series_whose_translation_was_killed_is_translated_again(tmp_path, monke
     assert (again.written, again.kept) == (1, 0)
     again = translate_files(model, source, out, "mr", resume=True)
     assert (again.written, again.kept) == (0, 1)
-    next(out.glob("*.dcm")).unlink()
-    again = translate_files(model, source, out, "mr", resume=True)
+    next(out.glob("*.dcm")).unlink()  # what is left is not what ctmr wrote
+    with pytest.raises(OutputError, match="which is kept"):
+        translate_files(model, source, out, "mr", resume=True)
+    again = translate_files(model, source, out, "mr", resume=True, overwrite=True)
     assert (again.written, again.kept) == (1, 0)
 
 

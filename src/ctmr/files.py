@@ -5,7 +5,6 @@ import ctypes
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -16,14 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ctmr.errors import OutputError, printable
+from ctmr.errors import OutputError
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
-
-logger = logging.getLogger(__name__)
 
 # Seconds before another attempt, where what hindered the one before may pass.
 PAUSES = (0.1, 0.4, 1.6)
@@ -120,41 +117,6 @@ def _draft(place: Path, flags: int) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Hold a file, made if it is not there, against other processes; yields a function that replaces its content.
-
-    The new content is a new file, and the lock goes over to it.
-
-    Raises:
-        OSError: If it cannot be opened.
-    """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    while True:
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            logger.warning(
-                "%s: no locks there (%s), so that only one process may write into the folder",
-                printable(str(path)),
-                error.strerror,
-            )
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                break
-        os.close(descriptor)  # another process replaced it while this one waited
-    with contextlib.ExitStack() as held:
-        held.callback(os.close, descriptor)
-
-        def replace(content: bytes) -> None:
-            with replacing(path, held) as temporary:
-                temporary.write_bytes(content)
-
-        yield lambda content: persistently(lambda: replace(content))
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctmr.errors import OutputError, UsageError, printable
-from ctmr.files import cannot_write, content_digest, locked, make_folder, read_regular, write_bytes
+from ctmr.files import (
+    cannot_write,
+    content_digest,
+    make_folder,
+    persistently,
+    read_regular,
+    replacing,
+    write_bytes,
+)
 
 LIST_NAME = ".ctmr-outputs.json"
 MAPS_NAME = "quality"  # of the folder beside translations in which their maps of doubt lie
@@ -37,6 +45,11 @@ _IN_FOLDERS = re.compile(
 MAX_SEALED_BYTES = 100_000_000  # of a list; a sidecar has some kB
 _UNSEALED = b"0" * 64
 _SEAL = re.compile(rb'\{\s*"seal": "([0-9a-f]{64})"')
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 Kind = Literal["scans", "files"]
 Put = Callable[[str, bytes, Kind], None]
@@ -209,7 +222,7 @@ def listing(folder: Path) -> Iterator[Put]:
     place = folder / LIST_NAME
     try:
         make_folder(folder)
-        with locked(place) as replace:
+        with _locked(place) as replace:
             said = _read_list(place)
 
             def put(name: str, content: bytes, kind: Kind) -> None:
@@ -232,6 +245,41 @@ def listing(folder: Path) -> Iterator[Put]:
                     place.unlink()
     except OSError as error:
         raise cannot_write(place, error) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Hold a file, made if it is not there, against other processes; yields a function that replaces its content.
+
+    The new content is a new file, and the lock goes over to it.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning(
+                "%s: no locks there (%s), so that only one process may write into the folder",
+                printable(str(path)),
+                error.strerror,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        os.close(descriptor)  # another process replaced it while this one waited
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, descriptor)
+
+        def replace(content: bytes) -> None:
+            with replacing(path, held) as temporary:
+                temporary.write_bytes(content)
+
+        yield lambda content: persistently(lambda: replace(content))
 
 
 def _read_list(place: Path) -> dict[str, Any]:
