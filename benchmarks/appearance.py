@@ -2,7 +2,7 @@
 
     python benchmarks/appearance.py [--heads 100]
 
-writes src/ctmr/appearance.json anew. Each head is cut into axial, coronal and sagittal slices of CT and MR, shown as
+writes src/ctmr/imaging/appearance.json anew. Each head is cut into axial, coronal and sagittal slices of CT and MR, shown as
 clinics export them: a random window or gamma, sharpened or blurred, turned by a few degrees, padded, as JPEG.
 """
 
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from ctmr.appearance import Question, Row, fit_logistic
-from ctmr.intensity import FloatArray
-from ctmr.randomness import stream
-from ctmr.synthetic import synthesise_head
-from ctmr.traits import Traits, describe, outline, shrunk
+from ctmr.imaging.appearance import Question, Row, fit_logistic
+from ctmr.imaging.descriptors import Traits, describe, outline, shrunk
+from ctmr.synthetic.head import synthesise_head
+from ctmr.system.rng import stream
+from ctmr.types import FloatArray
 
 TABLE = Path(__file__).resolve().parent.parent / "src" / "ctmr" / "appearance.json"
 SPACING_MM = 1.7

@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctmr.config import Config, load_config, with_steps
-from ctmr.cyclegan import DIRECTIONS
-from ctmr.paired import look_at_pairs
-from ctmr.pairs import find_pairs
-from ctmr.statistics import summarise
-from ctmr.synth import Format, write_heads
-from ctmr.tables import by_patient
-from ctmr.training import train
-from ctmr.translate import load_model
+from ctmr.data.pairs import find_pairs
+from ctmr.evaluation.paired import look_at_pairs
+from ctmr.evaluation.statistics import by_patient, summarise
+from ctmr.synthetic.data_folder import Format, write_heads
+from ctmr.training.train import train
+from ctmr.translation.translator import load_model
+from ctmr.types import DIRECTIONS
 
 HALF = (  # half of the paper's filters, one channel, fast multiplications: for two cores
     "data.channels=1",

@@ -24,20 +24,20 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from ctmr.batch import translate_files
 from ctmr.config import Config, load_config, with_steps
-from ctmr.evaluation import evaluate
-from ctmr.files import write_json
-from ctmr.images import read_image, write_image_info
-from ctmr.intensity import FloatArray
-from ctmr.listing import find_scans, stem_below
-from ctmr.pixels import luma
-from ctmr.scale import resize
-from ctmr.scan import info_within
-from ctmr.synth import write_heads
-from ctmr.training import train
-from ctmr.translate import OTHER, load_model
-from ctmr.volume import MODALITIES
+from ctmr.evaluation.evaluate import evaluate
+from ctmr.imaging.image import luma
+from ctmr.imaging.resampling import resize
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import read_image
+from ctmr.io.listing import find_scans, stem_below
+from ctmr.io.scan import info_within
+from ctmr.synthetic.data_folder import write_heads
+from ctmr.system.files import write_json
+from ctmr.training.train import train
+from ctmr.translation.batch import translate_files
+from ctmr.translation.translator import load_model
+from ctmr.types import MODALITIES, OTHER, FloatArray
 
 WEIGHTS = {  # lambda_A, lambda_B, lambda_identity, which multiplies the other two
     "its defaults (10, 10, 0.5)": ("10", "10", "0.5"),

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ctmr.config import load_config, with_steps
-from ctmr.disease import lesion_table
-from ctmr.files import write_json
-from ctmr.lesions import lesion_rows
-from ctmr.synth import write_heads
-from ctmr.synthetic import Sequence
-from ctmr.training import train
-from ctmr.translate import load_model
+from ctmr.evaluation.lesion_test import lesion_table
+from ctmr.reporting.evaluation_section import lesion_rows
+from ctmr.synthetic.data_folder import write_heads
+from ctmr.synthetic.scanner import Sequence
+from ctmr.system.files import write_json
+from ctmr.training.train import train
+from ctmr.translation.translator import load_model
 
 HEALTHY, BIASED = "healthy CT and MR", "healthy CT, MR with lesions"
 

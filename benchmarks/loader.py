@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ctmr.config import load_config
-from ctmr.dataset import UnpairedSlices, loader
-from ctmr.prepare import prepare
+from ctmr.data.dataset import UnpairedSlices, loader
+from ctmr.data.prepare import prepare
 from roofline import timed
 from train_step import measure
 

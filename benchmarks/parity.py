@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from ctmr.config import Config, load_config
+from ctmr.cyclegan.state import TrainState, new_state
+from ctmr.cyclegan.step import train_step
 from ctmr.errors import CtmrError, UsageError
-from ctmr.state import TrainState, new_state
-from ctmr.training import train_step
 from reference_step import convolution_parameters, load, save
 
 TOLERANCE = 1e-5

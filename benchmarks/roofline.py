@@ -18,12 +18,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctmr.config import Config, load_config
-from ctmr.cyclegan import generator_of
-from ctmr.engine import Precision
-from ctmr.engines import NEEDS, forward_by, require_engine
+from ctmr.cyclegan.cyclegan import generator_of
+from ctmr.cyclegan.networks import Generator, initialise
 from ctmr.errors import UsageError
-from ctmr.networks import Generator, initialise
-from ctmr.randomness import torch_stream
+from ctmr.models.engines import NEEDS, Precision, forward_by, require_engine
+from ctmr.system.rng import torch_stream
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
 # The reference's generator has nine blocks. Preset, file and changes, as `load_config` takes them.

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from ctmr.config import Config, load_config
-from ctmr.distributed import Runtime
-from ctmr.state import new_state
-from ctmr.training import train_step, update_average
+from ctmr.cyclegan.state import new_state
+from ctmr.cyclegan.step import train_step, update_average
+from ctmr.training.distributed import Runtime
 from parity import reference_options
 from roofline import GENERATORS, PRECISIONS, convolution_peak, flops, timed
 from turns import Command, as_json, in_turn, print_table

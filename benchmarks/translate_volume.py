@@ -18,16 +18,15 @@ import torch
 from PIL import Image as Pillow
 
 from ctmr.config import load_config, with_steps
-from ctmr.cyclegan import generator_of
-from ctmr.engine import choose_precision
-from ctmr.engines import NEEDS, require_engine
+from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.errors import UsageError
-from ctmr.nifti import write_nifti
-from ctmr.synth import write_heads
-from ctmr.synthetic import synthesise_head
-from ctmr.training import train
-from ctmr.translate import load_model
-from ctmr.volume import Volume, axial_slices
+from ctmr.imaging.volume import Volume, axial_slices
+from ctmr.io.nifti import write_nifti
+from ctmr.models.engines import NEEDS, choose_precision, require_engine
+from ctmr.synthetic.data_folder import write_heads
+from ctmr.synthetic.head import synthesise_head
+from ctmr.training.train import train
+from ctmr.translation.translator import load_model
 from roofline import PRECISIONS, convolution_peak, flops
 from turns import Command, as_json, in_turn, print_table
 

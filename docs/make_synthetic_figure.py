@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ctmr.synthetic import LABELS, Head, synthesise_head
+from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.synthetic.tissues import LABELS
 
 IMAGES = Path(__file__).parent / "images"
 BRAIN_WINDOW, BONE_WINDOW = (-10.0, 80.0), (-1000.0, 1700.0)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ctmr import load_model, synthesise_head
-from ctmr.volume import Volume, axial_slices
+from ctmr.imaging.volume import Volume, axial_slices
 
 IMAGES = Path(__file__).parent / "images"
 SIZES = ((0.5, 448), (1.0, 224))

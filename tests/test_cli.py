@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from ctmr import cli
-from ctmr.cli import app
+from ctmr.cli import app as cli
+from ctmr.cli.app import app
 from ctmr.config import load_config
-from ctmr.images import Image, write_image
+from ctmr.imaging.image import Image
+from ctmr.io.images import write_image
 
 COMMANDS = (
     "demo",
@@ -366,7 +367,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(run: Path, *, overwrite: bool = False) -> Path:
         raise error
 
-    monkeypatch.setattr("ctmr.report.write_report", fail)
+    monkeypatch.setattr("ctmr.reporting.run_report.write_report", fail)
 
 
 def test_bug_ends_with_1_and_leaves_a_crash_log(tmp_path, monkeypatch):

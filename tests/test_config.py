@@ -19,9 +19,9 @@ from ctmr.config import (
     schedule_steps,
     with_steps,
 )
-from ctmr.cyclegan import check_size, generator_of
+from ctmr.cyclegan.cyclegan import check_size, generator_of
 from ctmr.errors import UsageError
-from ctmr.strict_yaml import read_yaml
+from ctmr.system.yaml import read_yaml
 
 SMALL = PRESETS["small"]
 

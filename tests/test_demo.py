@@ -4,10 +4,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ctmr import config as settings
-from ctmr import demo, evaluation, load_model
-from ctmr.cli import app
+from ctmr import demo, load_model
+from ctmr.cli.app import app
 from ctmr.errors import UsageError
-from ctmr.run_folder import RunFolder
+from ctmr.evaluation import evaluate as evaluation
+from ctmr.training.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
-from ctmr.cli import app
+from ctmr.cli.app import app
 from ctmr.config import RESUMABLE, Config
-from ctmr.intensity import CT_WINDOWS
+from ctmr.imaging.intensity import CT_WINDOWS
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ROOT / "docs" / "training.md"

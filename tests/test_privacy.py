@@ -11,10 +11,10 @@ from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 
 from ctmr import synthesise_head, write_scan
-from ctmr.cli import app
-from ctmr.dicom_write import phantom_series
+from ctmr.cli.app import app
 from ctmr.errors import CtmrError
-from ctmr.volume import Volume
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
 
 KEYWORDS = (
     *(
@@ -161,10 +161,10 @@ def test_no_canary_leaves_the_headers(clinic, say, tmp_path, tiny_config, monkey
 
 
 def test_dicom_output_keeps_the_patient_and_drops_the_rest(clinic, tmp_path):
-    from ctmr.batch import translate_files
-    from ctmr.intensity import Intensity
-    from ctmr.scale import Scale
-    from identity import HU, translator
+    from ctmr.imaging.intensity import Intensity
+    from ctmr.imaging.resampling import Scale
+    from ctmr.translation.batch import translate_files
+    from support.identity import HU, translator
 
     data, _ = clinic
     model = translator(ct={"HU": HU}, mr={"MR": Intensity("MR", HU.values)}, scale=Scale(48, 4.5))
@@ -180,10 +180,10 @@ def test_dicom_output_keeps_the_patient_and_drops_the_rest(clinic, tmp_path):
 
 
 def test_phi_of_a_nifti_header_is_not_copied(tmp_path):
-    from ctmr.batch import translate_files
-    from ctmr.intensity import Intensity
-    from ctmr.scale import Scale
-    from identity import HU, translator
+    from ctmr.imaging.intensity import Intensity
+    from ctmr.imaging.resampling import Scale
+    from ctmr.translation.batch import translate_files
+    from support.identity import HU, translator
 
     head = synthesise_head(3, shape=(48, 52, 24), spacing_mm=(4.5, 4.5, 7.0))
     write_scan(tmp_path / "plain.nii", Volume(head.ct, head.affine, "ct"))

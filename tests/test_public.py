@@ -9,7 +9,13 @@ import pytest
 
 import ctmr
 
-MODULES = sorted(path.stem for path in Path(ctmr.__file__).parent.glob("*.py"))
+SOURCE = Path(ctmr.__file__).parent
+# Dotted names below `ctmr`; running `__main__` runs the program.
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    for path in SOURCE.rglob("*.py")
+    if path.name != "__main__.py" and path != SOURCE / "__init__.py"
+)
 
 
 def python(script: str) -> str:
@@ -35,7 +41,7 @@ def test_unknown_name_is_an_attribute_error():
 
 def test_names_of_the_contract_are_functions_whatever_was_imported_before():
     for module in MODULES:
-        importlib.import_module(f"ctmr.{module}" if module != "__init__" else "ctmr")
+        importlib.import_module(f"ctmr.{module}")
     from ctmr import evaluate, load_model, read_scan, synthesise_head, train, write_scan
 
     for function in (evaluate, load_model, read_scan, synthesise_head, train, write_scan):
@@ -67,5 +73,12 @@ assert not {"torch", "matplotlib"} & set(sys.modules)
 
 
 def test_no_module_prints_or_warns_when_it_is_imported():
-    names = [f"ctmr.{module}" for module in MODULES if module != "__init__"]
+    names = [f"ctmr.{module}" for module in MODULES]
     assert python(f"import {', '.join(names)}") == ""
+
+
+def test_python_m_ctmr_is_the_program():
+    command = [sys.executable, "-m", "ctmr", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "Usage: ctmr" in result.stdout

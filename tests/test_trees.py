@@ -12,24 +12,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import head, save_grey
 from ctmr import evaluate, read_scan, synthesise_head, write_scan
-from ctmr.audit import audit
-from ctmr.batch import translate_files
+from ctmr.audit.audit import audit
 from ctmr.config import PRESETS
-from ctmr.dicom_write import phantom_series
+from ctmr.data.pairs import find_pairs, read_pair
+from ctmr.data.prepare import prepare
 from ctmr.errors import DataError, OutputError, UsageError
-from ctmr.images import Image, read_image_info, write_image, write_image_info
-from ctmr.intensity import Intensity
-from ctmr.jobs import Reading
-from ctmr.pairs import find_pairs, read_pair
-from ctmr.prepare import prepare
-from ctmr.scale import Scale
-from ctmr.selection import pairs_to_choose_by
-from ctmr.volume import Volume
-from identity import GREY_8, HU, smooth_head, translator
-from pictures import save as save_picture
-from pictures import slices, write_clean_data
+from ctmr.imaging.image import Image
+from ctmr.imaging.intensity import Intensity
+from ctmr.imaging.resampling import Scale
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.image_info import read_image_info, write_image_info
+from ctmr.io.images import write_image
+from ctmr.training.validation import pairs_to_choose_by
+from ctmr.translation.batch import translate_files
+from ctmr.translation.plan import Reading
+from support.heads import head, save_grey
+from support.identity import GREY_8, HU, smooth_head, translator
+from support.pictures import save as save_picture
+from support.pictures import slices, write_clean_data
 
 CONFIG = PRESETS["small"].data.model_copy(update={"size": 32})
 

@@ -12,20 +12,21 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from pydicom import dcmread
 
 from ctmr import CtmrError, load_model, read_scan, synthesise_head, write_scan
-from ctmr.batch import translate_files
-from ctmr.conversion import mask_on
-from ctmr.dicom import read_series
-from ctmr.dicom_write import phantom_series
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
-from ctmr.evaluation import evaluate
-from ctmr.images import Image
-from ctmr.intensity import MR_UNITS, Intensity, ct_window
-from ctmr.jobs import Reading
-from ctmr.scale import Scale
-from ctmr.scan import DESCRIPTION
-from ctmr.translate import Translator
-from ctmr.volume import Forms, Volume, axial_slices, find_head
-from identity import HU, Brighter, Identity, Inverse, smooth_head, translator
+from ctmr.evaluation.evaluate import evaluate
+from ctmr.imaging.head import find_head
+from ctmr.imaging.image import Image
+from ctmr.imaging.intensity import MR_UNITS, Intensity, ct_window
+from ctmr.imaging.resampling import Scale
+from ctmr.imaging.volume import Forms, Volume, axial_slices
+from ctmr.io.dicom.series import read_series
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.scan import DESCRIPTION
+from ctmr.translation.batch import translate_files
+from ctmr.translation.plan import Reading
+from ctmr.translation.preprocessing import mask_on
+from ctmr.translation.translator import Translator
+from support.identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
 MM = 3.5
 SHAPE = (58, 67, 31)  # odd sizes, no multiple of 4
@@ -636,7 +637,7 @@ def test_series_whose_translation_was_killed_is_translated_again(tmp_path, monke
 
 
 def test_volumes_may_be_larger_than_images(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctmr.images.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("ctmr.io.image_info.MAX_FILE_BYTES", 1000)
     source = as_nifti(tmp_path / "in", phantom("ct"))
     assert source.stat().st_size > 1000
     assert translate_files(unchanging(), source, tmp_path / "out.nii", "mr").written == 1

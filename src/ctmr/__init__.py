@@ -10,34 +10,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctmr.config import Config, load_config
     from ctmr.errors import CtmrError
-    from ctmr.evaluation import Evaluation, evaluate
-    from ctmr.images import Image
-    from ctmr.report import write_report
-    from ctmr.scan import read_scan, write_scan
-    from ctmr.synthetic import Head, synthesise_head
-    from ctmr.training import TrainSummary, train
-    from ctmr.translate import Translator, load_model
-    from ctmr.volume import Volume
+    from ctmr.evaluation.evaluate import Evaluation, evaluate
+    from ctmr.imaging.image import Image
+    from ctmr.imaging.volume import Volume
+    from ctmr.io.scan import read_scan, write_scan
+    from ctmr.reporting.run_report import write_report
+    from ctmr.synthetic.head import Head, synthesise_head
+    from ctmr.training.train import TrainSummary, train
+    from ctmr.translation.translator import Translator, load_model
 
 __version__ = version("ctmr")
 
 _HOMES = {
     "Config": "config",
     "CtmrError": "errors",
-    "Evaluation": "evaluation",
-    "Head": "synthetic",
-    "Image": "images",
-    "TrainSummary": "training",
-    "Translator": "translate",
-    "Volume": "volume",
-    "evaluate": "evaluation",
+    "Evaluation": "evaluation.evaluate",
+    "Head": "synthetic.head",
+    "Image": "imaging.image",
+    "TrainSummary": "training.train",
+    "Translator": "translation.translator",
+    "Volume": "imaging.volume",
+    "evaluate": "evaluation.evaluate",
     "load_config": "config",
-    "load_model": "translate",
-    "read_scan": "scan",
-    "synthesise_head": "synthetic",
-    "train": "training",
-    "write_report": "report",
-    "write_scan": "scan",
+    "load_model": "translation.translator",
+    "read_scan": "io.scan",
+    "synthesise_head": "synthetic.head",
+    "train": "training.train",
+    "write_report": "reporting.run_report",
+    "write_scan": "io.scan",
 }
 
 __all__ = [

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ctmr.errors import UsageError
-from ctmr.intensity import CtWindow
-from ctmr.strict_yaml import parse_yaml, read_yaml
+from ctmr.system.yaml import parse_yaml, read_yaml
+from ctmr.types import CtWindow
 
 DOCS = "docs/training.md lists every setting"
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ctmr.config import Config, load_config, with_steps
-from ctmr.evaluation import Evaluation, evaluate
-from ctmr.report import write_report
-from ctmr.run_folder import RunFolder
-from ctmr.synth import write_heads
-from ctmr.training import train
+from ctmr.evaluation.evaluate import Evaluation, evaluate
+from ctmr.reporting.run_report import write_report
+from ctmr.synthetic.data_folder import write_heads
+from ctmr.training.run_folder import RunFolder
+from ctmr.training.train import train
 
 SUBJECTS = 24  # for training, of each modality; half as many pairs
 SIZE = 128

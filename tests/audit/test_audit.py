@@ -6,11 +6,11 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from ctmr.audit import Faulty, audit, page_of
-from ctmr.cli import app
+from ctmr.audit.audit import Faulty, audit, page_of
+from ctmr.cli.app import app
 from ctmr.errors import DataError, OutputError, UsageError
-from dicom_series import edit_all, make
-from pictures import save, slices, write_clean_data
+from support.dicom_series import edit_all, make
+from support.pictures import save, slices, write_clean_data
 
 
 @pytest.fixture(scope="module")

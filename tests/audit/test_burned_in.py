@@ -4,7 +4,8 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 from scipy import ndimage
 
-from ctmr.marks import has_colour, has_letters, inside_frame
+from ctmr.audit.burned_in import has_colour, has_letters
+from ctmr.imaging.descriptors import inside_frame
 
 
 def head(side=256):

@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ctmr.findings import find_faults
-from ctmr.inventory import Inventory
-from pictures import look, picture, slices
+from ctmr.audit.checks import find_faults
+from ctmr.audit.inventory import Inventory
+from support.pictures import look, picture, slices
 
 FOLDERS = {("train", "ct"): "trainA", ("train", "mr"): "trainB"}
 BOTH = FOLDERS | {("test", "ct"): "testA", ("test", "mr"): "testB"}

@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 
-from ctmr.cleaning import plan_cleaning, write_clean
+from ctmr.audit.clean import plan_cleaning, write_clean
+from ctmr.audit.inventory import Finding, Inventory, take_inventory
+from ctmr.audit.leaks import clusters, copies_of
 from ctmr.errors import DataError
-from ctmr.images import ImageInfo
-from ctmr.inventory import Finding, Inventory, take_inventory
-from ctmr.leaks import clusters, copies_of
-from dicom_series import make
-from pictures import picture, save, slices
+from ctmr.io.image_info import ImageInfo
+from support.dicom_series import make
+from support.pictures import picture, save, slices
 
 FOLDERS = {
     ("train", "ct"): "trainA",
@@ -181,7 +181,7 @@ def test_files_are_copied_where_links_are_not_possible(data, tmp_path, monkeypat
     def refused(*_):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("ctmr.cleaning.os.link", refused)
+    monkeypatch.setattr("ctmr.audit.clean.os.link", refused)
     rows = clean(data, tmp_path / "clean")
     assert rows["trainA/p60_0.png"]["how"] == "copy"
     assert (tmp_path / "clean" / "trainA" / "p60_0.png").stat().st_nlink == 1

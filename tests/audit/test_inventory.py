@@ -2,10 +2,10 @@ import os
 
 import pytest
 
+from ctmr.audit.inventory import FEW, Finding, take_inventory
 from ctmr.errors import DataError, UsageError
-from ctmr.inventory import FEW, Finding, take_inventory
-from dicom_series import make
-from pictures import save, slices
+from support.dicom_series import make
+from support.pictures import save, slices
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_folder_that_cannot_be_listed_is_an_error(data, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("ctmr.inventory.os.listdir", refused)
+    monkeypatch.setattr("ctmr.audit.inventory.os.listdir", refused)
     found = take_inventory(data, None)
     assert [each.files for each in found.findings] == [("trainA",), ("trainB",)]
     assert found.findings[0].why == "cannot list the folder (Permission denied)"

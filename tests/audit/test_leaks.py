@@ -1,7 +1,7 @@
 import numpy as np
 
-from ctmr.leaks import clusters, copies_of, find_leaks
-from pictures import look, picture, slices
+from ctmr.audit.leaks import clusters, copies_of, find_leaks
+from support.pictures import look, picture, slices
 
 
 def found_in(pictures):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from ctmr.perceptual import MIRRORS, SAME, find_copies, fingerprint
-from pictures import look, slices
+from ctmr.audit.near_duplicates import MIRRORS, SAME, find_copies, fingerprint
+from support.pictures import look, slices
 
 
 def resized(picture, factor):

@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from ctmr.dicom_write import phantom_series
-from ctmr.folders import Source
-from ctmr.images import Image, ImageInfo, write_image
-from ctmr.picture import Picture, Unusable, take_picture
-from ctmr.scan import write_scan
-from ctmr.synthetic import synthesise_head
-from ctmr.volume import Volume
-from dicom_series import affine, edit_all
-from pictures import save, slices
+from ctmr.audit.scan_profile import Picture, Unusable, take_picture
+from ctmr.data.folders import Source
+from ctmr.imaging.image import Image
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.image_info import ImageInfo
+from ctmr.io.images import write_image
+from ctmr.io.scan import write_scan
+from ctmr.synthetic.head import synthesise_head
+from support.dicom_series import affine, edit_all
+from support.pictures import save, slices
 
 GREY = ImageInfo()
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from ctmr.images import Image, read_image, write_image, write_image_info
+from ctmr.imaging.image import Image
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import read_image, write_image
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fidelity.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fidelity.py"
 
 
 def script():

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ctmr.synthetic import LESIONS
+from ctmr.synthetic.anatomy import LESIONS
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "lesions.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lesions.py"
 
 
 def table(survive: float) -> dict[str, Any]:

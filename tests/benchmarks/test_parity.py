@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "parity.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "parity.py"
 
 
 def run(reference: Path) -> subprocess.CompletedProcess[str]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ctmr.console import say, say_correlations
-from ctmr.statistics import Correlation
+from ctmr.cli.output import say
+from ctmr.cli.tables import say_correlations
+from ctmr.models.quality import Correlation
 
 
 def test_known_correlations_of_the_measures_of_doubt_are_said(capsys):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ctmr.cyclegan import CycleGAN, check_size, gaussian_noise
+from ctmr.cyclegan.cyclegan import CycleGAN, check_size, gaussian_noise
+from ctmr.cyclegan.networks import Discriminator
 from ctmr.errors import UsageError
-from ctmr.networks import Discriminator
-from ctmr.randomness import torch_stream
+from ctmr.system.rng import torch_stream
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctmr.history import History
-from ctmr.randomness import stream
+from ctmr.cyclegan.image_buffer import History
+from ctmr.system.rng import stream
 
 
 def fakes(*values):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ctmr import losses
+from ctmr.cyclegan import losses
 
 
 def image(*rows):

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ctmr.structure import DISTANCE, FLOOR, NEIGHBOURS, descriptor, structure
+from ctmr.cyclegan.mind import DISTANCE, FLOOR, NEIGHBOURS, descriptor, structure
 
 
 def disk(radius: float, inside: float, outside: float, size: int = 32) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctmr.networks import (
+from ctmr.cyclegan.networks import (
     BasicBlock,
     Bottleneck,
     Discriminator,
@@ -14,7 +14,7 @@ from ctmr.networks import (
     build_generator,
     initialise,
 )
-from ctmr.randomness import torch_stream
+from ctmr.system.rng import torch_stream
 
 NAMES = ("resnet", "resnet34", "resnet50")
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image as Pillow
 
 from ctmr.config import PRESETS
-from ctmr.dataset import UnpairedSlices, loader
+from ctmr.data.dataset import UnpairedSlices, loader
+from ctmr.data.prepare import prepare
 from ctmr.errors import DataError, ResourceError
-from ctmr.prepare import prepare
 
 CONFIG = PRESETS["small"].data.model_copy(update={"size": 32})
 

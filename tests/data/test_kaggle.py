@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from ctmr.cli import app
+from ctmr.cli.app import app
+from ctmr.data.kaggle import DATASET, fetch_kaggle
 from ctmr.errors import DataError, OutputError, UsageError
-from ctmr.fetch import DATASET, fetch_kaggle
 
 NAMES = ("trainA", "trainB", "testA", "testB")
 

@@ -4,11 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctmr.data.pairs import find_pairs, head_of, read_pair
 from ctmr.errors import DataError, UsageError
-from ctmr.images import Image, write_image, write_image_info
-from ctmr.pairs import comparable, find_pairs, head_of, read_pair
-from ctmr.volume import Volume
-from identity import smooth_head
+from ctmr.evaluation.protocol import comparable
+from ctmr.imaging.image import Image
+from ctmr.imaging.volume import Volume
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import write_image
+from support.identity import smooth_head
 
 
 def save(path: Path, array: np.ndarray, unit: str = "grey", depth: int = 8) -> Path:

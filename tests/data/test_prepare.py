@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-import ctmr.survey
-from conftest import write_data
+import ctmr.data.survey
 from ctmr.config import PRESETS, DataConfig
+from ctmr.data.folders import find_data
+from ctmr.data.prepare import prepare
+from ctmr.data.store import from_codes, open_store, to_codes
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
-from ctmr.images import Image, write_image, write_image_info
-from ctmr.intensity import ct_window
-from ctmr.pixels import encode
-from ctmr.prepare import find_data, open_store, prepare
-from ctmr.scale import Scale
-from ctmr.store import from_codes, to_codes
+from ctmr.imaging.image import Image
+from ctmr.imaging.intensity import ct_window
+from ctmr.imaging.resampling import Scale
+from ctmr.io.codecs import encode
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import write_image
+from support.heads import write_data
 
 PAPER_NAMES = ("trainA", "trainB", "testA", "testB")
 PLAIN_NAMES = ("train/ct", "train/mr", "test/ct", "test/mr")
@@ -55,13 +58,13 @@ def data(tmp_path):
 def decodes(monkeypatch):
     """Names of the images whose pixels were decoded, by the first look."""
     seen = []
-    decode = ctmr.survey.image_of
+    decode = ctmr.data.survey.image_of
 
     def counted(content, path, channels, info):
         seen.append(path.name)
         return decode(content, path, channels, info)
 
-    monkeypatch.setattr(ctmr.survey, "image_of", counted)
+    monkeypatch.setattr(ctmr.data.survey, "image_of", counted)
     return seen
 
 
@@ -373,7 +376,7 @@ def test_image_that_changes_meanwhile_is_refused(data, tmp_path):
 
 
 def test_file_that_comes_back_between_two_looks_asks_for_another_run(data, monkeypatch):
-    monkeypatch.setattr("ctmr.prepare.hash_all", lambda *_: None)
+    monkeypatch.setattr("ctmr.data.prepare.hash_all", lambda *_: None)
     with pytest.raises(DataError, match="files changed while they were read"):
         prepare(data, CONFIG)
 

@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
+from ctmr.data.pairs import find_pairs, head_of, read_pair
 from ctmr.errors import DataError
-from ctmr.images import Image, write_image, write_image_info
-from ctmr.naive import IMAGE_GRID, Naive, fit_naive
-from ctmr.pairs import comparable, find_pairs, head_of, read_pair
-from ctmr.scan import write_scan
-from ctmr.volume import Modality, Volume
+from ctmr.evaluation.baselines import IMAGE_GRID, Naive, fit_naive
+from ctmr.evaluation.protocol import comparable
+from ctmr.imaging.image import Image
+from ctmr.imaging.volume import Volume
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import write_image
+from ctmr.io.scan import write_scan
+from ctmr.types import Modality
 
 SIZE = 32
 GRID_MM = IMAGE_GRID[1]

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from conftest import write_data
 from ctmr import evaluate, load_model
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
-from ctmr.images import Image, write_image, write_image_info
-from ctmr.naive import NAIVE
-from identity import GREY_8, HU, Identity, Inverse, smooth_head, translator
+from ctmr.evaluation.baselines import NAIVE
+from ctmr.imaging.image import Image
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import write_image
+from support.heads import write_data
+from support.identity import GREY_8, HU, Identity, Inverse, smooth_head, translator
 
 SIZE = 32
 FIGURES = ["mae", "psnr", "ssim", "ms_ssim", "mae_air", "mae_soft", "mae_bone"]
@@ -422,7 +424,7 @@ def test_all_bad_scans_are_named_before_any_work(tmp_path, monkeypatch):
         for kind in ("ct", "mr"):
             save(tmp_path / "other" / kind / f"{name}.png", flat(0))
     save(tmp_path / "other" / "mr" / "e.png", np.zeros((48, 48)))
-    monkeypatch.setattr("ctmr.evaluation.look_at_pairs", None)
+    monkeypatch.setattr("ctmr.evaluation.evaluate.look_at_pairs", None)
     with pytest.raises(DataError) as caught:
         evaluate(translator(), folder, answers={"other": tmp_path / "other"}, out=tmp_path / "out")
     assert caught.value.what.startswith("6 scans of 6 pairs cannot be used: ")
@@ -436,7 +438,7 @@ def test_all_bad_scans_that_do_not_pair_are_named_before_any_work(tmp_path, monk
     bad = [tmp_path / "testA" / "head_00.png", tmp_path / "testB" / "head_02.png"]
     for path in bad:
         path.write_bytes(b"no image")
-    monkeypatch.setattr("ctmr.unpaired.observe", None)
+    monkeypatch.setattr("ctmr.evaluation.unpaired.observe", None)
     with pytest.raises(DataError, match="2 of 6 scans cannot be used") as caught:
         evaluate(translator(), tmp_path)
     assert all(f"{path.parent.name}/{path.name}" in caught.value.what for path in bad)

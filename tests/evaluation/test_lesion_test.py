@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-import identity
-from ctmr.disease import lesion_table
 from ctmr.errors import DataError
-from ctmr.intensity import MR_UNITS
-from ctmr.lesions import lesion_rows
-from ctmr.scale import Scale
-from ctmr.synthetic import LESIONS
-from ctmr.translate import Translator
+from ctmr.evaluation.lesion_test import lesion_table
+from ctmr.imaging.intensity import MR_UNITS
+from ctmr.imaging.resampling import Scale
+from ctmr.reporting.evaluation_section import lesion_rows
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.translation.translator import Translator
+from support import identity
 
 SIZE, HEADS = 64, 2
 SCALE = Scale(SIZE, 3.5)

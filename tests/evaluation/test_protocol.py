@@ -5,11 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from ctmr.intensity import BoolArray, Encoding
-from ctmr.metrics import mae, mae_shifted, mae_z, ms_ssim, nmi, psnr, ssim
-from ctmr.regions import dice, hd95, head_mask
-from ctmr.score import FIGURES, described, score
-from identity import smooth_head
+from ctmr.evaluation.metrics.full_reference import (
+    dice,
+    hd95,
+    mae,
+    mae_shifted,
+    mae_z,
+    ms_ssim,
+    nmi,
+    psnr,
+    ssim,
+)
+from ctmr.evaluation.protocol import FIGURES, described, score
+from ctmr.imaging.head import head_mask
+from ctmr.types import BoolArray, Encoding
+from support.identity import smooth_head
 
 SIZE = 64
 ALWAYS = ["mae", "psnr", "ssim", "ms_ssim", "dice_head", "hd95_head", "mae_shifted"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, spearmanr
 
-from ctmr.statistics import Summary, rank_correlation, summarise, wilson
+from ctmr.evaluation.statistics import Summary, rank_correlation, summarise, wilson
 
 # Means
 

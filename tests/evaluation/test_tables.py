@@ -3,7 +3,15 @@ import io
 
 import pytest
 
-from ctmr.tables import Row, by_patient, correlations, csv_text, difference, of_method, table
+from ctmr.evaluation.statistics import (
+    Row,
+    by_patient,
+    correlations,
+    csv_text,
+    difference,
+    of_method,
+    table,
+)
 
 
 def row(patient: str, method: str = "model", **figures: float) -> Row:

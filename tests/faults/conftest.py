@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from ctmr.errors import CtmrError
-from ctmr.run_folder import read_log
+from ctmr.system.files import read_log
 
 CLI = "from ctmr.cli import main; main()"
 BUG = 99  # exit code of a child whose error is not one of ctmr

@@ -23,13 +23,13 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from ctmr import synthesise_head, write_scan
-from ctmr.cli import app
-from ctmr.dicom_file import PATIENT, STUDY
-from ctmr.dicom_write import phantom_series
+from ctmr.cli.app import app
 from ctmr.errors import CtmrError
-from ctmr.quiet import quiet
-from ctmr.volume import Volume
-from pictures import slices
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.header import PATIENT, STUDY
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.system.privacy import quiet
+from support.pictures import slices
 
 # Texts of every VR, in places that are read, copied, or neither. A canary is `CANARYnnn` or, where digits only are usual,
 # a number of its own; what the VR does not allow is there too, as any text is found in real headers.

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ctmr.checkpoint import checkpoints
 from ctmr.config import PRESETS, overlaid
-from ctmr.run_folder import read_log
-from ctmr.synth import write_heads
-from ctmr.training import train
+from ctmr.synthetic.data_folder import write_heads
+from ctmr.system.files import read_log
+from ctmr.training.checkpoint import checkpoints
+from ctmr.training.train import train
 
 SMALL = (
     *("data.size=64", "network.filters=8", "network.blocks=1", "network.discriminator_filters=8"),

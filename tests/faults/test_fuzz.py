@@ -27,15 +27,16 @@ from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # as a script too
 
-from ctmr.dicom import read_series
 from ctmr.errors import CtmrError
-from ctmr.images import read_image, read_image_info
-from ctmr.nifti import read_nifti, write_nifti
-from ctmr.pixels import encode
-from ctmr.report_evaluation import evaluation_section
-from ctmr.strict_yaml import read_yaml
-from ctmr.volume import Volume
-from dicom_series import make, one
+from ctmr.imaging.volume import Volume
+from ctmr.io.codecs import encode
+from ctmr.io.dicom.series import read_series
+from ctmr.io.image_info import read_image_info
+from ctmr.io.images import read_image
+from ctmr.io.nifti import read_nifti, write_nifti
+from ctmr.reporting.evaluation_section import evaluation_section
+from ctmr.system.yaml import read_yaml
+from support.dicom_series import make, one
 
 SECONDS = 2.0
 BYTES = 512 * 2**20
@@ -202,12 +203,12 @@ def png_of(side: int) -> bytes:
 GROWTH = """
 import resource, sys
 from pathlib import Path
-import ctmr.dicom, ctmr.images, ctmr.nifti
+import ctmr.io.dicom.series, ctmr.io.images, ctmr.io.nifti
 from ctmr.errors import CtmrError
 read, path = sys.argv[1], Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    {"image": ctmr.images.read_image, "nifti": ctmr.nifti.read_nifti, "dicom": ctmr.dicom.read_series}[read](path)
+    {"image": ctmr.io.images.read_image, "nifti": ctmr.io.nifti.read_nifti, "dicom": ctmr.io.dicom.series.read_series}[read](path)
 except CtmrError as error:
     print(error.exit_code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

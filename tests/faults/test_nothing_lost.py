@@ -16,21 +16,22 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from ctmr import write_scan
-from ctmr.audit import audit
-from ctmr.batch import translate_files
-from ctmr.cli import app
-from ctmr.dicom_write import phantom_series
+from ctmr.audit.audit import audit
+from ctmr.cli.app import app
 from ctmr.errors import OutputError
-from ctmr.evaluation import evaluate
-from ctmr.files import is_draft
-from ctmr.images import Image, read_image_info, write_image_info
-from ctmr.intensity import MR_UNITS
-from ctmr.jobs import Reading
-from ctmr.ownership import LIST_NAME, read_sealed
-from ctmr.scale import Scale
-from ctmr.synthetic import synthesise_head
-from ctmr.volume import Volume
-from identity import HU, smooth_head, translator
+from ctmr.evaluation.evaluate import evaluate
+from ctmr.imaging.image import Image
+from ctmr.imaging.intensity import MR_UNITS
+from ctmr.imaging.resampling import Scale
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.image_info import read_image_info, write_image_info
+from ctmr.synthetic.head import synthesise_head
+from ctmr.system.files import is_draft
+from ctmr.system.ownership import LIST_NAME, read_sealed
+from ctmr.translation.batch import translate_files
+from ctmr.translation.plan import Reading
+from support.identity import HU, smooth_head, translator
 
 KILL = "signal=SIGKILL"
 REAL = b"a real scan of somebody"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from ctmr.checkpoint import checkpoints
 from ctmr.config import config_yaml
-from ctmr.run_folder import read_log
+from ctmr.system.files import read_log
+from ctmr.training.checkpoint import checkpoints
 
 CLI = "from ctmr.cli import main; main()"
 PLACES = {
@@ -116,8 +116,8 @@ MANY = """
 import json, os, sys
 from pathlib import Path
 from ctmr import load_model
-from ctmr.batch import translate_files
-from ctmr.prepare import prepare
+from ctmr.translation.batch import translate_files
+from ctmr.data.prepare import prepare
 
 def used():
     pages = int(Path("/proc/self/statm").read_text().split()[1])

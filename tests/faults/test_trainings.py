@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ctmr.checkpoint import checkpoints, is_sound
 from ctmr.config import config_yaml, overlaid
-from ctmr.distributed import Runtime
-from ctmr.run_folder import read_log
-from ctmr.training import train
+from ctmr.system.files import read_log
+from ctmr.training.checkpoint import checkpoints, is_sound
+from ctmr.training.distributed import Runtime
+from ctmr.training.train import train
 
 CLI = "from ctmr.cli import main; main()"
 STEPS = 40

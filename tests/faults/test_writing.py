@@ -8,12 +8,12 @@ import shutil
 import pytest
 import torch
 
-from ctmr.checkpoint import checkpoints, resume, save
+from ctmr.cyclegan.state import new_state
 from ctmr.errors import OutputError
-from ctmr.files import replacing_folder, set_aside, write_json, write_text
-from ctmr.model import model_folder, read_model, save_model
-from ctmr.run_folder import RunFolder
-from ctmr.state import new_state
+from ctmr.models.folder import model_folder, read_model, save_model
+from ctmr.system.files import replacing_folder, set_aside, write_json, write_text
+from ctmr.training.checkpoint import checkpoints, resume, save
+from ctmr.training.run_folder import RunFolder
 
 ABOUT = {"config": {}, "data": "", "exact": {}}
 CALLS = "openat,write,fsync,rename,renameat2,mkdir,unlink,unlinkat,rmdir"
@@ -148,7 +148,7 @@ def test_folder_killed_at_any_call_is_old_or_new_and_there(sweep, folder, call):
 def test_folder_killed_at_any_rename_where_there_is_no_exchange_is_old_or_new(
     sweep, folder, monkeypatch
 ):
-    monkeypatch.setattr("ctmr.files._exchange", lambda *_: False)
+    monkeypatch.setattr("ctmr.system.files._exchange", lambda *_: False)
 
     def check(_):
         assert folder_state(folder) in ("old", "new")
@@ -267,7 +267,7 @@ def test_model_killed_at_any_call_can_be_read(
     sweep, tiny_run, model, about, trained, monkeypatch, call, exchange
 ):
     if not exchange:
-        monkeypatch.setattr("ctmr.files._exchange", lambda *_: False)
+        monkeypatch.setattr("ctmr.system.files._exchange", lambda *_: False)
 
     def check(_):
         for named in (model.parent, model):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ctmr.appearance import fit_logistic, log_odds, log_odds_mr, table
-from ctmr.traits import Traits
-from pictures import look, slices
+from ctmr.imaging.appearance import fit_logistic, log_odds, log_odds_mr, table
+from ctmr.imaging.descriptors import Traits
+from support.pictures import look, slices
 
 CT = [look(picture)[0] for seed in range(20, 30) for picture in slices(seed, "ct")]
 MR = [look(picture)[0] for seed in range(30, 40) for picture in slices(seed, "mr")]

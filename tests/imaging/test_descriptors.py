@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ctmr.traits import describe, outline, shrunk
-from pictures import slices
+from ctmr.imaging.descriptors import describe, outline, shrunk
+from support.pictures import slices
 
 
 def disk(centre=(64, 64), radius=48, rim=255.0, inside=100.0, thick=10, air=0.0):

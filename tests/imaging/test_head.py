@@ -7,8 +7,9 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ctmr.intensity import BoolArray
-from ctmr.regions import _closed, dice, hd95, head_mask
+from ctmr.evaluation.metrics.full_reference import dice, hd95
+from ctmr.imaging.head import _closed, head_mask
+from ctmr.types import BoolArray
 
 
 def disk(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> BoolArray:

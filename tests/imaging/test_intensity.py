@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctmr.intensity import Intensity, ct_window
+from ctmr.imaging.intensity import Intensity, ct_window
 
 SCANNER = np.arange(-1024, 3072, dtype=np.float32)  # HU of a 12-bit scanner
 ENDS = {"wide": (-1024, 3071), "brain": (0, 80), "piecewise": (-1024, 3071)}

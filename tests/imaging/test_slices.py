@@ -5,18 +5,19 @@ import pytest
 
 from ctmr import read_scan, synthesise_head, train, write_scan
 from ctmr.config import DataConfig
-from ctmr.dataset import NEAR_MM, UnpairedSlices
-from ctmr.dicom_write import phantom_series
+from ctmr.data.dataset import NEAR_MM, UnpairedSlices
+from ctmr.data.prepare import prepare
+from ctmr.data.store import from_codes
 from ctmr.errors import DataError, SafetyError
-from ctmr.evaluation import evaluate
-from ctmr.intensity import MR_UNITS, ct_window
-from ctmr.modality import as_modality, looks_like_ct
-from ctmr.prepare import prepare
-from ctmr.scale import Scale
-from ctmr.slices import head_slices
-from ctmr.store import from_codes
-from ctmr.synth import write_heads
-from ctmr.volume import Volume, canonical, find_head
+from ctmr.evaluation.evaluate import evaluate
+from ctmr.imaging.head import find_head
+from ctmr.imaging.intensity import MR_UNITS, ct_window
+from ctmr.imaging.modality import as_modality, looks_like_ct
+from ctmr.imaging.resampling import Scale
+from ctmr.imaging.slices import head_slices
+from ctmr.imaging.volume import Volume, canonical
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.synthetic.data_folder import write_heads
 
 HEAD = synthesise_head(5, shape=(72, 80, 40), spacing_mm=(3.0, 3.0, 5.0))
 CT, MR = (
@@ -244,7 +245,7 @@ def test_patient_on_both_sides_of_the_split_is_told_from_the_header(
 def test_training_on_volumes_translates_and_is_measured(
     folders, tiny_config, small, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("ctmr.evaluation.HEADS", 2)
+    monkeypatch.setattr("ctmr.evaluation.evaluate.HEADS", 2)
     config = tiny_config.model_copy(update={"data": small})
     train(config, folders / "dicom", tmp_path / "run", stop_after=2)
     found = evaluate(tmp_path / "run", folders / "dicom/test", out=tmp_path / "evaluation")

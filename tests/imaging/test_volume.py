@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctmr.volume import Volume, axial_slices, canonical, from_axial_slices, like
+from ctmr.imaging.volume import Volume, axial_slices, canonical, from_axial_slices, like
 
 # Every order of the axes, each way round.
 ORIENTATIONS = [

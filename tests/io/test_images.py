@@ -18,16 +18,11 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from ctmr.errors import DataError, OutputError
-from ctmr.images import (
-    Image,
-    ImageInfo,
-    read_image,
-    read_image_info,
-    write_image,
-    write_image_info,
-)
-from ctmr.pixels import COMMENT, encode
-from ctmr.scale import Scale, resize, training_scale
+from ctmr.imaging.image import Image
+from ctmr.imaging.resampling import Scale, resize, training_scale
+from ctmr.io.codecs import COMMENT, encode
+from ctmr.io.image_info import ImageInfo, read_image_info, write_image_info
+from ctmr.io.images import read_image, write_image
 
 
 def noise(*shape: int, top: int = 256, seed: int = 0) -> np.ndarray:

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from ctmr.errors import DataError
-from ctmr.listing import find_scans, list_scans, stem_below
-from dicom_series import make
+from ctmr.io.listing import find_scans, list_scans, stem_below
+from support.dicom_series import make
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +174,7 @@ def test_sub_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
-    monkeypatch.setattr("ctmr.listing.os.listdir", refused)
+    monkeypatch.setattr("ctmr.io.listing.os.listdir", refused)
     with pytest.raises(DataError, match=r"sub: cannot list the folder \(Permission denied\)"):
         find_scans(tmp_path)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ctmr.errors import DataError
-from ctmr.images import ImageInfo, write_image_info
-from ctmr.scan import info_within, kind_of, read_scan, stem_of
+from ctmr.io.image_info import ImageInfo, write_image_info
+from ctmr.io.scan import info_within, kind_of, read_scan, stem_of
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from ctmr.engine import choose_precision, run_batch, torch_forward
-from ctmr.engines import best_engine, forward_by, require_engine
+from ctmr.cyclegan.networks import build_generator, initialise
 from ctmr.errors import UsageError
-from ctmr.networks import build_generator, initialise
-from ctmr.randomness import torch_stream
-from ctmr.translate import load_model
+from ctmr.models.engines import (
+    best_engine,
+    choose_precision,
+    forward_by,
+    require_engine,
+    run_batch,
+    torch_forward,
+)
+from ctmr.system.rng import torch_stream
+from ctmr.translation.translator import load_model
 
 OTHERS = ("openvino", "onnx")
 
@@ -84,8 +90,8 @@ for name in sys.argv[1:]:
 before = len(sent)
 
 import numpy as np
-from ctmr.engines import forward_by
-from ctmr.networks import build_generator
+from ctmr.models.engines import forward_by
+from ctmr.cyclegan.networks import build_generator
 
 network = build_generator(
     "resnet", channels=1, filters=4, blocks=1, upsample="nearest", skips=False
@@ -164,8 +170,8 @@ def test_precision_is_that_of_the_hardware_unless_one_is_wanted(monkeypatch):
 SIGNALLED = """
 import os, signal
 import numpy as np
-from ctmr.engines import forward_by
-from ctmr.networks import build_generator
+from ctmr.models.engines import forward_by
+from ctmr.cyclegan.networks import build_generator
 
 def ready():
     network = build_generator(

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from ctmr import load_model
-from ctmr.cyclegan import CycleGAN
+from ctmr.cyclegan.cyclegan import CycleGAN
+from ctmr.cyclegan.state import new_state
 from ctmr.errors import CheckpointError, OutputError
-from ctmr.images import Image
-from ctmr.model import UNSEALED, load_weights, model_folder, read_model, save_model, sealed
-from ctmr.state import new_state
-from ctmr.statistics import Correlation
+from ctmr.imaging.image import Image
+from ctmr.models.card import UNSEALED, sealed
+from ctmr.models.folder import load_weights, model_folder, read_model, save_model
+from ctmr.models.quality import Correlation
 
 FILES = (
     "model.json",

@@ -5,8 +5,8 @@ import pytest
 
 from ctmr import load_model, read_scan
 from ctmr.errors import SafetyError
-from ctmr.images import Image
-from ctmr.quality import (
+from ctmr.imaging.image import Image
+from ctmr.models.quality import (
     UNLIKE,
     Distribution,
     Usual,
@@ -18,9 +18,9 @@ from ctmr.quality import (
     training_distribution,
     training_ranges,
 )
-from ctmr.randomness import stream
-from identity import ANYWHERE, Identity, Inverse, Shade, smooth_head, translator
-from pictures import slices
+from ctmr.system.rng import stream
+from support.identity import ANYWHERE, Identity, Inverse, Shade, smooth_head, translator
+from support.pictures import slices
 
 FEATURES = (
     "mean",

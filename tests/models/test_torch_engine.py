@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctmr.engine import run_batch, run_generator
+from ctmr.cyclegan.networks import EncoderDecoder, build_generator
 from ctmr.errors import ResourceError
-from ctmr.networks import EncoderDecoder, build_generator
-from identity import Identity
+from ctmr.models.engines import run_batch, run_generator
+from support.identity import Identity
 
 
 class Recorder(Identity):

@@ -2,8 +2,8 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from ctmr.audit_page import FEWEST, MOST_FINDINGS, MOST_PICTURES, audit_page
-from pictures import picture
+from ctmr.reporting.audit_report import FEWEST, MOST_FINDINGS, MOST_PICTURES, audit_page
+from support.pictures import picture
 
 EVIL = "trainB/<img src=x onerror=alert(1)>\n&\"'.png"
 
@@ -35,7 +35,7 @@ def page(*findings, pictures=(), name="DATA"):
     levels = [each["level"] for each in findings]
     report = {f"{level}s": levels.count(level) for level in ("error", "warning", "note")}
     report |= {"scans": {"trainA": 3, "trainB": 2}, "findings": list(findings)}
-    return audit_page(name, report, pictures)
+    return audit_page(name, report, {each.label: each.thumbnail for each in pictures})
 
 
 def test_page_says_what_it_is_for_and_what_was_found():

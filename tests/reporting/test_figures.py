@@ -8,9 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ctmr.curves import evaluation_curves, loss_curves
 from ctmr.errors import OutputError
-from ctmr.figures import Case, comparison, sample_grid, save
+from ctmr.reporting.curves import evaluation_curves, loss_curves
+from ctmr.reporting.figures import Case, comparison, sample_grid, save
 
 LEVELS = (-0.6, -0.2, 0.2, 0.6)  # of the four rows of the paper's grid
 

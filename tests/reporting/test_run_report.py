@@ -16,7 +16,7 @@ from PIL import Image
 
 from ctmr.config import PRESETS, config_yaml
 from ctmr.errors import DataError, UsageError
-from ctmr.report import write_report
+from ctmr.reporting.run_report import write_report
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 
@@ -157,7 +157,7 @@ def test_long_runs_show_forty_grids_with_the_ends_and_the_papers(tmp_path: Path)
 def test_large_grids_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", grids=tuple(range(1, 31)))
     largest = max(path.stat().st_size for path in (run / "samples").iterdir())
-    monkeypatch.setattr("ctmr.report.MOST_GRID_BYTES", 7 * largest)
+    monkeypatch.setattr("ctmr.reporting.run_report.MOST_GRID_BYTES", 7 * largest)
     shown = shown_grids(Page(write_report(run)))
     assert len(shown) == 7
     assert (shown[0], shown[-1]) == ("step 1", "step 30")
@@ -311,7 +311,7 @@ def test_folder_without_configuration_is_not_a_run(tmp_path: Path) -> None:
 
 
 def test_matplotlib_is_imported_for_curves_only() -> None:
-    code = "import sys, ctmr.report; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, ctmr.reporting.run_report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

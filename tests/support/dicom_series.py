@@ -3,9 +3,9 @@
 import numpy as np
 from pydicom import dcmread
 
-from ctmr.dicom import find_dicom
-from ctmr.dicom_write import phantom_series
-from ctmr.volume import Volume
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.series import find_dicom
+from ctmr.io.dicom.writer import phantom_series
 
 SHAPE = (12, 10, 6)  # columns, rows, slices
 

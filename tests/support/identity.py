@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from ctmr.config import load_config
-from ctmr.intensity import Intensity, ct_window
-from ctmr.model import Card, Model
-from ctmr.quality import Distribution, Usual
-from ctmr.scale import Scale
-from ctmr.translate import Translator
+from ctmr.imaging.intensity import Intensity, ct_window
+from ctmr.imaging.resampling import Scale
+from ctmr.models.card import Card
+from ctmr.models.folder import Model
+from ctmr.models.quality import Distribution, Usual
+from ctmr.translation.translator import Translator
 
 # Training images near which every image is.
 ANYWHERE = Distribution((0.0,) * 7, ((0.0,) * 7,) * 7)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from ctmr.folders import Source
-from ctmr.images import ImageInfo
-from ctmr.perceptual import fingerprint
-from ctmr.picture import Picture
-from ctmr.synthetic import synthesise_head
-from ctmr.traits import describe, outline, shrunk
+from ctmr.audit.near_duplicates import fingerprint
+from ctmr.audit.scan_profile import Picture
+from ctmr.data.folders import Source
+from ctmr.imaging.descriptors import describe, outline, shrunk
+from ctmr.io.image_info import ImageInfo
+from ctmr.synthetic.head import synthesise_head
 
 HEIGHTS_MM = (95.0, 80.0, 65.0, 50.0)
 SIDE = 96

@@ -11,13 +11,14 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from ctmr.cli import app
+from ctmr.cli.app import app
 from ctmr.errors import OutputError, ResourceError, UsageError
-from ctmr.images import read_image
-from ctmr.pixels import COMMENT
-from ctmr.scan import read_scan
-from ctmr.synth import FIELD_OF_VIEW_MM, HEIGHTS_MM, SLICE_MM, write_heads
-from ctmr.synthetic import LESIONS, synthesise_head
+from ctmr.io.codecs import COMMENT
+from ctmr.io.images import read_image
+from ctmr.io.scan import read_scan
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.data_folder import FIELD_OF_VIEW_MM, HEIGHTS_MM, SLICE_MM, write_heads
+from ctmr.synthetic.head import synthesise_head
 
 SIZE, SEED = 48, 1
 SLICES = len(HEIGHTS_MM)

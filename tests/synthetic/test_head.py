@@ -8,9 +8,10 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from ctmr.painting import BRAIN
-from ctmr.scanner import TISSUES, draw_protocol, spin_echo
-from ctmr.synthetic import LABELS, LESIONS, Head, synthesise_head
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.synthetic.scanner import TISSUES, draw_protocol, spin_echo
+from ctmr.synthetic.tissues import BRAIN, LABELS
 
 SMALL = (48, 56, 44)
 COARSE = (4.0, 4.0, 4.0)

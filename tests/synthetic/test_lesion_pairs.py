@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from ctmr.painting import LABELS
-from ctmr.synth import HEIGHTS_MM
-from ctmr.synthetic import LESIONS
-from ctmr.twins import Twins, make_twins
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.data_folder import HEIGHTS_MM
+from ctmr.synthetic.lesion_pairs import Twins, make_twins
+from ctmr.synthetic.tissues import LABELS
 
 SIZE = 64
 HEIGHTS = (120.0, 60.0)

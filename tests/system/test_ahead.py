@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ctmr.ahead import one_ahead
+from ctmr.system.parallel import one_ahead
 
 
 def test_results_come_in_order():

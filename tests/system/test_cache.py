@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ctmr.cache import cache_folder
 from ctmr.errors import OutputError
+from ctmr.system.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ctmr.contained import without_telemetry
+from ctmr.system.contained import without_telemetry
 
 # The folders of matplotlib after ctmr has imported it, and what is left of it in the process.
 DRAWS = """

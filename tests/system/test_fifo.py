@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from ctmr.errors import CheckpointError, CtmrError
-from ctmr.evaluation import _synthetic
-from ctmr.images import read_image, read_image_info
-from ctmr.model import read_model
-from ctmr.report_evaluation import evaluation_section
-from ctmr.run_folder import read_log
-from ctmr.strict_yaml import read_yaml
+from ctmr.evaluation.evaluate import _synthetic
+from ctmr.io.image_info import read_image_info
+from ctmr.io.images import read_image
+from ctmr.models.folder import read_model
+from ctmr.reporting.evaluation_section import evaluation_section
+from ctmr.system.files import read_log
+from ctmr.system.yaml import read_yaml
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ctmr import files
 from ctmr.errors import OutputError
-from ctmr.files import (
+from ctmr.system import files
+from ctmr.system.files import (
     recover,
     replacing,
     replacing_folder,

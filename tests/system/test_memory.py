@@ -4,12 +4,12 @@ import resource
 
 import pytest
 
-from ctmr.dicom import read_series
 from ctmr.errors import ResourceError
-from ctmr.memory import free_bytes, require_memory
-from ctmr.nifti import read_nifti
-from dicom_series import make
-from test_nifti import content_of, file_of
+from ctmr.io.dicom.series import read_series
+from ctmr.io.nifti import read_nifti
+from ctmr.system.memory import free_bytes, require_memory
+from support.dicom_series import make
+from support.nifti_files import content_of, file_of
 
 
 def test_limit_of_the_process_counts():
@@ -26,7 +26,7 @@ def test_limit_of_the_process_counts():
 
 
 def test_more_than_is_free_is_refused_with_both_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctmr.memory.free_bytes", lambda: 70_000_000)
+    monkeypatch.setattr("ctmr.system.memory.free_bytes", lambda: 70_000_000)
     require_memory(70_000_000, tmp_path)
     match = "expected 70,000,001 bytes of free memory, which it takes: found 70,000,000"
     with pytest.raises(ResourceError, match=match):
@@ -34,8 +34,8 @@ def test_more_than_is_free_is_refused_with_both_numbers(tmp_path, monkeypatch):
 
 
 def test_volumes_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctmr.memory._SMALL", 0)
-    monkeypatch.setattr("ctmr.memory.free_bytes", lambda: 100)
+    monkeypatch.setattr("ctmr.system.memory._SMALL", 0)
+    monkeypatch.setattr("ctmr.system.memory.free_bytes", lambda: 100)
     path = file_of(tmp_path, content_of())
     with pytest.raises(ResourceError, match=r"a\.nii: expected [0-9]+ bytes of free memory"):
         read_nifti(path)

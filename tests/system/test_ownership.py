@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ctmr import write_scan
-from ctmr.batch import translate_files
 from ctmr.errors import OutputError, UsageError
-from ctmr.images import Image, read_image_info, write_image, write_image_info
-from ctmr.ownership import (
+from ctmr.imaging.image import Image
+from ctmr.io.image_info import read_image_info, write_image_info
+from ctmr.io.images import write_image
+from ctmr.system.ownership import (
     LIST_NAME,
     digest_of,
     is_own,
@@ -20,7 +21,8 @@ from ctmr.ownership import (
     sealed,
     write_own,
 )
-from identity import HU, translator
+from ctmr.translation.batch import translate_files
+from support.identity import HU, translator
 
 
 def sha256(content):

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from ctmr.randomness import stream, torch_stream
+from ctmr.system.rng import stream, torch_stream
 
 KEYS = [
     (0,),

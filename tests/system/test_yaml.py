@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctmr.errors import UsageError
-from ctmr.strict_yaml import MAX_BYTES, parse_yaml, read_yaml
+from ctmr.system.yaml import MAX_BYTES, parse_yaml, read_yaml
 
 
 def test_mapping_is_read(tmp_path):
@@ -114,7 +114,7 @@ def test_huge_file_is_refused_without_reading_it(tmp_path):
 def test_many_keys_take_time_in_proportion():
     """Looking for duplicates by comparing all keys with all others took minutes for 1 MB."""
     script = (
-        "from ctmr.strict_yaml import parse_yaml;"
+        "from ctmr.system.yaml import parse_yaml;"
         "assert len(parse_yaml('\\n'.join(f'k{i}: 1' for i in range(20000)), 'here')) == 20000"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)

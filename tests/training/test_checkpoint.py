@@ -13,14 +13,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
-from ctmr import checkpoint
-from ctmr.checkpoint import checkpoints, is_sound, resume, save
 from ctmr.config import overlaid
-from ctmr.distributed import Runtime
+from ctmr.cyclegan.state import load_strictly, new_state
+from ctmr.cyclegan.step import train_step, update_average
 from ctmr.errors import CheckpointError, DivergedError, OutputError
-from ctmr.randomness import torch_stream
-from ctmr.state import load_strictly, new_state
-from ctmr.training import train_step, update_average
+from ctmr.system.rng import torch_stream
+from ctmr.training import checkpoint
+from ctmr.training.checkpoint import checkpoints, is_sound, resume, save
+from ctmr.training.distributed import Runtime
 
 ABOUT = {"data": "fingerprint", "config": {"seed": 3}, "exact": {"torch": "2.13.0"}}
 CPU = torch.device("cpu")

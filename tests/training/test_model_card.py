@@ -5,7 +5,7 @@ import pytest
 
 from ctmr.config import RESUMABLE, overlaid
 from ctmr.errors import UsageError
-from ctmr.provenance import check_config
+from ctmr.training.run_folder import check_config
 
 # Each key with a value that `tiny_config` does not have.
 CHANGES = {

@@ -10,14 +10,14 @@ import signal
 import pytest
 import torch
 
-from ctmr import checkpoint
-from ctmr.checkpoint import checkpoints, resume
 from ctmr.config import overlaid
+from ctmr.cyclegan.state import new_state
 from ctmr.errors import DataError, DivergedError, OutputError, Stopped
-from ctmr.model import read_model
-from ctmr.run_folder import read_log
-from ctmr.state import new_state
-from ctmr.training import train
+from ctmr.models.folder import read_model
+from ctmr.system.files import read_log
+from ctmr.training import checkpoint
+from ctmr.training.checkpoint import checkpoints, resume
+from ctmr.training.train import train
 
 pytestmark = pytest.mark.usefixtures("short_evaluations")
 
@@ -69,7 +69,7 @@ def fail(*_, **__):
 @pytest.fixture
 def spoilt(monkeypatch):
     """From the fourth step on, a weight is NaN although all losses are finite."""
-    from ctmr import training
+    from ctmr.training import train as training
 
     update = training.update_average
 
@@ -98,7 +98,7 @@ def test_weights_that_are_not_finite_end_an_evaluation_step_with_6_and_nothing_i
 
 
 def test_gradient_that_is_not_finite_ends_the_same_step(config, tiny_data, tmp_path, monkeypatch):
-    from ctmr import training
+    from ctmr.training import train as training
 
     step = training.train_step
 
@@ -167,16 +167,16 @@ def test_run_that_was_killed_before_its_first_step_goes_on(
         raise Killed
 
     place = {
-        "evaluate": "ctmr.selection.Selection.evaluate",
-        "draw": "ctmr.samples.Samples.draw",
-        "write_config": "ctmr.run_folder.RunFolder.write_config",
+        "evaluate": "ctmr.training.validation.Selection.evaluate",
+        "draw": "ctmr.training.samples.Samples.draw",
+        "write_config": "ctmr.training.run_folder.RunFolder.write_config",
     }[what]
     monkeypatch.setattr(place, killed)
     run = tmp_path / "run"
     with pytest.raises(Killed):
         train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run)
     monkeypatch.undo()
-    monkeypatch.setattr("ctmr.selection.MOST", 4)
+    monkeypatch.setattr("ctmr.training.validation.MOST", 4)
     if what == "write_config":  # no run yet: it is started anew, and nothing is left of the first
         train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run, stop_after=1)
         assert steps(run) == [1, 0]
@@ -196,9 +196,9 @@ def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
         pass
 
     place = {
-        "evaluate": "ctmr.selection.Selection.evaluate",
-        "save_model": "ctmr.records.save_model",
-        "draw": "ctmr.samples.Samples.draw",
+        "evaluate": "ctmr.training.validation.Selection.evaluate",
+        "save_model": "ctmr.training.recorder.save_model",
+        "draw": "ctmr.training.samples.Samples.draw",
     }[what]
 
     def kill():
@@ -228,9 +228,9 @@ def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("ctmr.samples.Samples.draw", "sample grid"),
-        ("ctmr.records.write_report", "report"),
-        ("ctmr.figures.save", "curves of its evaluations"),
+        ("ctmr.training.samples.Samples.draw", "sample grid"),
+        ("ctmr.training.recorder.write_report", "report"),
+        ("ctmr.reporting.figures.save", "curves of its evaluations"),
     ],
 )
 def test_pictures_and_pages_that_cannot_be_written_are_a_warning_and_no_end(
@@ -249,7 +249,7 @@ def test_pictures_and_pages_that_cannot_be_written_are_a_warning_and_no_end(
 def test_warning_of_what_fails_at_every_step_comes_once(
     config, tiny_data, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr("ctmr.samples.Samples.draw", fail)
+    monkeypatch.setattr("ctmr.training.samples.Samples.draw", fail)
     with caplog.at_level(logging.WARNING):
         train(config, tiny_data, tmp_path / "run")
     assert caplog.text.count("without its sample grid") == 1
@@ -300,7 +300,7 @@ def test_state_is_rescued_when_the_run_folder_is_gone(
 def test_too_little_space_is_refused_before_data_are_prepared(
     config, tiny_data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("ctmr.training.prepare", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr("ctmr.training.train.prepare", lambda *_: pytest.fail("prepared"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(OutputError, match=r"expected \d+ MB of free space, found 0 MB"):
@@ -318,7 +318,7 @@ def test_space_that_is_asked_for_at_the_start_is_that_of_the_last_checkpoint(con
 def test_place_that_cannot_be_written_is_refused_before_data_are_prepared(
     config, tiny_data, tmp_path, monkeypatch, number
 ):
-    monkeypatch.setattr("ctmr.training.prepare", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr("ctmr.training.train.prepare", lambda *_: pytest.fail("prepared"))
 
     def refuse(*_):
         raise OSError(number, os.strerror(number))
@@ -369,7 +369,7 @@ def test_request_for_a_checkpoint_writes_one_and_the_training_goes_on(
 def test_signal_while_data_are_prepared_stops_at_once(
     config, tiny_data, tmp_path, monkeypatch, number, code
 ):
-    monkeypatch.setattr("ctmr.training.prepare", lambda *_: send(number)())
+    monkeypatch.setattr("ctmr.training.train.prepare", lambda *_: send(number)())
     with pytest.raises(
         Stopped, match=rf"stopped before its first step by signal {number}"
     ) as caught:
@@ -381,7 +381,7 @@ def test_signal_while_data_are_prepared_stops_at_once(
 def test_signal_during_an_evaluation_is_answered_at_its_end(
     config, tiny_data, whole, tmp_path, monkeypatch
 ):
-    from ctmr.selection import Selection
+    from ctmr.training.validation import Selection
 
     evaluate = Selection.evaluate
 
@@ -430,7 +430,7 @@ def test_stop_whose_checkpoint_cannot_be_written_ends_with_75(
     config, tiny_data, tmp_path, monkeypatch
 ):
     def stop():
-        monkeypatch.setattr("ctmr.checkpoint.write_bytes", fail)
+        monkeypatch.setattr("ctmr.training.checkpoint.write_bytes", fail)
         send(signal.SIGTERM)()
 
     run = tmp_path / "run"
@@ -448,8 +448,8 @@ def test_stop_whose_checkpoint_cannot_be_written_ends_with_75(
 def test_worker_that_a_signal_took_along_does_not_keep_the_checkpoint_from_being_written(
     config, tiny_data, whole, tmp_path, monkeypatch
 ):
-    from ctmr import training
     from ctmr.errors import ResourceError
+    from ctmr.training import train as training
 
     loader = training.loader
 

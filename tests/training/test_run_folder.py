@@ -11,12 +11,14 @@ import threading
 import pytest
 
 from ctmr.errors import OutputError, UsageError
-from ctmr.run_folder import RunFolder, StopSignals, read_log
+from ctmr.system.files import read_log
+from ctmr.training.run_folder import RunFolder
+from ctmr.training.signals import StopSignals
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from ctmr.run_folder import RunFolder
+from ctmr.training.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     time.sleep(60)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from ctmr.cyclegan.state import new_state
+from ctmr.data.prepare import prepare
 from ctmr.errors import UsageError
-from ctmr.prepare import prepare
-from ctmr.run_folder import RunFolder
-from ctmr.samples import Samples
-from ctmr.state import new_state
+from ctmr.training.run_folder import RunFolder
+from ctmr.training.samples import Samples
 
 LOG_ROW = {"step": 3, "epoch": 0, "lr": 0.1, "loss_g": 2.5}
 

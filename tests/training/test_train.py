@@ -21,22 +21,18 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from ctmr.checkpoint import checkpoints
 from ctmr.config import config_yaml, overlaid
-from ctmr.distributed import Runtime
-from ctmr.errors import (
-    CheckpointError,
-    DivergedError,
-    OutputError,
-    Stopped,
-    UsageError,
-)
-from ctmr.model import load_weights, read_model
-from ctmr.randomness import torch_stream
-from ctmr.run_folder import RunFolder, read_log
-from ctmr.state import new_state
-from ctmr.structure import structure
-from ctmr.training import learning_rate, train, train_step, update_average
+from ctmr.cyclegan.mind import structure
+from ctmr.cyclegan.state import new_state
+from ctmr.cyclegan.step import learning_rate, train_step, update_average
+from ctmr.errors import CheckpointError, DivergedError, OutputError, Stopped, UsageError
+from ctmr.models.folder import load_weights, read_model
+from ctmr.system.files import read_log
+from ctmr.system.rng import torch_stream
+from ctmr.training.checkpoint import checkpoints
+from ctmr.training.distributed import Runtime
+from ctmr.training.run_folder import RunFolder
+from ctmr.training.train import train
 
 CPU = torch.device("cpu")
 CLI = "from ctmr.cli import main; main()"
@@ -633,7 +629,7 @@ def test_losses_on_a_gpu_are_read_with_the_lines_of_the_log_only(
             super().__init__(precision)
             self.queues = True
 
-    monkeypatch.setattr("ctmr.training.Runtime", Queueing)
+    monkeypatch.setattr("ctmr.training.train.Runtime", Queueing)
     seen = []
     config = overlaid(tiny_config, ["train.log_every=2"])
     train(config, tiny_data, tmp_path / "run", observer=lambda row, _: seen.append(row))

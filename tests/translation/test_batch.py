@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from conftest import save_grey
 from ctmr import load_model
-from ctmr.batch import translate_files
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
-from ctmr.images import Image, read_image, read_image_info, write_image, write_image_info
-from ctmr.jobs import Reading
-from ctmr.model import NOTICE
-from ctmr.pixels import COMMENT
-from ctmr.quality import Usual
-from ctmr.scale import Scale
-from ctmr.statistics import Correlation
-from ctmr.translate import Translator
-from identity import ANYWHERE, GREY_8, GREY_12, HU, Brighter, smooth_head, translator
+from ctmr.imaging.image import Image
+from ctmr.imaging.resampling import Scale
+from ctmr.io.codecs import COMMENT
+from ctmr.io.image_info import read_image_info, write_image_info
+from ctmr.io.images import read_image, write_image
+from ctmr.models.quality import Correlation, Usual
+from ctmr.notice import NOTICE
+from ctmr.translation.batch import translate_files
+from ctmr.translation.plan import Reading
+from ctmr.translation.translator import Translator
+from support.heads import save_grey
+from support.identity import ANYWHERE, GREY_8, GREY_12, HU, Brighter, smooth_head, translator
 
 
 def save(path: Path, *, seed: int = 0, depth: int = 8, size: tuple[int, int] = (40, 44)) -> Path:
@@ -582,7 +583,7 @@ def test_what_an_interrupted_run_wrote_is_complete_and_the_next_run_ends_as_one(
 def test_folder_that_cannot_be_written_is_named_before_any_input_is_read(tmp_path, monkeypatch):
     source = folder_of(tmp_path / "in", "a.png")
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr("ctmr.batch.read_scan_within", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("ctmr.translation.batch.read_scan_within", lambda *_: pytest.fail("read"))
     with pytest.raises(OutputError, match="cannot write it"):
         translate_files(translator(), source, tmp_path / "file" / "out", "ct")
 

@@ -7,13 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctmr import load_model, read_scan, write_scan
-from ctmr.batch import translate_files
 from ctmr.errors import CheckpointError, DataError, OutputError
-from ctmr.images import Image, read_image, write_image, write_image_info
-from ctmr.intensity import Intensity
-from ctmr.scale import Scale, resize
-from ctmr.translate import Translator
-from identity import GREY_8, GREY_12, HU, Shade, smooth_head, translator
+from ctmr.imaging.image import Image
+from ctmr.imaging.intensity import Intensity
+from ctmr.imaging.resampling import Scale, resize
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import read_image, write_image
+from ctmr.translation.batch import translate_files
+from ctmr.translation.translator import Translator
+from support.identity import GREY_8, GREY_12, HU, Shade, smooth_head, translator
 
 sides = st.integers(16, 150)
 directions = pytest.mark.parametrize("to", ["ct", "mr"])
@@ -204,7 +206,7 @@ def test_translation_stays_in_the_range_of_the_target():
 
 
 def test_16_bit_range_of_the_training_images_is_stored_and_used(tmp_path, tiny_config):
-    from ctmr.training import train
+    from ctmr.training.train import train
 
     data = tmp_path / "data"
     for folder, low in (("trainA", 200), ("trainB", 1000)):

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ctmr.audit_page import audit_page
-from ctmr.cleaning import plan_cleaning, write_clean
+from ctmr.audit.checks import find_faults
+from ctmr.audit.clean import plan_cleaning, write_clean
+from ctmr.audit.inventory import Finding, Inventory, take_inventory
+from ctmr.audit.leaks import clusters, copies_of, find_leaks
 from ctmr.errors import DataError, UsageError, printable
-from ctmr.files import json_bytes, require_empty
-from ctmr.findings import find_faults
-from ctmr.inventory import LEVELS, Finding, Inventory, take_inventory
-from ctmr.leaks import clusters, copies_of, find_leaks
-from ctmr.ownership import require_own, write_own
-from ctmr.survey import Progress
+from ctmr.reporting.audit_report import audit_page
+from ctmr.system.files import json_bytes, require_empty
+from ctmr.system.ownership import require_own, write_own
+from ctmr.types import LEVELS, Progress
 
 
 def audit(
@@ -53,7 +53,9 @@ def audit(
     findings = [*inventory.findings, *leaks, *faults]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     report = _report(inventory, findings)
-    page = audit_page(data.resolve().name, report, inventory.pictures)
+    page = audit_page(
+        data.resolve().name, report, {each.label: each.thumbnail for each in inventory.pictures}
+    )
     write_own(out, json_bytes(report), overwrite=overwrite)
     write_own(page_of(out), page.encode(), overwrite=overwrite)
     if clean is not None:

@@ -4,43 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.intensity import BoolArray, FloatArray
-from ctmr.traits import air_and_white
+from ctmr.imaging.descriptors import LETTER, _Box, air_and_white
+from ctmr.types import BoolArray, FloatArray
 
-DEEP = 0.05  # of a side: so far inwards a frame is looked for
-LINE, LETTER = 0.2, 0.4  # of the way from air to white: a frame and a letter are at least so bright
-COVERED = (
-    0.8  # of a side: a line of a frame covers so much of it, and the next within it at most half
-)
 LEAST_HIGH, MOST_HIGH = 4, 0.05  # a letter: pixels, and part of the picture's height
 TICKS = 5  # a ruler has at least so many
 CHROMA = (
     0.16  # of the full range: a pixel whose red or blue differs from green by more has a colour
 )
 COLOURED = 0.0005  # of the picture
-
-_Box = tuple[slice, slice]
-
-
-def inside_frame(picture: FloatArray) -> _Box:
-    """Rows and columns of a picture (H, W) within any bright lines along its edges."""
-    air, white = air_and_white(picture)
-    bright = picture > air + LINE * (white - air)
-    top, bottom = _frame(bright), _frame(bright[::-1])
-    left, right = _frame(bright.T), _frame(bright.T[::-1])
-    height, width = picture.shape
-    return slice(top, height - bottom), slice(left, width - right)
-
-
-def _frame(bright: BoolArray) -> int:
-    """How many of the first lines belong to a frame."""
-    deep = max(3, round(DEEP * len(bright)))
-    covered = bright[: deep + 3].mean(axis=1)
-    lines = np.flatnonzero(covered[:deep] >= COVERED)
-    if lines.size == 0:
-        return 0
-    inside = int(lines[-1]) + 1
-    return inside if covered[inside : inside + 3].min() < 0.5 else 0
 
 
 def has_letters(picture: FloatArray, near: BoolArray) -> bool:

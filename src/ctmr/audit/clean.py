@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.dicom import find_dicom
+from ctmr.audit.inventory import Finding, Inventory, label_of
+from ctmr.audit.scan_profile import Picture
+from ctmr.data.folders import LAYOUTS, Source
 from ctmr.errors import DataError
-from ctmr.files import making_folder, write_json, write_text
-from ctmr.folders import LAYOUTS, Source
-from ctmr.images import INFO_NAME
-from ctmr.inventory import Finding, Inventory, label_of
-from ctmr.picture import Picture
-from ctmr.store import SPLITS, Split
-from ctmr.volume import MODALITIES, Modality
+from ctmr.io.dicom.series import find_dicom
+from ctmr.io.image_info import INFO_NAME
+from ctmr.system.files import making_folder, write_json, write_text
+from ctmr.types import MODALITIES, SPLITS, Modality, Split
 
 Place = tuple[Split, Modality]
 

@@ -7,21 +7,16 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from ctmr.audit.scan_profile import Picture, Unusable, take_picture
+from ctmr.data.folders import Source, find_data, infos_of, patient_finder
 from ctmr.errors import ResourceError
-from ctmr.folders import Source, find_data, infos_of, patient_finder
-from ctmr.images import INFO_NAME, ImageInfo
-from ctmr.listing import OTHER, Listing, list_scans
-from ctmr.picture import Picture, Unusable, take_picture
-from ctmr.processes import serve
-from ctmr.scan import info_place
-from ctmr.store import Split
-from ctmr.survey import Progress
-from ctmr.volume import Modality
-
-Level = Literal["error", "warning", "note"]
-LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+from ctmr.io.image_info import INFO_NAME, ImageInfo
+from ctmr.io.listing import OTHER, Listing, list_scans
+from ctmr.io.scan import info_place
+from ctmr.system.parallel import serve
+from ctmr.types import Level, Modality, Progress, Split
 
 FEW = 64  # scans for which other processes would take longer to start than they help
 CHUNK = 16  # scans handed to a process at a time

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ctmr.inventory import Finding, Level
-from ctmr.perceptual import Copy, find_copies
-from ctmr.picture import Picture
+from ctmr.audit.inventory import Finding
+from ctmr.audit.near_duplicates import Copy, find_copies
+from ctmr.audit.scan_profile import Picture
+from ctmr.types import Level
 
 Labels = NDArray[np.int64]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.intensity import BoolArray, FloatArray
+from ctmr.types import BoolArray, FloatArray
 
 SIDE = 64  # pixels of the crop that is compared
 REACH = 2.0  # standard deviations of the outline from its centre to the edge of the crop

@@ -9,27 +9,25 @@ import numpy as np
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from ctmr.dicom import read_series
-from ctmr.dicom_file import text_of
+from ctmr.audit.burned_in import has_colour, has_letters
+from ctmr.audit.near_duplicates import Fingerprint, fingerprint
+from ctmr.data.folders import Source
 from ctmr.errors import CtmrError, SafetyError
-from ctmr.folders import Source
-from ctmr.images import image_of, read_bytes
-from ctmr.intensity import BoolArray, Encoding, FloatArray
-from ctmr.marks import has_colour, has_letters, inside_frame
-from ctmr.modality import as_modality
-from ctmr.nifti import read_nifti
-from ctmr.perceptual import Fingerprint, fingerprint
-from ctmr.pixels import luma
-from ctmr.traits import Traits, describe, outline, shrunk
-from ctmr.volume import HeadRegion, Volume, axial_slices, canonical, find_head
+from ctmr.imaging.descriptors import Traits, _shown, _small, describe, inside_frame, shrunk
+from ctmr.imaging.head import HeadRegion, find_head
+from ctmr.imaging.image import luma
+from ctmr.imaging.modality import as_modality
+from ctmr.imaging.volume import Volume, axial_slices, canonical
+from ctmr.io.dicom.header import text_of
+from ctmr.io.dicom.series import read_series
+from ctmr.io.image_info import read_bytes
+from ctmr.io.images import image_of
+from ctmr.io.nifti import read_nifti
+from ctmr.types import BoolArray, FloatArray
 
 Fault = Literal["unreadable", "wrong_modality", "not_hu"]
 Mark = Literal["frame", "letters", "colour"]
 Plane = Literal["axial", "coronal", "sagittal"]
-
-SHOWN_HU = (-100.0, 300.0)  # window of a CT in HU
-# Least distance of the 0.5 and 99.5 percentiles; a picture with less is blank.
-FLAT: dict[Encoding, float] = {"HU": 20.0, "8-bit": 6.0, "16-bit": 64.0, "MR": 1e-6}
 NEAR = 4  # pixels of the small picture round the head: ears and tubes are no letters
 DEPTH_MM = (
     60.0  # below the top of the head, about the ventricles: the slice of a volume that is shown
@@ -200,21 +198,8 @@ def _plane(volume: Volume) -> Plane | None:
     return PLANES.get(volume.axes[thick], "sagittal")
 
 
-def _small(inside: FloatArray, encoding: Encoding) -> tuple[FloatArray, BoolArray]:
-    """The picture with few pixels, and where the head is in it; nowhere if it is blank."""
-    small = shrunk(_shown(inside, encoding))
-    low, high = np.percentile(small, (0.5, 99.5))
-    head = outline(small) if high - low >= FLAT[encoding] else np.zeros(small.shape, np.bool_)
-    return small, head
-
-
 def _looks(small: FloatArray, head: BoolArray) -> tuple[Traits | None, Fingerprint | None]:
     return (describe(small, head), fingerprint(small, head)) if head.any() else (None, None)
-
-
-def _shown(grey: FloatArray, encoding: Encoding) -> FloatArray:
-    """HU through a window for soft tissue; others as they are."""
-    return grey.clip(*SHOWN_HU) if encoding == "HU" else grey
 
 
 def _ends(grey: FloatArray, head: BoolArray) -> tuple[float, float]:

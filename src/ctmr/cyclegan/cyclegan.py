@@ -1,13 +1,12 @@
 """The four networks and the six images of one step. X = CT and Y = MR is decided here only."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ctmr.config import Config, NetworkConfig
-from ctmr.errors import UsageError
-from ctmr.networks import (
+from ctmr.cyclegan.networks import (
     Discriminator,
     EncoderDecoder,
     Generator,
@@ -15,10 +14,8 @@ from ctmr.networks import (
     build_generator,
     initialise,
 )
-from ctmr.randomness import torch_stream
-
-Direction = Literal["ct-to-mr", "mr-to-ct"]
-DIRECTIONS: tuple[Direction, Direction] = ("ct-to-mr", "mr-to-ct")
+from ctmr.errors import UsageError
+from ctmr.system.rng import torch_stream
 
 
 class CycleImages(NamedTuple):

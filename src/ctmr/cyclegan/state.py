@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ctmr.config import Config
-from ctmr.cyclegan import CycleGAN
+from ctmr.cyclegan.cyclegan import CycleGAN
+from ctmr.cyclegan.image_buffer import History
+from ctmr.cyclegan.networks import Generator
 from ctmr.errors import CheckpointError, DivergedError
-from ctmr.history import History
-from ctmr.networks import Generator
 
 FAKES = (torch.float32, torch.bfloat16)  # types that earlier fakes come in, by the precision
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ctmr.config import DataConfig
+from ctmr.data.store import Store, from_codes
 from ctmr.errors import CtmrError, ResourceError
-from ctmr.processes import serve
-from ctmr.randomness import stream
-from ctmr.store import Store, from_codes
-from ctmr.volume import MODALITIES, Modality
+from ctmr.system.parallel import serve
+from ctmr.system.rng import stream
+from ctmr.types import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
 GRACE_S = 5.0

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctmr.errors import CtmrError, DataError, UsageError, printable, refuse_all
-from ctmr.images import ImageInfo
-from ctmr.listing import below_root, find_scans
-from ctmr.scan import READABLE, Kind, info_place, info_within, kind_of
-from ctmr.store import SPLITS, Split
-from ctmr.volume import MODALITIES, Modality
+from ctmr.io.image_info import ImageInfo
+from ctmr.io.listing import below_root, find_scans
+from ctmr.io.scan import READABLE, Kind, info_place, info_within, kind_of
+from ctmr.types import MODALITIES, SPLITS, Modality, Split
 
 # As in the paper's data set (A = CT, B = MR), and by name.
 LAYOUTS: tuple[dict[tuple[Split, Modality], str], ...] = (

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
+from ctmr.data.folders import LAYOUTS
 from ctmr.errors import DataError, OutputError, UsageError
-from ctmr.files import require_empty
-from ctmr.folders import LAYOUTS
+from ctmr.system.files import require_empty
 
 DATASET = "darren2020/ct-to-mri-cgan"  # Li 2023, sec. 3
 PAGE = f"kaggle.com/datasets/{DATASET}"

@@ -7,25 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from ctmr.data.folders import patient_finder
 from ctmr.errors import CtmrError, DataError, printable, refuse_all
-from ctmr.folders import patient_finder
-from ctmr.images import Image, read_image
-from ctmr.intensity import MR_UNITS, BoolArray, FloatArray
-from ctmr.listing import SHOWN, below_root, find_scans, stem_below
-from ctmr.modality import as_modality
-from ctmr.regions import head_mask
-from ctmr.scan import Scan, info_within, read_scan, read_scan_within
-from ctmr.volume import (
-    HEAD_ABOVE_HU,
-    Modality,
-    Volume,
-    canonical,
-    find_head,
-    like,
-    onto_grid,
-)
+from ctmr.imaging.head import head_of_scan
+from ctmr.imaging.image import Scan
+from ctmr.imaging.modality import as_modality
+from ctmr.imaging.volume import Volume, onto_grid
+from ctmr.io.images import read_image
+from ctmr.io.listing import SHOWN, below_root, find_scans, stem_below
+from ctmr.io.scan import info_within, read_scan, read_scan_within
+from ctmr.types import BoolArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -195,39 +186,6 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
             fix="correct or remove the mask",
         )
     return mask
-
-
-def comparable(scan: Scan, mask: BoolArray) -> FloatArray:
-    """The values of a scan as they are compared: HU, grey levels, or MR units.
-
-    Args:
-        scan: A scan of a pair.
-        mask: Its head mask.
-
-    Returns:
-        (H, W), the mean of colours; or (I, J, K), of an MR volume with 0 and 1000 at the 0.5 and 99.5 percentiles of its
-        head and clipped to them, as a model reads and writes it.
-    """
-    if isinstance(scan, Image):
-        return scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
-    if scan.encoding == "HU":
-        return scan.array
-    return MR_UNITS.from_unit(MR_UNITS.fitted(scan.array[mask]).to_unit(scan.array))
-
-
-def head_of_scan(scan: Scan, modality: Modality) -> BoolArray:
-    """The head mask of one scan on its own grid; all False where there is no head.
-
-    Of an image above -300 HU or Otsu's threshold, of a volume what `find_head` finds.
-    """
-    if isinstance(scan, Volume):
-        upright = canonical(scan)
-        head = find_head(upright, modality)
-        if head is None:
-            return np.zeros(scan.array.shape, dtype=np.bool_)
-        return like(head.mask(upright.array.shape).astype(np.float32), scan) > 0
-    grey = scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
-    return head_mask(grey, HEAD_ABOVE_HU if scan.unit == "HU" else None)
 
 
 def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:

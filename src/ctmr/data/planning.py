@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ctmr.config import DataConfig
+from ctmr.data.folders import Source
+from ctmr.data.store import Entry, Index
+from ctmr.data.survey import Histogram, Look, Survey, overlap, patient_of, refuse
 from ctmr.errors import CtmrError, DataError
-from ctmr.folders import Source
-from ctmr.intensity import MR_UNITS, Encoding, Intensity, ct_window
-from ctmr.scale import Scale, training_scale
-from ctmr.store import SPLITS, Entry, Index, Intensities
-from ctmr.survey import Histogram, Look, Survey, overlap, patient_of, refuse
-from ctmr.volume import MODALITIES
+from ctmr.imaging.intensity import MR_UNITS, Intensities, Intensity, ct_window
+from ctmr.imaging.resampling import Scale, training_scale
+from ctmr.types import MODALITIES, SPLITS, Encoding
 
 # Part of a 16-bit folder's values left out at each end: a few hot pixels must not set the range.
 TAIL = 0.0005

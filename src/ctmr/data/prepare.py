@@ -12,20 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.appearance import log_odds
-from ctmr.cache import cache_folder
 from ctmr.config import DataConfig
-from ctmr.errors import DataError, OutputError, SafetyError, printable
-from ctmr.files import sync, write_text
-from ctmr.folders import Source, find_data, list_sources
-from ctmr.images import image_of, read_bytes
-from ctmr.intensity import FloatArray
-from ctmr.picture import Picture, take_picture
-from ctmr.planning import Plan, plan
-from ctmr.scale import MARGIN, Scale, resize
-from ctmr.scan import content_hash
-from ctmr.slices import head_slices
-from ctmr.store import (
+from ctmr.data.folders import Source, list_sources
+from ctmr.data.planning import Plan, plan
+from ctmr.data.store import (
     INDEX_NAME,
     SLICES_NAME,
     Codes,
@@ -35,10 +25,18 @@ from ctmr.store import (
     to_codes,
     with_settings,
 )
-from ctmr.survey import Progress, each, hash_all, read_volume, survey
-from ctmr.volume import MODALITIES
-
-__all__ = ["Store", "find_data", "open_store", "prepare"]
+from ctmr.data.survey import each, hash_all, read_volume, survey
+from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
+from ctmr.imaging.appearance import log_odds
+from ctmr.imaging.descriptors import Traits, traits_of
+from ctmr.imaging.resampling import MARGIN, Scale, resize
+from ctmr.imaging.slices import head_slices
+from ctmr.io.image_info import read_bytes
+from ctmr.io.images import image_of
+from ctmr.io.scan import content_hash
+from ctmr.system.cache import cache_folder
+from ctmr.system.files import sync, write_text
+from ctmr.types import MODALITIES, FloatArray, Progress
 
 LOOKED_AT = 48  # images of a training folder by which it is judged, evenly chosen
 FEWEST = 3  # from which it is judged
@@ -103,8 +101,8 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
     for modality in MODALITIES:
         its = [s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")]
         places = np.unique(np.linspace(0, len(its) - 1, min(len(its), LOOKED_AT)).astype(int))
-        pictures = pool.map(take_picture, [its[place] for place in places])
-        looks = [p.traits for p in pictures if isinstance(p, Picture) and p.traits is not None]
+        pictures = pool.map(_traits, [its[place] for place in places])
+        looks = [traits for traits in pictures if traits is not None]
         if len(looks) >= FEWEST:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
             if np.median(odds) > SURE:
@@ -119,6 +117,14 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         )
     if wrong:
         logger.warning("%s look like the other modality: see ctmr audit", printable(wrong[0]))
+
+
+def _traits(source: Source) -> Traits | None:
+    """What one image looks like; None if it cannot be read or shows no head."""
+    try:
+        return traits_of(image_of(read_bytes(source.path), source.path, None, source.info))
+    except CtmrError:
+        return None
 
 
 def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataConfig) -> str:

@@ -13,20 +13,16 @@ from pydantic.dataclasses import dataclass
 
 from ctmr.config import DataConfig
 from ctmr.errors import DataError, UsageError
-from ctmr.files import read_regular
-from ctmr.intensity import CtWindow, Encoding, FloatArray, Intensity
-from ctmr.scale import Scale
-from ctmr.volume import MODALITIES, Modality
+from ctmr.imaging.intensity import Intensities
+from ctmr.imaging.resampling import Scale
+from ctmr.system.files import read_regular
+from ctmr.types import MODALITIES, SPLITS, CtWindow, FloatArray, Modality, Split
 
 FORMAT: Literal["ctmr store 3"] = "ctmr store 3"
 INDEX_NAME = "store.json"
 SLICES_NAME = "slices.u16"
 MAX_INDEX_BYTES = 2**30
-
-Split = Literal["train", "test"]
 Codes = NDArray[np.uint16]
-Intensities = dict[Modality, dict[Encoding, Intensity]]
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)

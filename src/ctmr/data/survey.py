@@ -11,23 +11,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.dicom import read_series
+from ctmr.data.folders import Source
+from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
-from ctmr.folders import Source
-from ctmr.images import image_of, read_bytes
-from ctmr.intensity import Encoding
-from ctmr.modality import as_modality
-from ctmr.nifti import read_nifti
-from ctmr.pixels import luma
-from ctmr.scale import Scale, Spacing
-from ctmr.scan import content_hash
-from ctmr.slices import head_slices
-from ctmr.store import Overlap
-from ctmr.volume import Modality, Volume
+from ctmr.imaging.image import luma
+from ctmr.imaging.modality import as_modality
+from ctmr.imaging.resampling import Scale
+from ctmr.imaging.slices import head_slices
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.series import read_series
+from ctmr.io.image_info import read_bytes
+from ctmr.io.images import image_of
+from ctmr.io.nifti import read_nifti
+from ctmr.io.scan import content_hash
+from ctmr.types import Encoding, Modality, Progress, Spacing
 
 VOLUMES_AT_ONCE = 4  # each takes some hundred MB
 Histogram = NDArray[np.int64]
-Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)

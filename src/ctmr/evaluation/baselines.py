@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import isotonic_regression
 
-from ctmr.images import Image
-from ctmr.intensity import BoolArray, Encoding, FloatArray
-from ctmr.pairs import Pair, comparable, head_of, read_pair
-from ctmr.scan import Scan
-from ctmr.score import SPANS
-from ctmr.volume import Modality, Volume, canonical, like
+from ctmr.data.pairs import Pair, head_of, read_pair
+from ctmr.evaluation.protocol import SPANS, comparable
+from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.volume import Volume, canonical, like
+from ctmr.types import BoolArray, Encoding, FloatArray, Modality
 
-COPY, MEAN, MAP = NAIVE = ("copy", "mean image", "monotone map")
 # Common grids of the means, (nodes along each axis, mm between them): they hold a head and its surroundings.
 IMAGE_GRID = (160, 1.75)
 VOLUME_GRID = (64, 4.0)
 ABOVE = 6  # nodes above the top of the head in the grid of volumes
 NAIVE = ("copy", "mean image", "monotone map")
+
+COPY, MEAN, MAP = NAIVE = ("copy", "mean image", "monotone map")
 BINS = 4096  # of source values in the monotone map: one HU, or 16 of 65536 grey levels, in each
 
 Doubles = NDArray[np.float64]

@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ctmr import tables
-from ctmr.cyclegan import DIRECTIONS, Direction
-from ctmr.disease import lesion_table
+from ctmr.data.folders import holds_data
+from ctmr.data.pairs import find_pairs
 from ctmr.errors import DataError, SafetyError, UsageError
-from ctmr.files import json_bytes, read_regular, require_writable
-from ctmr.folders import holds_data
-from ctmr.images import MAX_INFO_BYTES
-from ctmr.model import NOTICE
-from ctmr.naive import NAIVE, fit_naive
-from ctmr.observation import BLIND, Seen
-from ctmr.ownership import is_own, require_own, write_own
-from ctmr.paired import find_answers, look_at_pairs, require_usable
-from ctmr.pairs import find_pairs
-from ctmr.quality import MEASURES
-from ctmr.score import FIGURES, UNITS, described
-from ctmr.tables import MODEL, Row
-from ctmr.translate import TO, Translator, load_model
-from ctmr.unpaired import look_at_scans
+from ctmr.evaluation import statistics as tables
+from ctmr.evaluation.baselines import NAIVE, fit_naive
+from ctmr.evaluation.lesion_test import lesion_table
+from ctmr.evaluation.paired import find_answers, look_at_pairs, require_usable
+from ctmr.evaluation.protocol import FIGURES, UNITS, described
+from ctmr.evaluation.results import BLIND, Seen
+from ctmr.evaluation.statistics import MODEL, Row
+from ctmr.evaluation.unpaired import look_at_scans
+from ctmr.io.image_info import MAX_INFO_BYTES
+from ctmr.models.quality import MEASURES
+from ctmr.notice import NOTICE
+from ctmr.system.files import json_bytes, read_regular, require_writable
+from ctmr.system.ownership import is_own, require_own, write_own
+from ctmr.translation.translator import Translator, load_model
+from ctmr.types import DIRECTIONS, TO, Direction
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _require_upright(seen: Seen, place: Path) -> None:
 
 
 def _write(out: Path, result: Evaluation, seen: Seen, overwrite: bool) -> None:
-    from ctmr import figures
+    from ctmr.reporting import figures
 
     metrics, rows, comparison = (out / name for name in OUTPUTS)
     write_own(metrics, json_bytes(result.summary), overwrite=overwrite)

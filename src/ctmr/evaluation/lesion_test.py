@@ -9,8 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctmr.errors import DataError
-from ctmr.intensity import FloatArray
-from ctmr.lesions import (
+from ctmr.evaluation.metrics.lesions import (
     DEVIATIONS,
     WHAT,
     Spread,
@@ -21,16 +20,17 @@ from ctmr.lesions import (
     survives,
     zones,
 )
-from ctmr.pairs import comparable
-from ctmr.scale import Spacing
-from ctmr.scan import Scan
-from ctmr.statistics import wilson
-from ctmr.synth import HEIGHTS_MM, SLICE_MM, head_images
-from ctmr.synthetic import LESIONS, Head
-from ctmr.synthetic import Sequence as Weighting
-from ctmr.translate import DIRECTION_TO, OTHER, Translator
-from ctmr.twins import Twins, make_twins
-from ctmr.volume import Modality, Volume
+from ctmr.evaluation.protocol import comparable
+from ctmr.evaluation.statistics import wilson
+from ctmr.imaging.image import Scan
+from ctmr.imaging.volume import Volume
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.data_folder import HEIGHTS_MM, SLICE_MM, head_images
+from ctmr.synthetic.head import Head
+from ctmr.synthetic.lesion_pairs import Twins, make_twins
+from ctmr.synthetic.scanner import Sequence as Weighting
+from ctmr.translation.translator import Translator
+from ctmr.types import DIRECTION_TO, OTHER, FloatArray, Modality, Spacing
 
 # A model of volumes needs the whole head to know the range of its grey values. These slices give its upper end within 1.5 %
 # (6 heads, T1 and T2), in a fifth of the time that all would take.

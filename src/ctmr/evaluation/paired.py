@@ -5,23 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctmr.conversion import slices_on
-from ctmr.cyclegan import Direction
+from ctmr.data.pairs import Pair, head_of, read_pair, require_all, scans_by_stem
 from ctmr.errors import CtmrError, DataError, UsageError
-from ctmr.images import Image
-from ctmr.intensity import BoolArray, Encoding, FloatArray
-from ctmr.listing import stem_below
-from ctmr.naive import NAIVE, Naive
-from ctmr.observation import Pile, Seen, features_of, observe
-from ctmr.pairs import Pair, comparable, head_of, read_pair, require_all, scans_by_stem
-from ctmr.scan import Scan, read_scan_within
-from ctmr.score import SPANS, UNITS, score
-from ctmr.tables import MODEL, Row
-from ctmr.translate import OTHER, TO, Translator
-from ctmr.volume import Modality, Volume, canonical
+from ctmr.evaluation.baselines import NAIVE, Naive
+from ctmr.evaluation.protocol import SPANS, UNITS, comparable, score
+from ctmr.evaluation.results import Pile, Seen, features_of, observe
+from ctmr.evaluation.statistics import MODEL, Row
+from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.volume import Volume, canonical
+from ctmr.io.listing import stem_below
+from ctmr.io.scan import read_scan_within
+from ctmr.translation.preprocessing import slices_on
+from ctmr.translation.translator import Translator
+from ctmr.types import OTHER, TO, BoolArray, Direction, Encoding, FloatArray, Modality
 
 if TYPE_CHECKING:
-    from ctmr.figures import Case
+    from ctmr.reporting.figures import Case
 
 SHOWN_HU = (-1000.0, 1500.0)
 
@@ -237,7 +236,7 @@ def _gather(
 
 def _case(label: str, source: Scan, truth: Scan, result: FloatArray, mask: BoolArray) -> "Case":
     """A row of `comparison.png`; HU are shown from air to bone."""
-    from ctmr.figures import Case
+    from ctmr.reporting.figures import Case
 
     def window(scan: Scan) -> tuple[float, float]:
         return SHOWN_HU if scan.encoding == "HU" else SPANS[scan.encoding]

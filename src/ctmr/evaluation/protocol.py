@@ -7,10 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from ctmr import metrics
-from ctmr.intensity import MR_UNITS, BoolArray, Encoding, FloatArray
-from ctmr.regions import dice, hd95, head_mask
-from ctmr.volume import HEAD_ABOVE_HU, NODE_MM, Volume, find_head
+from ctmr.evaluation.metrics import full_reference as metrics
+from ctmr.evaluation.metrics.full_reference import dice, hd95
+from ctmr.imaging.head import HEAD_ABOVE_HU, NODE_MM, find_head, head_mask
+from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.intensity import MR_UNITS
+from ctmr.imaging.volume import Volume
+from ctmr.types import BoolArray, Encoding, FloatArray
 
 # Range of the values in PSNR, SSIM and MS-SSIM: SynthRAD2023's for HU, else all that they can be.
 SPANS: dict[Encoding, metrics.Span] = {
@@ -282,3 +285,21 @@ def _head(array: FloatArray, values: Encoding, spacing: tuple[float, ...] | None
     region = find_head(volume, "ct" if values == "HU" else "mr")
     shape = volume.array.shape
     return np.zeros(shape, dtype=np.bool_) if region is None else region.mask(shape)
+
+
+def comparable(scan: Scan, mask: BoolArray) -> FloatArray:
+    """The values of a scan as they are compared: HU, grey levels, or MR units.
+
+    Args:
+        scan: A scan of a pair.
+        mask: Its head mask.
+
+    Returns:
+        (H, W), the mean of colours; or (I, J, K), of an MR volume with 0 and 1000 at the 0.5 and 99.5 percentiles of its
+        head and clipped to them, as a model reads and writes it.
+    """
+    if isinstance(scan, Image):
+        return scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
+    if scan.encoding == "HU":
+        return scan.array
+    return MR_UNITS.from_unit(MR_UNITS.fitted(scan.array[mask]).to_unit(scan.array))

@@ -5,19 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctmr.blind import mirror_check, without_truth
-from ctmr.conversion import mask_on
-from ctmr.cyclegan import Direction
-from ctmr.distances import compare
-from ctmr.features import Features, features
-from ctmr.intensity import BoolArray, Encoding
-from ctmr.scan import Scan
-from ctmr.tables import Row
-from ctmr.translate import OTHER, Translator
-from ctmr.volume import Modality
+from ctmr.evaluation.metrics.distribution import Features, compare, features
+from ctmr.evaluation.metrics.no_reference import mirror_check, without_truth
+from ctmr.evaluation.statistics import Row
+from ctmr.imaging.image import Scan
+from ctmr.translation.preprocessing import mask_on
+from ctmr.translation.translator import Translator
+from ctmr.types import OTHER, BoolArray, Direction, Encoding, Modality
 
 if TYPE_CHECKING:
-    from ctmr.figures import Case
+    from ctmr.reporting.figures import Case
 
 # What `metrics.json` says of figures without truth; differences are shares of the range of grey values.
 _SHARE = "1 is the whole range"

@@ -6,19 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.cyclegan import Direction
+from ctmr.data.folders import Source, list_sources
+from ctmr.data.survey import refuse
 from ctmr.errors import CtmrError, SafetyError, printable
-from ctmr.folders import Source, list_sources
-from ctmr.images import Image
-from ctmr.intensity import BoolArray
-from ctmr.modality import as_modality
-from ctmr.observation import Pile, Seen, features_of, observe
-from ctmr.pairs import head_of_scan
-from ctmr.scan import Scan, read_scan
-from ctmr.survey import refuse
-from ctmr.tables import MODEL, Row
-from ctmr.translate import DIRECTION_TO, OTHER, Translator
-from ctmr.volume import MODALITIES
+from ctmr.evaluation.results import Pile, Seen, features_of, observe
+from ctmr.evaluation.statistics import MODEL, Row
+from ctmr.imaging.head import head_of_scan
+from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.modality import as_modality
+from ctmr.io.scan import read_scan
+from ctmr.translation.translator import Translator
+from ctmr.types import DIRECTION_TO, MODALITIES, OTHER, BoolArray, Direction
 
 logger = logging.getLogger(__name__)
 

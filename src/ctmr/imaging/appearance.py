@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ctmr.intensity import BoolArray
-from ctmr.randomness import stream
-from ctmr.traits import Traits
+from ctmr.imaging.descriptors import Traits
+from ctmr.system.rng import stream
+from ctmr.types import BoolArray
 
 Question = Literal["mr", "not_axial", "below_brain", "vertex"]
 Doubles = NDArray[np.float64]
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 @cache
 def table() -> dict[str, Row]:
     """The fixed table."""
-    text = (resources.files("ctmr") / "appearance.json").read_text(encoding="utf-8")
+    text = (resources.files("ctmr.imaging") / "appearance.json").read_text(encoding="utf-8")
     return {
         question: Row(tuple(its["traits"]), *(np.array(its[key]) for key in Row._fields[1:]))
         for question, its in json.loads(text).items()

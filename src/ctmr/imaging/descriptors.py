@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from ctmr.intensity import BoolArray, FloatArray
-from ctmr.regions import head_mask
+from ctmr.imaging.head import head_mask
+from ctmr.imaging.image import Image, luma
+from ctmr.types import BoolArray, Encoding, FloatArray
 
 SIDE = 128
 RADIUS = (
@@ -202,3 +203,59 @@ def _span(counts: NDArray[np.int64]) -> slice:
     """From the first that is not 0 to the last."""
     (places,) = np.nonzero(counts)
     return slice(int(places[0]), int(places[-1]) + 1)
+
+
+SHOWN_HU = (-100.0, 300.0)  # window of a CT in HU
+# Least distance of the 0.5 and 99.5 percentiles; a picture with less is blank.
+FLAT: dict[Encoding, float] = {"HU": 20.0, "8-bit": 6.0, "16-bit": 64.0, "MR": 1e-6}
+
+
+def traits_of(image: Image) -> Traits | None:
+    """What an image looks like inside its frame; None if nothing like a head is in it."""
+    grey = luma(image.array) if image.array.ndim == 3 else image.array
+    rows, columns = inside_frame(grey)
+    small, head = _small(np.ascontiguousarray(grey[rows, columns]), image.encoding)
+    return describe(small, head) if head.any() else None
+
+
+def _small(inside: FloatArray, encoding: Encoding) -> tuple[FloatArray, BoolArray]:
+    """The picture with few pixels, and where the head is in it; nowhere if it is blank."""
+    small = shrunk(_shown(inside, encoding))
+    low, high = np.percentile(small, (0.5, 99.5))
+    head = outline(small) if high - low >= FLAT[encoding] else np.zeros(small.shape, np.bool_)
+    return small, head
+
+
+def _shown(grey: FloatArray, encoding: Encoding) -> FloatArray:
+    """HU through a window for soft tissue; others as they are."""
+    return grey.clip(*SHOWN_HU) if encoding == "HU" else grey
+
+
+DEEP = 0.05  # of a side: so far inwards a frame is looked for
+LINE, LETTER = 0.2, 0.4  # of the way from air to white: a frame and a letter are at least so bright
+COVERED = (
+    0.8  # of a side: a line of a frame covers so much of it, and the next within it at most half
+)
+
+_Box = tuple[slice, slice]
+
+
+def inside_frame(picture: FloatArray) -> _Box:
+    """Rows and columns of a picture (H, W) within any bright lines along its edges."""
+    air, white = air_and_white(picture)
+    bright = picture > air + LINE * (white - air)
+    top, bottom = _frame(bright), _frame(bright[::-1])
+    left, right = _frame(bright.T), _frame(bright.T[::-1])
+    height, width = picture.shape
+    return slice(top, height - bottom), slice(left, width - right)
+
+
+def _frame(bright: BoolArray) -> int:
+    """How many of the first lines belong to a frame."""
+    deep = max(3, round(DEEP * len(bright)))
+    covered = bright[: deep + 3].mean(axis=1)
+    lines = np.flatnonzero(covered[:deep] >= COVERED)
+    if lines.size == 0:
+        return 0
+    inside = int(lines[-1]) + 1
+    return inside if covered[inside : inside + 3].min() < 0.5 else 0

@@ -1,14 +1,17 @@
-"""Regions of a scan: where the head is, and how well two masks agree."""
+"""Where the head is, in an image and in a volume."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from ctmr.intensity import BoolArray, FloatArray
+from ctmr.imaging.image import Scan
+from ctmr.imaging.volume import Volume, canonical, like
+from ctmr.types import BoolArray, FloatArray, Matrix, Modality
 
 RADIUS = 0.03  # of the disk of `head_mask`, in parts of the short side: 8 pixels of 256
 
@@ -52,56 +55,6 @@ def head_mask(
     return np.asarray(labels == 1 + sizes.argmax())
 
 
-def dice(result: BoolArray, truth: BoolArray) -> float:
-    """Dice coefficient 2 |A and B| / (|A| + |B|), in [0, 1]: 0 if one mask is empty, nan if both are.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    _require_one_shape(result, truth)
-    both = int(result.sum()) + int(truth.sum())
-    return 2 * int((result & truth).sum()) / both if both else math.nan
-
-
-def hd95(result: BoolArray, truth: BoolArray, spacing: Sequence[float] | None = None) -> float:
-    """95 % Hausdorff distance of the surfaces of two masks, in the unit of `spacing`.
-
-    The larger of two 95th percentiles: of the distances from the surface of one to the nearest point of the other's,
-    and back. The surface is made of the mask's pixels that touch others along an axis, or the border of the image.
-
-    Args:
-        result: Mask (H, W) or (I, J, K).
-        truth: Of the same shape.
-        spacing: Size of a pixel along each axis; 1 by default.
-
-    Returns:
-        The diagonal of the image if one mask is empty, nan if both are.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    _require_one_shape(result, truth)
-    spacing = (1.0,) * result.ndim if spacing is None else spacing
-    if not result.any() and not truth.any():
-        return math.nan
-    if not result.any() or not truth.any():
-        return math.hypot(*np.multiply(spacing, result.shape))
-    box = ndimage.find_objects((result | truth).view(np.uint8))[0]
-    first, second = _surface(result[box]), _surface(truth[box])
-    there = np.percentile(_distances(second, spacing)[first], 95)
-    back = np.percentile(_distances(first, spacing)[second], 95)
-    return float(max(there, back))
-
-
-def _require_one_shape(result: BoolArray, truth: BoolArray) -> None:
-    if result.shape != truth.shape:
-        raise ValueError(f"both masks must have one shape: got {result.shape} and {truth.shape}")
-
-
-def _surface(mask: BoolArray) -> BoolArray:
-    return np.asarray(mask & ~ndimage.binary_erosion(mask))
-
-
 def _distances(mask: BoolArray, spacing: Sequence[float]) -> NDArray[np.float64]:
     """Of each pixel from the nearest one in the mask."""
     return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing))
@@ -127,3 +80,85 @@ def _grown(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArra
     if not mask.any():
         return mask
     return np.asarray(_distances(mask, spacing) <= radius)
+
+
+NODE_MM = 2.0  # of the grid on which the head is looked for
+# Gaps up to twice this are closed, and what is thinner is cut off: in MR that joins scalp and brain over the dark skull,
+# in CT it must not reach from the head to the table.
+RADIUS_MM: dict[Modality, float] = {"ct": 3.0, "mr": 8.0}
+HEAD_ABOVE_HU = -300.0  # between air and fat
+TOP_MM2 = 500.0  # head in the slice that counts as its top
+
+
+@dataclass(frozen=True, eq=False)
+class HeadRegion:
+    """Where the head is in a canonical volume, found on a coarse grid of every n-th voxel.
+
+    Attributes:
+        coarse: Mask on the coarse grid.
+        steps: Voxels from one node of that grid to the next, along I, J, K.
+        values: Values of the volume at the nodes in the mask, in its unit.
+        top: Index K of the highest slice that shows some head.
+        areas_mm2: Area of the head in each slice, (K,).
+    """
+
+    coarse: BoolArray
+    steps: tuple[int, int, int]
+    values: FloatArray
+    top: int
+    areas_mm2: Matrix
+
+    def mask(self, shape: tuple[int, int, int]) -> BoolArray:
+        """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
+        wider = ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
+        nodes = [
+            np.minimum((np.arange(count) + step // 2) // step, coarse - 1)
+            for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
+        ]
+        return np.asarray(wider[np.ix_(*nodes)])
+
+
+def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
+    """The head in a canonical volume: one filled region above a threshold; None if there is nothing.
+
+    The threshold is -300 HU for CT; for MR it lies at 15 % of the way from the 2nd to the 98th percentile. What is thinner
+    than a head rest is cut off, and all but the largest region left out.
+    """
+    steps = tuple(max(1, round(NODE_MM / mm)) for mm in volume.spacing_mm)
+    coarse = np.ascontiguousarray(volume.array[:: steps[0], :: steps[1], :: steps[2]])
+    # Rounded, since a header holds 2 mm as 2.0000001: NIfTI and DICOM of one head give one mask.
+    spacing = [round(step * mm, 3) for step, mm in zip(steps, volume.spacing_mm, strict=True)]
+    threshold = HEAD_ABOVE_HU
+    if modality == "mr":
+        low, high = np.percentile(coarse, (2, 98))
+        threshold = float(low + 0.15 * (high - low))
+    mask = head_mask(coarse, threshold, radius=RADIUS_MM[modality], spacing=spacing)
+    areas = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
+    nodes = np.minimum(
+        (np.arange(volume.array.shape[2]) + steps[2] // 2) // steps[2], coarse.shape[2] - 1
+    )
+    shown = np.flatnonzero(areas[nodes] >= TOP_MM2)
+    if shown.size == 0:
+        return None
+    return HeadRegion(
+        coarse=mask,
+        steps=(steps[0], steps[1], steps[2]),
+        values=coarse[mask],
+        top=int(shown[-1]),
+        areas_mm2=areas[nodes].astype(np.float64),
+    )
+
+
+def head_of_scan(scan: Scan, modality: Modality) -> BoolArray:
+    """The head mask of one scan on its own grid; all False where there is no head.
+
+    Of an image above -300 HU or Otsu's threshold, of a volume what `find_head` finds.
+    """
+    if isinstance(scan, Volume):
+        upright = canonical(scan)
+        head = find_head(upright, modality)
+        if head is None:
+            return np.zeros(scan.array.shape, dtype=np.bool_)
+        return like(head.mask(upright.array.shape).astype(np.float32), scan) > 0
+    grey = scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
+    return head_mask(grey, HEAD_ABOVE_HU if scan.unit == "HU" else None)

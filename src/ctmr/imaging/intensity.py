@@ -1,16 +1,10 @@
 """Grey values <-> [-1, 1], both ways: the only place where grey values change."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-CtWindow = Literal["wide", "brain", "piecewise"]
-Unit = Literal["HU", "grey", "MR"]  # MR: arbitrary units of an MR volume
-Encoding = Literal["HU", "8-bit", "16-bit", "MR"]
+from ctmr.types import CtWindow, Encoding, FloatArray, Modality, Unit
 
 # Knots of the CT windows: (HU, value in [-1, 1]).
 CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
@@ -82,6 +76,9 @@ class Intensity:
     def clipped_share(self, array: FloatArray) -> float:
         """Share of grey values outside the range, which `to_unit` clips."""
         return float(((array < self.low) | (array > self.high)).mean())
+
+
+Intensities = dict[Modality, dict[Encoding, Intensity]]
 
 
 # MR have no accepted unit: each volume that comes in is mapped by percentiles of its head, what goes out has 1000 where

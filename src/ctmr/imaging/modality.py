@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from ctmr.errors import SafetyError
-from ctmr.volume import Modality, Volume
+from ctmr.imaging.volume import Volume
+from ctmr.types import NAMES, Modality
 
 # A head CT in HU has air around it: at least this share of voxels lies at or below -500 HU, and hardly any MR has them.
 AIR_HU, AIR_SHARE = -500.0, 0.02
 # And it has bone, though hardly anything beyond metal: its 99.9 percentile lies between.
 BONE_HU, BONE_SHARE = (200.0, 5000.0), 0.001
-NAMES: dict[Modality, str] = {"ct": "CT", "mr": "MR"}
 
 
 def as_modality(volume: Volume, modality: Modality) -> Volume:

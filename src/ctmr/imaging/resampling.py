@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ctmr.errors import DataError
-from ctmr.intensity import FloatArray
+from ctmr.types import FloatArray, Spacing
 
 MARGIN = 1.12  # Li 2023: images are brought to 1.12 times the training size, then cropped
 MAX_ASPECT = 8
 NEAR = 0.05  # pixel sizes that differ by less are not resampled
-Spacing = tuple[float, float]  # mm between rows, mm between columns
 
 
 @dataclass(frozen=True)

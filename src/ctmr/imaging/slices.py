@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError
-from ctmr.intensity import FloatArray, Intensity
-from ctmr.scale import MARGIN, Scale, resize
-from ctmr.volume import HeadRegion, Modality, Volume, axial_slices, canonical, find_head
+from ctmr.imaging.head import HeadRegion, find_head
+from ctmr.imaging.intensity import Intensity
+from ctmr.imaging.resampling import MARGIN, Scale, resize
+from ctmr.imaging.volume import Volume, axial_slices, canonical
+from ctmr.types import FloatArray, Modality
 
 # Slices with less head than a disk of 5 cm are left out.
 LEAST_MM2 = 2000.0

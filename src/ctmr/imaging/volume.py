@@ -1,8 +1,7 @@
-"""A scan on a regular grid in the patient's space: axes to RAS+ and back, axial slices, the head in it."""
+"""A scan on a regular grid in the patient's space: axes to RAS+ and back, and axial slices."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from nibabel.orientations import (
@@ -12,24 +11,11 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctmr.errors import DataError
-from ctmr.intensity import BoolArray, Encoding, FloatArray
-from ctmr.regions import head_mask
+from ctmr.types import Encoding, FloatArray, Matrix, Modality
 
-Modality = Literal["ct", "mr"]
-MODALITIES: tuple[Modality, ...] = ("ct", "mr")
-Matrix = NDArray[np.float64]
-
-NODE_MM = 2.0  # of the grid on which the head is looked for
-# Gaps up to twice this are closed, and what is thinner is cut off: in MR that joins scalp and brain over the dark skull,
-# in CT it must not reach from the head to the table.
-RADIUS_MM: dict[Modality, float] = {"ct": 3.0, "mr": 8.0}
-HEAD_ABOVE_HU = -300.0  # between air and fat
 SAME_MM = 0.01  # grids that differ by less are the same
-TOP_MM2 = 500.0  # head in the slice that counts as its top
 RAS = np.array(
     [[0, 1], [1, 1], [2, 1]]
 )  # orientation of an array whose axes run to right, front, top
@@ -116,65 +102,6 @@ def axial_slices(array: FloatArray) -> FloatArray:
 def from_axial_slices(slices: FloatArray) -> FloatArray:
     """The inverse of `axial_slices`."""
     return np.ascontiguousarray(slices.transpose(2, 1, 0)[::-1, ::-1])
-
-
-@dataclass(frozen=True, eq=False)
-class HeadRegion:
-    """Where the head is in a canonical volume, found on a coarse grid of every n-th voxel.
-
-    Attributes:
-        coarse: Mask on the coarse grid.
-        steps: Voxels from one node of that grid to the next, along I, J, K.
-        values: Values of the volume at the nodes in the mask, in its unit.
-        top: Index K of the highest slice that shows some head.
-        areas_mm2: Area of the head in each slice, (K,).
-    """
-
-    coarse: BoolArray
-    steps: tuple[int, int, int]
-    values: FloatArray
-    top: int
-    areas_mm2: Matrix
-
-    def mask(self, shape: tuple[int, int, int]) -> BoolArray:
-        """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
-        wider = ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
-        nodes = [
-            np.minimum((np.arange(count) + step // 2) // step, coarse - 1)
-            for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
-        ]
-        return np.asarray(wider[np.ix_(*nodes)])
-
-
-def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
-    """The head in a canonical volume: one filled region above a threshold; None if there is nothing.
-
-    The threshold is -300 HU for CT; for MR it lies at 15 % of the way from the 2nd to the 98th percentile. What is thinner
-    than a head rest is cut off, and all but the largest region left out.
-    """
-    steps = tuple(max(1, round(NODE_MM / mm)) for mm in volume.spacing_mm)
-    coarse = np.ascontiguousarray(volume.array[:: steps[0], :: steps[1], :: steps[2]])
-    # Rounded, since a header holds 2 mm as 2.0000001: NIfTI and DICOM of one head give one mask.
-    spacing = [round(step * mm, 3) for step, mm in zip(steps, volume.spacing_mm, strict=True)]
-    threshold = HEAD_ABOVE_HU
-    if modality == "mr":
-        low, high = np.percentile(coarse, (2, 98))
-        threshold = float(low + 0.15 * (high - low))
-    mask = head_mask(coarse, threshold, radius=RADIUS_MM[modality], spacing=spacing)
-    areas = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
-    nodes = np.minimum(
-        (np.arange(volume.array.shape[2]) + steps[2] // 2) // steps[2], coarse.shape[2] - 1
-    )
-    shown = np.flatnonzero(areas[nodes] >= TOP_MM2)
-    if shown.size == 0:
-        return None
-    return HeadRegion(
-        coarse=mask,
-        steps=(steps[0], steps[1], steps[2]),
-        values=coarse[mask],
-        top=int(shown[-1]),
-        areas_mm2=areas[nodes].astype(np.float64),
-    )
 
 
 def onto_grid(volume: Volume, target: Volume) -> Volume:

@@ -17,16 +17,27 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ctmr.errors import DataError
-from ctmr.intensity import FloatArray
-from ctmr.quiet import quiet, without_stderr
+from ctmr.system.privacy import quiet, without_stderr
+from ctmr.types import Depth, FloatArray
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the suffix is one of an image."""
+    return path.suffix.lower() in FORMATS
+
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 COMMENT = "synthetic image made by ctmr - research use only, not for diagnosis"
-
-Depth = Literal[8, 16]
 Stored = NDArray[np.uint8] | NDArray[np.uint16]
 Format = Literal["PNG", "JPEG", "TIFF"]
+FORMATS: dict[str, Format] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 
 # First bytes of a file -> its reader. Pillow's own Image.open would try 40 formats more.
 _READERS: dict[bytes, type[ImageFile]] = {
@@ -102,12 +113,6 @@ def decode(content: bytes, path: Path) -> Pixels:
         )
     array, transparent = _on_black(stored)
     return Pixels(_upright(array, orientation), 16 if stored.dtype == np.uint16 else 8, transparent)
-
-
-def luma(rgb: FloatArray) -> FloatArray:
-    """(H, W, 3) -> (H, W): ITU-R BT.601 luma, exact where R = G = B."""
-    red, green, blue = (rgb[..., c].astype(np.float64) for c in range(3))
-    return ((299 * red + 587 * green + 114 * blue) / 1000).astype(np.float32)
 
 
 def encode(pixels: Stored, form: Format) -> bytes:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ctmr.dicom import find_dicom, is_dicom
 from ctmr.errors import DataError, printable
-from ctmr.images import INFO_NAME, is_regular
-from ctmr.ownership import is_own_extra
-from ctmr.scan import Kind, kind_by_name, stem_of
+from ctmr.io.dicom.header import is_dicom
+from ctmr.io.dicom.series import find_dicom
+from ctmr.io.image_info import INFO_NAME, is_regular
+from ctmr.io.scan import Kind, kind_by_name, stem_of
+from ctmr.system.ownership import is_own_extra
 
 MOST_DEEP = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning

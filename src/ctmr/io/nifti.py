@@ -17,10 +17,10 @@ from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
-from ctmr.files import write_bytes
-from ctmr.intensity import FloatArray
-from ctmr.memory import require_memory
-from ctmr.volume import Forms, Matrix, Volume
+from ctmr.imaging.volume import Forms, Volume
+from ctmr.system.files import write_bytes
+from ctmr.system.memory import require_memory
+from ctmr.types import FloatArray, Matrix
 
 Geometry = Literal["sform", "qform", "RAS", "LAS", "LPS"]
 _Stream = gzip.GzipFile | io.BufferedReader

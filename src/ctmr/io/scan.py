@@ -7,24 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ctmr.dicom import find_dicom, read_series
 from ctmr.errors import DataError, UsageError
-from ctmr.files import content_digest
-from ctmr.images import (
-    INFO_NAME,
-    Image,
-    ImageInfo,
-    is_image_name,
-    read_image,
-    read_image_info,
-    save_image,
-)
-from ctmr.nifti import Geometry, is_nifti_name, nifti_bytes, read_nifti
-from ctmr.ownership import write_own
-from ctmr.volume import Volume
+from ctmr.imaging.image import Image, Scan
+from ctmr.io.codecs import is_image_name
+from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
+from ctmr.io.images import read_image, save_image
+from ctmr.io.nifti import Geometry, is_nifti_name, nifti_bytes, read_nifti
+from ctmr.system.files import content_digest
+from ctmr.system.ownership import write_own
 
 Kind = Literal["image", "nifti", "series"]
-Scan = Image | Volume
 
 # Written into every NIfTI file, at most 79 bytes.
 DESCRIPTION = "SYNTHETIC (ctmr): research use only, not for diagnosis"

@@ -2,45 +2,39 @@
 
 import hashlib
 import json
-import math
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from ctmr.config import Config, DataConfig, NetworkConfig
-from ctmr.cyclegan import Direction, generator_of
+from ctmr.config import Config
+from ctmr.cyclegan.cyclegan import generator_of
+from ctmr.cyclegan.networks import Discriminator, Generator
+from ctmr.cyclegan.state import TrainState, load_strictly
 from ctmr.errors import CheckpointError
-from ctmr.files import (
-    is_draft,
-    persistently,
-    read_regular,
-    replacing_folder,
-    set_aside,
-    write_bytes,
+from ctmr.models.card import (
+    CARD_NAME,
+    FORMAT,
+    MAX_HEADER_BYTES,
+    UNSEALED,
+    Card,
+    _card,
+    _check_hash,
+    _read,
+    sealed,
 )
-from ctmr.networks import Discriminator, Generator
-from ctmr.quality import Measure, Usual
-from ctmr.scale import Scale
-from ctmr.state import TrainState, load_strictly
-from ctmr.statistics import Correlation
-from ctmr.store import Intensities
-from ctmr.volume import Modality
+from ctmr.notice import NOTICE
+from ctmr.system.files import is_draft, persistently, replacing_folder, set_aside, write_bytes
+from ctmr.types import Direction, Modality
 
 Network = TypeVar("Network", bound=nn.Module)
-
-FORMAT = 2
-CARD_NAME = "model.json"
-NOTICE = "Research use only. A translated image can add or remove disease; it is not for diagnosis."
 GENERATOR_FILES: dict[Direction, str] = {
     "ct-to-mr": "generator_ct_to_mr.safetensors",
     "mr-to-ct": "generator_mr_to_ct.safetensors",
@@ -49,34 +43,6 @@ DISCRIMINATOR_FILES: dict[Modality, str] = {
     "ct": "discriminator_ct.safetensors",
     "mr": "discriminator_mr.safetensors",
 }
-MAX_HEADER_BYTES = 2**24  # of model.json, and of a file beside its weights
-LEAST_SIDE, MOST_SIDE = 8, 2**14  # of scale.short_side
-# What stands for the hash of `model.json` while it is computed.
-UNSEALED = b"0" * 64
-_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
-
-
-class Card(BaseModel):
-    """What `model.json` says."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
-
-    format: Literal[2]
-    sha256: str
-    """Hash of `model.json`, this value taken as zeros; it covers the weights, whose hashes are in `files`."""
-    network: NetworkConfig
-    data: DataConfig
-    """What the networks were shown: size, channels, window."""
-    scale: Scale
-    intensities: Intensities
-    """Modality -> encoding of its training images -> map to [-1, 1]."""
-    training: dict[Modality, Usual]
-    correlations: dict[Direction, dict[Measure, Correlation | None]] | None = None
-    """Of each measure of `quality` with the true error on held-out pairs; None where none were measured."""
-    provenance: dict[str, Any]
-    """Settings, data, steps, machine and versions it comes from."""
-    files: dict[str, str]
-    """File name -> SHA-256."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +111,6 @@ def _keep_others(folder: Path, new: Path) -> None:
             shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
-def sealed(text: str) -> bytes:
-    """The text of a `model.json` as bytes, with its hash in place of the zeros."""
-    content = text.encode() + b"\n"
-    return content.replace(UNSEALED, hashlib.sha256(content).hexdigest().encode(), 1)
-
-
 def model_folder(path: Path) -> Path:
     """The model folder meant by MODEL: a run, its `model/`, or an exported folder.
 
@@ -188,41 +148,6 @@ def read_model(path: Path) -> Model:
     return Model(generators, discriminators, card)
 
 
-def _card(file: Path) -> Card:
-    """What a `model.json` says, once its format and its own hash are found right."""
-    content = _read(file, MAX_HEADER_BYTES)
-    try:
-        stated = json.loads(content, parse_constant=_number, parse_float=_number)["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _foreign(file, error) from error
-    if stated != FORMAT:
-        raise CheckpointError(
-            f"expected model format {FORMAT}, found {stated!r}",
-            file=file,
-            fix="use the version of ctmr that wrote it",
-        )
-    seal = _SEAL.search(content)
-    _check_hash(
-        file,
-        seal.group(1).decode() if seal else "",
-        content.replace(seal.group(1), UNSEALED, 1) if seal else content,
-    )
-    try:
-        card = Card.model_validate_json(content)
-        if not card.provenance or not LEAST_SIDE <= card.scale.short_side <= MOST_SIDE:
-            raise ValueError("provenance is empty, or scale.short_side beyond use")
-    except ValueError as error:  # pydantic's too
-        raise _foreign(file, error) from error
-    return card
-
-
-def _number(text: str) -> float:
-    """The number in a JSON text; NaN and what is too large are none."""
-    if not math.isfinite(float(text)):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return float(text)
-
-
 def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> Network:
     """The network with the weights of a file whose hash is the one that `model.json` gives.
 
@@ -247,37 +172,6 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
     load_strictly(network, tensors, file)
     network.eval().requires_grad_(False)
     return network
-
-
-def _read(file: Path, most: int) -> bytes:
-    try:
-        return read_regular(file, most)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read it ({error.strerror})", file=file, fix="copy the whole folder again"
-        ) from error
-
-
-def _check_hash(file: Path, expected: str, content: bytes) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise CheckpointError(
-            f"damaged: expected sha256 {expected[:16]}..., found {found[:16]}...",
-            file=file,
-            fix="copy the whole folder again",
-        )
-
-
-def _foreign(file: Path, error: Exception) -> CheckpointError:
-    said = str(error)
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return CheckpointError(
-        f"not a model.json of ctmr ({type(error).__name__}: {said})",
-        file=file,
-        fix="copy the whole model folder again",
-    )
 
 
 def load_weights(path: Path, state: TrainState, config: Config) -> None:

@@ -1,29 +1,21 @@
 """What can be said of one result without the truth: three measures of doubt, and a level."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from ctmr.errors import SafetyError
-from ctmr.intensity import BoolArray, FloatArray
-from ctmr.modality import NAMES
-from ctmr.regions import head_mask
-from ctmr.store import Store
-from ctmr.volume import Modality
+from ctmr.imaging.head import head_mask
+from ctmr.types import NAMES, BoolArray, FloatArray, Modality
 
 Level = Literal["ok", "warn", "refuse"]
 Measure = Literal["cycle_error", "disagreement", "input_distance"]
-Cycle = Callable[[FloatArray], FloatArray]
 Description = dict[str, float]
 Ranges = dict[str, tuple[float, float]]
 
 MEASURES: tuple[Measure, ...] = ("cycle_error", "disagreement", "input_distance")
-# Most training images looked at for the ranges; more change the percentiles little.
-MOST = 500
-# Training images translated there and back to know the usual cycle error.
-CYCLED = 8
 # A feature may lie this many widths of the training range (1st to 99th percentile) outside it.
 SLACK = 0.25
 # An image whose most remarkable feature lies this many widths outside it is foreign.
@@ -139,11 +131,6 @@ def difference(first: FloatArray, second: FloatArray) -> FloatArray:
     return share
 
 
-def training_features(store: Store, modality: Modality) -> list[Description]:
-    """The features of the training images of a modality, of at most 500 evenly chosen ones."""
-    return [describe(image) for image in _chosen(store, modality, MOST)]
-
-
 def training_ranges(features: Sequence[Description]) -> Ranges:
     """The 1st and 99th percentile of each feature."""
     ranges: Ranges = {}
@@ -171,21 +158,6 @@ def training_distribution(features: Sequence[Description]) -> Distribution:
     return Distribution(
         tuple(map(float, rows.mean(axis=0))), tuple(tuple(map(float, row)) for row in inverse)
     )
-
-
-def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float:
-    """The largest cycle error that is not remarkable: half as much again as the worst of a few training images."""
-    return 1.5 * max(
-        float(difference(cycle(image), image)[head_in(image)].mean())
-        for image in _chosen(store, modality, CYCLED)
-    )
-
-
-def _chosen(store: Store, modality: Modality, most: int) -> Iterator[FloatArray]:
-    """At most so many training images of a modality, evenly chosen."""
-    count = store.count("train", modality)
-    for place in np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)):
-        yield store.slice("train", modality, int(place))
 
 
 def widths_outside(features: Description, ranges: Ranges) -> float:
@@ -270,3 +242,18 @@ def require_claimed(
             f" {NAMES[other]} the model was trained on",
             fix="translate it in the other direction, or name another scan",
         )
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How alike two figures rank the same images.
+
+    Attributes:
+        spearman: Spearman's rank correlation, in [-1, 1]; equal values share their mean rank.
+        ci95: 95 % interval, percentile bootstrap over patients.
+        n: Number of images.
+    """
+
+    spearman: float
+    ci95: tuple[float, float]
+    n: int

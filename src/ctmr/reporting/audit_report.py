@@ -6,9 +6,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from ctmr.inventory import LEVELS, Level
-from ctmr.page import escaped, table
-from ctmr.picture import Picture
+from ctmr.reporting.html import escaped, table
+from ctmr.types import LEVELS, Level
 
 MOST_FINDINGS = 24  # of a kind that are shown
 FEWEST, MOST_PICTURES = (
@@ -44,19 +43,20 @@ TITLES = {
 }
 
 
-def audit_page(name: str, report: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def audit_page(name: str, report: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
     """The page as HTML, complete in itself.
 
     Args:
         name: Of the data folder.
         report: What audit.json says.
-        pictures: Those that can be read.
+        thumbnails: JPEG of each readable scan, by its label.
     """
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for finding in report["findings"]:
         kinds.setdefault(finding["kind"], []).append(finding)
-    thumbnails = {picture.label: picture.thumbnail for picture in pictures}
-    template = (resources.files("ctmr") / "audit.html.template").read_text(encoding="utf-8")
+    template = (resources.files("ctmr.reporting") / "templates" / "audit.html.template").read_text(
+        encoding="utf-8"
+    )
     return Template(template).substitute(
         name=escaped(name),
         tiles=_tiles(report),

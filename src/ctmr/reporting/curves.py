@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.contained import fonts_in_cache
-from ctmr.figures import DPI
+from ctmr.reporting.figures import DPI
+from ctmr.system.contained import fonts_in_cache
 
 with fonts_in_cache():
     from matplotlib.axes import Axes

@@ -7,9 +7,49 @@ from pathlib import Path
 from typing import Any
 
 from ctmr.errors import DataError
-from ctmr.files import read_regular
-from ctmr.lesions import lesion_rows
-from ctmr.page import escaped, picture, table
+from ctmr.reporting.html import escaped, picture, table
+from ctmr.system.files import read_regular
+
+
+def lesion_rows(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The head and the rows, as text, of a table of what `disease.lesion_table` found."""
+    head = (
+        "direction",
+        "lesion",
+        "survives",
+        "without the lesion",
+        "invented",
+        "invented, healthy",
+        "detectable",
+        "truth: survives, invented",
+    )
+    rows: list[tuple[str, ...]] = [
+        (
+            direction,
+            kind,
+            _text(its["survives"]),
+            _text(its["healthy"]["survives"]),
+            _text(its["invented"]),
+            _text(its["healthy"]["invented"]),
+            _text(its["detectable"]),
+            f"{_percent(its['truth']['survives'])}, {_percent(its['truth']['invented'])}",
+        )
+        for direction, figures in found["directions"].items()
+        for kind, its in figures["lesions"].items()
+    ]
+    return head, rows
+
+
+def _text(share: Mapping[str, Any]) -> str:
+    if not share["n"]:
+        return "n = 0"
+    low, high = share["ci95"]
+    return f"{_percent(share)} [{100 * low:.0f}, {100 * high:.0f}] of {share['n']}"
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return f"{100 * share['share']:.0f} %" if share["n"] else "-"
+
 
 MAX_BYTES = 10_000_000  # of metrics.json
 DIRECTION_NAMES = {"ct-to-mr": "CT to MRI", "mr-to-ct": "MRI to CT"}

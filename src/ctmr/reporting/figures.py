@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ctmr.contained import fonts_in_cache
-from ctmr.intensity import FloatArray
-from ctmr.ownership import write_own
+from ctmr.system.contained import fonts_in_cache
+from ctmr.system.ownership import write_own
+from ctmr.types import FloatArray
 
 with fonts_in_cache():
     from matplotlib.axes import Axes

@@ -15,12 +15,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ctmr.config import Config
 from ctmr.errors import DataError, UsageError
-from ctmr.ownership import LOSS_CURVES, require_own, write_own
-from ctmr.page import escaped, picture, table
-from ctmr.report_evaluation import evaluation_section
-from ctmr.run_folder import read_log
-from ctmr.store import Overlap
-from ctmr.strict_yaml import read_yaml
+from ctmr.reporting.evaluation_section import evaluation_section
+from ctmr.reporting.html import escaped, picture, table
+from ctmr.system.files import read_log
+from ctmr.system.ownership import LOSS_CURVES, require_own, write_own
+from ctmr.system.yaml import read_yaml
 
 MOST_GRIDS = 40
 MOST_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB without trouble
@@ -36,6 +35,14 @@ LOSSES = {
     "loss_d_ct": "Discriminator of CT, equation (5)",
     "loss_d_mr": "Discriminator of MRI, equation (5)",
 }
+
+
+class _Leak(BaseModel):
+    """A training and a test image that are the same, or of one patient."""
+
+    train: str
+    test: str
+    why: str
 
 
 def write_report(run: Path, *, overwrite: bool = False) -> Path:
@@ -67,7 +74,7 @@ def write_report(run: Path, *, overwrite: bool = False) -> Path:
     page = run / "report.html"
     require_own([page, *(run / name for name in LOSS_CURVES)], overwrite=overwrite)
     rows = read_log(run / "log.jsonl")
-    package = resources.files("ctmr")
+    package = resources.files("ctmr.reporting") / "templates"
     script = (package / "report.js").read_text(encoding="utf-8")
     text = Template((package / "report.html.template").read_text(encoding="utf-8")).substitute(
         name=escaped(run.resolve().name),
@@ -112,7 +119,7 @@ def _overlap(file: Path) -> str:
     if not file.is_file():
         return ""
     try:
-        both = TypeAdapter(list[Overlap]).validate_json(file.read_bytes())
+        both = TypeAdapter(list[_Leak]).validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(
             "expected a list of leaks: found another file", file=file, fix="remove it"
@@ -171,8 +178,8 @@ def _chosen(found: Mapping[int, Path]) -> list[int]:
 def _curves(run: Path, rows: Sequence[Mapping[str, Any]], overwrite: bool) -> str:
     if not rows:
         return ""
-    from ctmr.curves import loss_curves  # matplotlib takes a second to import
-    from ctmr.figures import save
+    from ctmr.reporting.curves import loss_curves  # matplotlib takes a second to import
+    from ctmr.reporting.figures import save
 
     images = []
     for name, figure in loss_curves(rows).items():

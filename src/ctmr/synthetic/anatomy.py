@@ -1,6 +1,6 @@
 """One random head: which tissue lies at which millimetre, before any scanner looks at it.
 
-A subject is a pose, a size, a smooth deformation of the average head of `organs.py`, a pattern of
+A subject is a pose, a size, a smooth deformation of the average head of `synthetic/organs.py`, a pattern of
 cortical folds and a few thicknesses. Its surfaces are evaluated on a coarse lattice in the world
 and upsampled to any voxel grid, so a few axial planes cost little and agree with the whole volume.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ctmr import organs
-from ctmr.shapes import (
+from ctmr.synthetic import organs
+from ctmr.synthetic.shapes import (
     Array,
     Lattice,
     Point,

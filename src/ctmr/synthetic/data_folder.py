@@ -1,29 +1,27 @@
 """A data folder of synthetic heads: unpaired training scans, paired test scans, and the truth."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
-from ctmr.dicom_write import phantom_series
-from ctmr.errors import ResourceError, UsageError
-from ctmr.files import require_empty, write_json
-from ctmr.images import Image, write_image, write_image_info
-from ctmr.intensity import FloatArray
-from ctmr.nifti import write_nifti
-from ctmr.processes import serve
-from ctmr.randomness import stream
-from ctmr.scale import Spacing
-from ctmr.scan import DESCRIPTION
-from ctmr.synthetic import LESIONS, Head, synthesise_head
-from ctmr.volume import Modality, Volume
+from ctmr.errors import UsageError
+from ctmr.imaging.image import Image
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.image_info import write_image_info
+from ctmr.io.images import write_image
+from ctmr.io.nifti import write_nifti
+from ctmr.io.scan import DESCRIPTION
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.system.files import require_empty, write_json
+from ctmr.system.parallel import in_processes
+from ctmr.system.rng import stream
+from ctmr.types import FloatArray, Modality, Spacing
 
 # Axial slices of a head, in mm below its top: from the vault down to the skull base.
 HEIGHTS_MM = tuple(float(height) for height in range(120, 20, -10))
@@ -34,8 +32,6 @@ DEPTH_MM = 170.0
 SLICES_MM = (2.0, 2.5, 3.0)
 # Subjects of the pairs for testing and for choosing a checkpoint, for each training subject of a modality; at least 2.
 TEST_SHARE, VAL_SHARE = 0.5, 1 / 6
-
-Result = TypeVar("Result")
 Format = Literal["png", "nifti", "dicom"]
 Group = Literal["train-ct", "train-mr", "test", "val"]
 
@@ -125,24 +121,6 @@ def _write_infos(out: Path, people: Sequence[Subject], size: int) -> dict[str, i
         unit: Literal["HU", "grey"] = "HU" if folder.endswith("ct") else "grey"
         write_image_info(out / folder, unit, files=files)
     return {folder: len(files) for folder, files in sorted(spacings.items())}
-
-
-def in_processes(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]
-) -> Iterator[Result]:
-    """`function(*job)` of all, in order; one head at 256 pixels takes about 1 GB."""
-    processes = max(1, min(len(jobs), os.cpu_count() or 1, 8))
-    pool = ProcessPoolExecutor(processes, get_context("forkserver"), serve, (os.getpid(),))
-    try:
-        for future in [pool.submit(function, *job) for job in jobs]:
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise ResourceError(
-            "a process that made heads was killed, perhaps for want of memory",
-            fix="free memory, or make smaller heads with --size",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _people(subjects: int, seed: int, lesions: float) -> list[Subject]:

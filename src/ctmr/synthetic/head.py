@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ctmr.anatomy import (
+from ctmr.synthetic.anatomy import (
     LESIONS,
     Lesion,
     Subject,
@@ -17,9 +17,8 @@ from ctmr.anatomy import (
     place_lesions,
     surfaces,
 )
-from ctmr.painting import LABELS, layers
-from ctmr.scanner import Protocol, Sequence, ct_plane, draw_protocol, expose, mr_plane
-from ctmr.shapes import (
+from ctmr.synthetic.scanner import Protocol, Sequence, ct_plane, draw_protocol, expose, mr_plane
+from ctmr.synthetic.shapes import (
     Array,
     Axis,
     Lattice,
@@ -30,8 +29,7 @@ from ctmr.shapes import (
     upsample,
     wave_field,
 )
-
-__all__ = ["LABELS", "LESIONS", "Head", "Lesion", "Protocol", "Sequence", "synthesise_head"]
+from ctmr.synthetic.tissues import layers
 
 Image = npt.NDArray[np.float32]
 

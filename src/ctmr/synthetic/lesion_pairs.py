@@ -5,10 +5,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ctmr.randomness import stream
-from ctmr.synth import HEIGHTS_MM, in_processes, pixel_spacing
-from ctmr.synthetic import LESIONS, Head, Lesion, synthesise_head
-from ctmr.synthetic import Sequence as Weighting
+from ctmr.synthetic.anatomy import LESIONS, Lesion
+from ctmr.synthetic.data_folder import HEIGHTS_MM, pixel_spacing
+from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.synthetic.scanner import Sequence as Weighting
+from ctmr.system.parallel import in_processes
+from ctmr.system.rng import stream
 
 # A lesion's reach over its mean radius: its surface is uneven, and round a tumour lies oedema.
 REACH, REACH_OF_TUMOUR = 1.25, 2.0

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctmr.shapes import Array, Points, capsule, common, ellipsoid, smooth_union, tube, union
+from ctmr.synthetic.shapes import (
+    Array,
+    Points,
+    capsule,
+    common,
+    ellipsoid,
+    smooth_union,
+    tube,
+    union,
+)
 
 
 class Hull(NamedTuple):

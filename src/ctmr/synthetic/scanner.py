@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ctmr.painting import LABELS
-from ctmr.shapes import Array
+from ctmr.synthetic.shapes import Array
+from ctmr.synthetic.tissues import LABELS
 
 Sequence = Literal["t1", "t2"]
 """T1- or T2-weighted spin echo."""

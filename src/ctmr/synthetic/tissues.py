@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ctmr.anatomy import LESIONS, Lesion, Subject
-from ctmr.shapes import Array, Points, common, union
+from ctmr.synthetic.anatomy import LESIONS, Lesion, Subject
+from ctmr.synthetic.shapes import Array, Points, common, union
 
 LABELS = (
     "air",

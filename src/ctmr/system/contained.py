@@ -15,8 +15,8 @@ from importlib import import_module
 from importlib.metadata import distribution
 from typing import Any
 
-from ctmr.cache import cache_folder
 from ctmr.errors import OutputError
+from ctmr.system.cache import cache_folder
 
 # The only lock of environment and modules, which are of the process: two threads would restore each other's.
 _LOCK = threading.RLock()

@@ -17,6 +17,21 @@ from typing import Any
 
 from ctmr.errors import OutputError
 
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `log.jsonl`; torn lines are skipped, and a file that is not there has none."""
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():  # before it is opened: a FIFO would block
+        return rows
+    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as f:
+        for line in f:
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and type(row.get("step")) is int:
+                    rows.append(row)
+    return rows
+
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctmr.errors import OutputError, UsageError, printable
-from ctmr.files import (
+from ctmr.system.files import (
     cannot_write,
     content_digest,
     make_folder,

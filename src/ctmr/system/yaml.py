@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ctmr.errors import UsageError
-from ctmr.files import read_regular
+from ctmr.system.files import read_regular
 
 MAX_BYTES = 1_000_000
 

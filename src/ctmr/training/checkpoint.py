@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from ctmr.cyclegan.state import TrainState, require_finite, restore
 from ctmr.errors import CheckpointError, OutputError
-from ctmr.files import cannot_write, make_folder, write_bytes
-from ctmr.ownership import CHECKPOINT_NAME
-from ctmr.state import TrainState, require_finite, restore
+from ctmr.system.files import cannot_write, make_folder, write_bytes
+from ctmr.system.ownership import CHECKPOINT_NAME
 
 logger = logging.getLogger(__name__)
 

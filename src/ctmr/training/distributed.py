@@ -9,8 +9,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from ctmr.contained import import_compiler
-from ctmr.engine import choose_precision
+from ctmr.models.engines import choose_precision
+from ctmr.system.contained import import_compiler
 
 logger = logging.getLogger(__name__)
 

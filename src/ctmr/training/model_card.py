@@ -1,27 +1,28 @@
 """Where a run and its model come from: what they say of their settings, data, machine and versions."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ctmr.config import RESUMABLE, Config, differing_keys
-from ctmr.distributed import Runtime
-from ctmr.engine import run_generator
-from ctmr.errors import UsageError
-from ctmr.quality import (
+from ctmr.config import Config
+from ctmr.cyclegan.state import TrainState
+from ctmr.data.store import Store
+from ctmr.models.engines import run_generator
+from ctmr.models.quality import (
+    Description,
+    describe,
+    difference,
+    head_in,
     training_distribution,
-    training_features,
     training_ranges,
-    typical_cycle_error,
 )
-from ctmr.state import TrainState
-from ctmr.store import Store
-from ctmr.volume import MODALITIES
+from ctmr.training.distributed import Runtime
+from ctmr.types import MODALITIES, FloatArray, Modality
 
 
 def run_about(config: Config, store: Store, runtime: Runtime) -> dict[str, Any]:
@@ -80,18 +81,28 @@ def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
     return said
 
 
-def check_config(file: Path, old: Config, new: Config) -> None:
-    """Refuse to resume with settings that would make it another run.
+Cycle = Callable[[FloatArray], FloatArray]
+# Most training images looked at for the ranges; more change the percentiles little.
+MOST = 500
+# Training images translated there and back to know the usual cycle error.
+CYCLED = 8
 
-    Raises:
-        UsageError: Naming each setting that may not change, its old and its new value.
-    """
-    changed = differing_keys(old, new)
-    frozen = {key: values for key, values in changed.items() if key not in RESUMABLE}
-    if frozen:
-        said = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
-        raise UsageError(
-            f"a resumed run keeps its settings; changed are {said}",
-            file=file,
-            fix="leave them as they were, or start a new run with --init",
-        )
+
+def training_features(store: Store, modality: Modality) -> list[Description]:
+    """The features of the training images of a modality, of at most 500 evenly chosen ones."""
+    return [describe(image) for image in _chosen(store, modality, MOST)]
+
+
+def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float:
+    """The largest cycle error that is not remarkable: half as much again as the worst of a few training images."""
+    return 1.5 * max(
+        float(difference(cycle(image), image)[head_in(image)].mean())
+        for image in _chosen(store, modality, CYCLED)
+    )
+
+
+def _chosen(store: Store, modality: Modality, most: int) -> Iterator[FloatArray]:
+    """At most so many training images of a modality, evenly chosen."""
+    count = store.count("train", modality)
+    for place in np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)):
+        yield store.slice("train", modality, int(place))

@@ -9,20 +9,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ctmr import checkpoint
 from ctmr.config import Config
-from ctmr.dataset import UnpairedSlices
-from ctmr.engine import Precision
+from ctmr.cyclegan.state import TrainState
+from ctmr.data.dataset import UnpairedSlices
+from ctmr.data.pairs import Pair
 from ctmr.errors import CtmrError, DivergedError, OutputError, Stopped
-from ctmr.files import write_json
-from ctmr.model import save_model
-from ctmr.pairs import Pair
-from ctmr.provenance import model_about
-from ctmr.report import PAPER_STEPS, write_report
-from ctmr.run_folder import RunFolder, StopSignals
-from ctmr.samples import Samples
-from ctmr.selection import Selection
-from ctmr.state import TrainState
+from ctmr.models.engines import Precision
+from ctmr.models.folder import save_model
+from ctmr.reporting.run_report import PAPER_STEPS, write_report
+from ctmr.system.files import write_json
+from ctmr.training import checkpoint
+from ctmr.training.model_card import model_about
+from ctmr.training.run_folder import RunFolder
+from ctmr.training.samples import Samples
+from ctmr.training.signals import StopSignals
+from ctmr.training.validation import Selection
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,27 @@
-"""A run's folder: its lock, its log, its configuration, and the signals that end it."""
+"""A run's folder: its lock, its log and its configuration."""
 
 import contextlib
 import fcntl
 import json
 import os
 import re
-import signal
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from ctmr.config import Config, config_yaml, parse_config
-from ctmr.errors import OutputError, Stopped, UsageError
-from ctmr.files import cannot_write, is_draft, read_regular, recover, remove_drafts, write_text
-from ctmr.ownership import (
+from ctmr.config import RESUMABLE, Config, config_yaml, differing_keys, parse_config
+from ctmr.errors import OutputError, UsageError
+from ctmr.system.files import (
+    cannot_write,
+    is_draft,
+    read_log,
+    read_regular,
+    recover,
+    remove_drafts,
+    write_text,
+)
+from ctmr.system.ownership import (
     CHECKPOINT_NAME,
     RUN_CONFIG,
     RUN_FILES,
@@ -24,7 +30,7 @@ from ctmr.ownership import (
     digest_of,
     require_own,
 )
-from ctmr.strict_yaml import read_yaml
+from ctmr.system.yaml import read_yaml
 
 MAX_LOCK_BYTES = 1000
 _LOCK = re.compile(rb"(pid \d+ on .*\n)?")
@@ -200,86 +206,18 @@ def _identity(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `log.jsonl`; torn lines are skipped, and a file that is not there has none."""
-    rows: list[dict[str, Any]] = []
-    if not path.is_file():  # before it is opened: a FIFO would block
-        return rows
-    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as f:
-        for line in f:
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and type(row.get("step")) is int:
-                    rows.append(row)
-    return rows
+def check_config(file: Path, old: Config, new: Config) -> None:
+    """Refuse to resume with settings that would make it another run.
 
-
-class StopSignals:
-    """Turns SIGINT, SIGTERM and SIGHUP into a flag while training, SIGUSR1 into a request for a checkpoint.
-
-    A second SIGINT interrupts at once. A SIGHUP that is ignored, as under nohup, stays so.
-
-    Attributes:
-        received: Number of the signal that asks to stop, None as long as there was none.
+    Raises:
+        UsageError: Naming each setting that may not change, its old and its new value.
     """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._requested = False
-        self._at_once = False
-
-    def __enter__(self) -> "StopSignals":
-        self._previous: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not the main thread: the caller's signals stay
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                    continue
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def at_once(self, run: Path) -> Iterator[None]:
-        """Stop at once, with `Stopped`, while there is nothing to save yet."""
-        self._at_once = True
-        try:
-            yield
-        except KeyboardInterrupt:
-            if self.received is None:
-                raise
-            raise Stopped(
-                f"stopped before its first step by signal {self.received}",
-                file=run,
-                fix="run it again",
-                signal_number=self.received,
-            ) from None
-        finally:
-            self._at_once = False
-
-    def require_none(self, where: str, run: Path) -> None:
-        """Raise `Stopped` if there was a signal."""
-        if self.received is not None:
-            raise Stopped(
-                f"stopped at {where} by signal {self.received}",
-                file=run,
-                fix="go on with --resume",
-                signal_number=self.received,
-            )
-
-    def take_request(self) -> bool:
-        """Whether a checkpoint was asked for since the last call."""
-        requested, self._requested = self._requested, False
-        return requested
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGUSR1:
-            self._requested = True
-            return
-        self.received = number
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._at_once:
-            raise KeyboardInterrupt
+    changed = differing_keys(old, new)
+    frozen = {key: values for key, values in changed.items() if key not in RESUMABLE}
+    if frozen:
+        said = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
+        raise UsageError(
+            f"a resumed run keeps its settings; changed are {said}",
+            file=file,
+            fix="leave them as they were, or start a new run with --init",
+        )

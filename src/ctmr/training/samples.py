@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctmr.engine import run_generator
+from ctmr.cyclegan.state import TrainState
+from ctmr.data.store import Store
 from ctmr.errors import UsageError
-from ctmr.intensity import FloatArray
-from ctmr.run_folder import RunFolder
-from ctmr.state import TrainState
-from ctmr.store import Split, Store
-from ctmr.volume import Modality
+from ctmr.models.engines import run_generator
+from ctmr.training.run_folder import RunFolder
+from ctmr.types import FloatArray, Modality, Split
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Samples:
 
     def draw(self, state: TrainState) -> None:
         """Write `samples/step_XXXXXX.png`: rows CT, CT to MRI, MRI, MRI to CT."""
-        from ctmr import figures
+        from ctmr.reporting import figures
 
         ct_to_mr, mr_to_ct = state.translators()
         figure = figures.sample_grid(

@@ -1,39 +1,35 @@
-"""Training: `train_step` is the algorithm of the paper, `train` the loop around it."""
+"""Training: the loop around `train_step`, from a data folder to a run folder."""
 
 import logging
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import Tensor
 
-from ctmr import checkpoint, losses
-from ctmr.config import Config, LossConfig, schedule_steps
-from ctmr.cyclegan import check_size, gaussian_noise
-from ctmr.dataset import UnpairedSlices, loader
-from ctmr.distributed import Runtime
+from ctmr.config import Config, schedule_steps
+from ctmr.cyclegan.cyclegan import check_size
+from ctmr.cyclegan.state import TrainState, new_state
+from ctmr.cyclegan.step import learning_rate, train_step, update_average
+from ctmr.data.dataset import UnpairedSlices, loader
+from ctmr.data.prepare import prepare
 from ctmr.errors import CheckpointError, ResourceError, UsageError
-from ctmr.files import require_writable
-from ctmr.model import load_weights
-from ctmr.prepare import prepare
-from ctmr.provenance import check_config, run_about
-from ctmr.randomness import stream
-from ctmr.records import Records
-from ctmr.run_folder import RunFolder, StopSignals
-from ctmr.selection import pairs_to_choose_by
-from ctmr.state import TrainState, new_state
-from ctmr.structure import structure
+from ctmr.models.folder import load_weights
+from ctmr.system.files import require_writable
+from ctmr.training import checkpoint
+from ctmr.training.distributed import Runtime
+from ctmr.training.model_card import run_about
+from ctmr.training.recorder import Records
+from ctmr.training.run_folder import RunFolder, check_config
+from ctmr.training.signals import StopSignals
+from ctmr.training.validation import pairs_to_choose_by
 
 logger = logging.getLogger(__name__)
-
-Autocast = Callable[[], AbstractContextManager[None]]
 Observer = Callable[[Mapping[str, float], int], None]
 
 
@@ -56,94 +52,6 @@ class TrainSummary:
     seconds_per_step_median: float | None
     peak_rss_mb: float
     resumed_from: int | None
-
-
-def learning_rate(step: int, total: int, rate: float) -> float:
-    """The rate of update `step` of `total`: constant for the first half, then linear to zero.
-
-    With the paper's 200 epochs it is `rate` up to epoch 100, half of it at 150 and 1/100 at 199 (Li 2023, sec. 3).
-    """
-    decay = total - total // 2
-    return rate * min(1.0, (total - step) / decay)
-
-
-def train_step(
-    state: TrainState, x: Tensor, y: Tensor, loss: LossConfig, autocast: Autocast, seed: int
-) -> dict[str, Tensor]:
-    """One update of G and F, then one of D_X and D_Y (Li 2023, sec. 2).
-
-    Args:
-        state: Changed in place.
-        x: CT `(B, C, H, W)` in [-1, 1].
-        y: MR, likewise; it need not pair with `x`.
-        loss: Weights of equation (4).
-        autocast: Context of the forward passes.
-        seed: With the step's number, decides the noise and the draws from the history.
-
-    Returns:
-        The losses, detached, and the norms of both gradients under the names of `log.jsonl`.
-    """
-    model, rng = state.model, stream(seed, "history", state.step)
-    zero = kept = x.new_zeros(())
-
-    # Generators: minimise (4); D_X and D_Y get no gradient.
-    with autocast():
-        noise = gaussian_noise(x, loss.cycle_noise, seed, state.step)
-        images = model(x, y, identity=loss.identity > 0, noise=noise)
-        gan = losses.adversarial(model.D_Y(images.fake_y), model.D_X(images.fake_x))  # (1)
-    cyc = losses.cycle(images.cycled_x, x, images.cycled_y, y)  # (2)
-    idt = (
-        zero if images.same_x is None else losses.identity(images.same_x, x, images.same_y, y)
-    )  # (3)
-    loss_g = losses.generator(
-        gan, cyc, idt, cycle_weight=loss.cycle, identity_weight=loss.identity
-    )  # (4)
-    if loss.structure > 0:
-        kept = structure(x, images.fake_y, y, images.fake_x)  # not in the paper
-        loss_g = loss_g + loss.structure * kept
-    state.optimiser_g.zero_grad()
-    torch.autograd.backward(loss_g, inputs=model.generator_parameters())
-    grad_g = _norm(model.generator_parameters())
-    state.optimiser_g.step()
-
-    # Discriminators: minimise (5), each on a real image and an earlier fake.
-    shown_x = state.history_x(images.fake_x, rng)
-    shown_y = state.history_y(images.fake_y, rng)
-    with autocast():
-        loss_d_x = losses.discriminator(*model.D_X(torch.cat([x, shown_x])).chunk(2))  # (5)
-        loss_d_y = losses.discriminator(*model.D_Y(torch.cat([y, shown_y])).chunk(2))  # (5)
-    state.optimiser_d.zero_grad()
-    torch.autograd.backward(loss_d_x + loss_d_y)
-    grad_d = _norm(model.discriminator_parameters())
-    state.optimiser_d.step()
-
-    state.step += 1
-    return {
-        "loss_g": loss_g.detach(),
-        "gan": gan.detach(),
-        "cycle": cyc.detach(),
-        "identity": idt.detach(),
-        "structure": kept.detach(),
-        "loss_d_ct": loss_d_x.detach(),
-        "loss_d_mr": loss_d_y.detach(),
-        "grad_g": grad_g,
-        "grad_d": grad_d,
-    }
-
-
-def _norm(weights: list[nn.Parameter]) -> Tensor:
-    """The norm of the gradient, over all weights together."""
-    return get_total_norm([its.grad for its in weights if its.grad is not None], foreach=True)
-
-
-def update_average(state: TrainState, decay: float) -> None:
-    """Move the averaged generators towards G and F; until `decay` is reached, over the last half of the steps."""
-    decay = min(decay, state.step / (state.step + 2))
-    with torch.no_grad():
-        for name, averaged in state.ema.items():
-            current = state.model.get_submodule(name)
-            for mean, value in zip(averaged.parameters(), current.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
 
 
 def train(

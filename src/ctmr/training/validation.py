@@ -9,25 +9,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ctmr.blind import without_truth
-from ctmr.cyclegan import DIRECTIONS
-from ctmr.engine import Precision, run_generator
+from ctmr.cyclegan.state import TrainState
+from ctmr.data.pairs import Pair, find_pairs, require_all
+from ctmr.data.store import Store
 from ctmr.errors import OutputError
-from ctmr.evaluation import summary_of
-from ctmr.features import features
-from ctmr.files import write_text
-from ctmr.model import model_of, save_model
-from ctmr.observation import Pile, Seen
-from ctmr.paired import look_at_pairs
-from ctmr.pairs import Pair, find_pairs, require_all
-from ctmr.quality import difference, head_in
-from ctmr.run_folder import RunFolder, read_log
-from ctmr.scan import content_hash, kind_of
-from ctmr.state import TrainState
-from ctmr.store import Split, Store
-from ctmr.tables import MODEL, Row
-from ctmr.translate import DIRECTION_TO, OTHER, Translator
-from ctmr.volume import MODALITIES
+from ctmr.evaluation.evaluate import summary_of
+from ctmr.evaluation.metrics.distribution import features
+from ctmr.evaluation.metrics.no_reference import without_truth
+from ctmr.evaluation.paired import look_at_pairs
+from ctmr.evaluation.results import Pile, Seen
+from ctmr.evaluation.statistics import MODEL, Row
+from ctmr.io.scan import content_hash, kind_of
+from ctmr.models.engines import Precision, run_generator
+from ctmr.models.folder import model_of, save_model
+from ctmr.models.quality import difference, head_in
+from ctmr.system.files import read_log, write_text
+from ctmr.training.run_folder import RunFolder
+from ctmr.translation.translator import Translator
+from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Split
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +92,8 @@ class Selection:
         Returns:
             `about`, with the rank correlations of the measures of doubt where the truth is known.
         """
-        from ctmr.curves import evaluation_curves
-        from ctmr.figures import save
+        from ctmr.reporting.curves import evaluation_curves
+        from ctmr.reporting.figures import save
 
         if self._pairs:
             translator = Translator(model_of(state, about), precision=self._precision)

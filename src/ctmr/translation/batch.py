@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ctmr.ahead import one_ahead
-from ctmr.dicom import Series, read_series
-from ctmr.doubts import MAPPED, QualityLevel
-from ctmr.errors import (
-    CtmrError,
-    DataError,
-    SafetyError,
-    UsageError,
-    printable,
-    refuse_all,
-)
-from ctmr.files import remove_drafts, require_writable
-from ctmr.images import INFO_NAME, Image
-from ctmr.jobs import (
+from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
+from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.volume import onto_grid
+from ctmr.io.dicom.series import Series, read_series
+from ctmr.io.image_info import INFO_NAME
+from ctmr.io.nifti import read_nifti
+from ctmr.io.scan import info_within, read_scan_within
+from ctmr.models.quality import Quality, require_like
+from ctmr.system.files import remove_drafts, require_writable
+from ctmr.system.ownership import require_own
+from ctmr.system.parallel import one_ahead
+from ctmr.translation.plan import (
     Job,
     Reading,
     check_outputs,
@@ -31,13 +29,16 @@ from ctmr.jobs import (
     plan_jobs,
     request_of,
 )
-from ctmr.nifti import read_nifti
-from ctmr.outputs import Input, earlier, require_replaceable, write_info, write_translation
-from ctmr.ownership import require_own
-from ctmr.quality import Quality, require_like
-from ctmr.scan import Scan, info_within, read_scan_within
-from ctmr.translate import Translation, Translator
-from ctmr.volume import Modality, onto_grid
+from ctmr.translation.translator import Translation, Translator
+from ctmr.translation.uncertainty import MAPPED, QualityLevel
+from ctmr.translation.writer import (
+    Input,
+    earlier,
+    require_replaceable,
+    write_info,
+    write_translation,
+)
+from ctmr.types import Modality
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from ctmr.doubts import MAPPED, QualityLevel
 from ctmr.errors import DataError, UsageError, printable
-from ctmr.images import FORMATS, ImageInfo, is_image_name
-from ctmr.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
-from ctmr.nifti import Geometry, is_nifti_name
-from ctmr.ownership import MAPS_NAME
-from ctmr.scan import READABLE, Kind, content_hash, kind_of, stem_of
-from ctmr.translate import Translator
-from ctmr.volume import Modality
+from ctmr.io.codecs import FORMATS, is_image_name
+from ctmr.io.image_info import ImageInfo
+from ctmr.io.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
+from ctmr.io.nifti import Geometry, is_nifti_name
+from ctmr.io.scan import READABLE, Kind, content_hash, kind_of, stem_of
+from ctmr.system.ownership import MAPS_NAME
+from ctmr.translation.translator import Translator
+from ctmr.translation.uncertainty import MAPPED, QualityLevel
+from ctmr.types import Modality
 
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
 

@@ -6,15 +6,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ctmr.errors import DataError
-from ctmr.images import Image
-from ctmr.intensity import MR_UNITS, BoolArray, Encoding, FloatArray, Intensity
-from ctmr.modality import as_modality
-from ctmr.model import Card
-from ctmr.pixels import luma
-from ctmr.scale import resize
-from ctmr.scan import Scan
-from ctmr.slices import HeadSlices, head_slices
-from ctmr.volume import Modality, Volume, axial_slices, canonical
+from ctmr.imaging.image import Image, Scan, luma
+from ctmr.imaging.intensity import MR_UNITS, Intensity
+from ctmr.imaging.modality import as_modality
+from ctmr.imaging.resampling import resize
+from ctmr.imaging.slices import HeadSlices, head_slices
+from ctmr.imaging.volume import Volume, axial_slices, canonical
+from ctmr.models.card import Card
+from ctmr.types import BoolArray, Encoding, FloatArray, Modality
 
 
 class Conversion:

@@ -9,17 +9,25 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
-from ctmr.ahead import one_ahead
-from ctmr.conversion import Conversion
-from ctmr.cyclegan import Direction
-from ctmr.doubts import Doubts, Maps, QualityLevel, is_cycled, share_on
-from ctmr.engine import Forward, Precision, choose_precision, run_batch
-from ctmr.engines import Engine, best_engine, forward_by, require_engine
-from ctmr.images import Image
-from ctmr.intensity import FloatArray, Intensity
-from ctmr.model import NOTICE, Model, read_model
-from ctmr.quality import (
+from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.intensity import Intensity
+from ctmr.imaging.resampling import resize
+from ctmr.imaging.slices import HeadSlices
+from ctmr.imaging.volume import Volume, axial_slices, from_axial_slices, like
+from ctmr.models.engines import (
+    Engine,
+    Forward,
+    Precision,
+    best_engine,
+    choose_precision,
+    forward_by,
+    require_engine,
+    run_batch,
+)
+from ctmr.models.folder import Model, read_model
+from ctmr.models.quality import (
     MEASURES,
+    Correlation,
     Measure,
     Quality,
     describe,
@@ -28,21 +36,12 @@ from ctmr.quality import (
     judge,
     require_claimed,
 )
-from ctmr.scale import resize
-from ctmr.scan import Scan
-from ctmr.slices import HeadSlices
-from ctmr.statistics import Correlation
-from ctmr.volume import (
-    Modality,
-    Volume,
-    axial_slices,
-    from_axial_slices,
-    like,
-)
+from ctmr.notice import NOTICE
+from ctmr.system.parallel import one_ahead
+from ctmr.translation.preprocessing import Conversion
+from ctmr.translation.uncertainty import Doubts, Maps, QualityLevel, is_cycled, share_on
+from ctmr.types import DIRECTION_TO, OTHER, Direction, FloatArray, Modality
 
-DIRECTION_TO: dict[Modality, Direction] = {"mr": "ct-to-mr", "ct": "mr-to-ct"}
-TO: dict[Direction, Modality] = {direction: to for to, direction in DIRECTION_TO.items()}
-OTHER: dict[Modality, Modality] = {"mr": "ct", "ct": "mr"}
 BATCH = 8  # slices of a volume at a time: memory does not grow with their number
 WIDE_MM = 3.0  # axial pixels wider than this come from a reformat
 

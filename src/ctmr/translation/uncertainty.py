@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from ctmr.intensity import FloatArray
-from ctmr.quality import Description, Measure, describe
-from ctmr.scale import resize
-from ctmr.slices import HeadSlices
-from ctmr.volume import axial_slices
+from ctmr.imaging.resampling import resize
+from ctmr.imaging.slices import HeadSlices
+from ctmr.imaging.volume import axial_slices
+from ctmr.models.quality import Description, Measure, describe
+from ctmr.types import FloatArray
 
 CYCLE_EVERY = 8  # slices of a volume that are translated back with quality "fast"
 MAPPED: tuple[Measure, ...] = ("cycle_error", "disagreement")  # with quality "full"

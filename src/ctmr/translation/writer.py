@@ -13,27 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from ctmr.dicom import Series
-from ctmr.dicom_write import Derivation, write_series
 from ctmr.errors import OutputError, printable
-from ctmr.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
-from ctmr.images import (
-    INFO_NAME,
-    Image,
-    Unit,
-    add_image_info,
-    image_bytes,
-    info_to_add,
-    is_image_name,
-)
-from ctmr.jobs import Job, Reading
-from ctmr.model import NOTICE
-from ctmr.nifti import nifti_bytes
-from ctmr.ownership import digest_of, known_digests, read_sealed, require_own, sealed
-from ctmr.scale import Spacing
-from ctmr.scan import DESCRIPTION, Scan, content_hash, info_place, info_within
-from ctmr.translate import DIRECTION_TO, Translation, Translator
-from ctmr.volume import Modality, Volume, onto_grid
+from ctmr.imaging.image import Image, Scan, Unit
+from ctmr.imaging.volume import Volume, onto_grid
+from ctmr.io.codecs import is_image_name
+from ctmr.io.dicom.series import Series
+from ctmr.io.dicom.writer import Derivation, write_series
+from ctmr.io.image_info import INFO_NAME, add_image_info, info_to_add
+from ctmr.io.images import image_bytes
+from ctmr.io.nifti import nifti_bytes
+from ctmr.io.scan import DESCRIPTION, content_hash, info_place, info_within
+from ctmr.notice import NOTICE
+from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
+from ctmr.system.ownership import digest_of, known_digests, read_sealed, require_own, sealed
+from ctmr.translation.plan import Job, Reading
+from ctmr.translation.translator import Translation, Translator
+from ctmr.types import DIRECTION_TO, Modality, Spacing
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,9 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 
-from conftest import head
-from ctmr.distances import compare, frechet, frechet_of, kernel
-from ctmr.features import features
-from ctmr.randomness import stream
+from ctmr.evaluation.metrics.distribution import compare, features, frechet, frechet_of, kernel
+from ctmr.system.rng import stream
+from support.heads import head
 
 PATIENTS = [f"p{n // 3}" for n in range(36)]  # 12 patients with 3 images each
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from conftest import head
-from ctmr.features import COUNT, FILTERS, SIDE, features
-from ctmr.randomness import stream
+from ctmr.evaluation.metrics.distribution import COUNT, FILTERS, SIDE, features
+from ctmr.system.rng import stream
+from support.heads import head
 
 
 def heads(count: int, size: int = 48) -> np.ndarray:

@@ -13,8 +13,8 @@ from skimage.metrics import (
     structural_similarity,
 )
 
-from ctmr.intensity import BoolArray
-from ctmr.metrics import mae, mae_shifted, mae_z, ms_ssim, nmi, psnr, ssim
+from ctmr.evaluation.metrics.full_reference import mae, mae_shifted, mae_z, ms_ssim, nmi, psnr, ssim
+from ctmr.types import BoolArray
 
 HU = (-1024.0, 3000.0)
 GREY = (0.0, 255.0)

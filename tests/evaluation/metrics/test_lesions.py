@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctmr.lesions import (
+from ctmr.evaluation.metrics.lesions import (
     Spread,
     Zones,
     can_tell,
     contrast_to_noise,
     invented,
-    lesion_rows,
     spread,
     survives,
     zones,
 )
-from ctmr.painting import LABELS
+from ctmr.reporting.evaluation_section import lesion_rows
+from ctmr.synthetic.tissues import LABELS
 
 SIDE = 100
 PIXEL_MM2 = 1.0

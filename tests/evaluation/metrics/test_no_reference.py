@@ -5,8 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information
 
-from conftest import head
-from ctmr.blind import (
+from ctmr.evaluation.metrics.no_reference import (
     MIRROR_MARGIN,
     copy_correlation,
     copy_difference,
@@ -16,7 +15,8 @@ from ctmr.blind import (
     structure_kept,
     without_truth,
 )
-from ctmr.randomness import stream
+from ctmr.system.rng import stream
+from support.heads import head
 
 
 def slices(modality: str, subjects: range = range(3), size: int = 64) -> np.ndarray:

@@ -14,10 +14,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from ctmr.dicom import find_dicom, is_dicom, read_series
 from ctmr.errors import CtmrError, DataError, SafetyError
-from ctmr.quiet import quiet
-from dicom_series import edit, make, one
+from ctmr.io.dicom.header import is_dicom
+from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.system.privacy import quiet
+from support.dicom_series import edit, make, one
 
 
 def test_deflated_file_is_refused_before_it_is_inflated(tmp_path):

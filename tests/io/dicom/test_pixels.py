@@ -8,9 +8,9 @@ from pydicom import dcmread, dcmwrite, uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from ctmr.dicom import find_dicom, read_series
 from ctmr.errors import DataError
-from dicom_series import edit, edit_all, make, one
+from ctmr.io.dicom.series import find_dicom, read_series
+from support.dicom_series import edit, edit_all, make, one
 
 # Units
 
@@ -233,7 +233,7 @@ def test_rle_that_fits_is_read_with_and_without_padding(tmp_path):
 
 def test_bytes_behind_the_pixels_are_bounded(tmp_path, monkeypatch):
     make(tmp_path)
-    monkeypatch.setattr("ctmr.dicom_checks.MAX_BESIDE", 10_000)
+    monkeypatch.setattr("ctmr.io.dicom.validation.MAX_BESIDE", 10_000)
     edit(one(tmp_path), lambda image: image.add_new("PixelData", "OW", bytes(9_000)))
     read_series(tmp_path)
     edit(one(tmp_path), lambda image: image.add_new("PixelData", "OW", bytes(12_000)))

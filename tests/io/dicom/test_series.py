@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from ctmr.dicom import find_dicom, read_series
 from ctmr.errors import DataError, SafetyError
-from dicom_series import SHAPE, affine, edit, edit_all, make, one, turned
+from ctmr.io.dicom.series import find_dicom, read_series
+from support.dicom_series import SHAPE, affine, edit, edit_all, make, one, turned
 
 
 def test_series_is_read_as_it_was_written(tmp_path):
@@ -137,10 +137,13 @@ def test_folder_without_dicom_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("limit", "match"),
     [
-        ("dicom.MAX_FILES", "expected at most 5 files: found 6"),
-        ("dicom_file.MAX_FILE_BYTES", "expected a file of at most 5 bytes"),
-        ("dicom_checks.MAX_SERIES_BYTES", "expected a series of at most 5 bytes: found 2880"),
-        ("dicom_checks.MAX_SIDE", "expected 1 to 5 rows and columns: found 10 x 12"),
+        ("io.dicom.series.MAX_FILES", "expected at most 5 files: found 6"),
+        ("io.dicom.header.MAX_FILE_BYTES", "expected a file of at most 5 bytes"),
+        (
+            "io.dicom.validation.MAX_SERIES_BYTES",
+            "expected a series of at most 5 bytes: found 2880",
+        ),
+        ("io.dicom.validation.MAX_SIDE", "expected 1 to 5 rows and columns: found 10 x 12"),
     ],
 )
 def test_limits_are_kept(tmp_path, monkeypatch, limit, match):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread, uid
 
-from ctmr.dicom import find_dicom, read_series
 from ctmr.errors import DataError, SafetyError
-from dicom_series import affine, edit, edit_all, make, one, turned
+from ctmr.io.dicom.series import find_dicom, read_series
+from support.dicom_series import affine, edit, edit_all, make, one, turned
 
 # Which images belong together
 

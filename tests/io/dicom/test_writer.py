@@ -18,11 +18,11 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from ctmr.dicom import find_dicom, read_series
-from ctmr.dicom_file import PATIENT, PLACE, STUDY
-from ctmr.dicom_write import Derivation, phantom_series, write_series
 from ctmr.errors import OutputError
-from ctmr.volume import Volume
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.header import PATIENT, PLACE, STUDY
+from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.writer import Derivation, phantom_series, write_series
 
 ABOUT = Derivation("ab" * 32, "mr-to-ct", "0.1.0", "")
 DIRECTIONS = ["ct-to-mr", "mr-to-ct"]

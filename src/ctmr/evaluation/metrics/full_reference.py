@@ -6,12 +6,65 @@ computes them; in images (H, W) what those do along three axes is done along two
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.intensity import BoolArray, FloatArray
+from ctmr.imaging.head import _distances
+from ctmr.types import BoolArray, FloatArray
+
+
+def dice(result: BoolArray, truth: BoolArray) -> float:
+    """Dice coefficient 2 |A and B| / (|A| + |B|), in [0, 1]: 0 if one mask is empty, nan if both are.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    _require_one_shape(result, truth)
+    both = int(result.sum()) + int(truth.sum())
+    return 2 * int((result & truth).sum()) / both if both else math.nan
+
+
+def hd95(result: BoolArray, truth: BoolArray, spacing: Sequence[float] | None = None) -> float:
+    """95 % Hausdorff distance of the surfaces of two masks, in the unit of `spacing`.
+
+    The larger of two 95th percentiles: of the distances from the surface of one to the nearest point of the other's,
+    and back. The surface is made of the mask's pixels that touch others along an axis, or the border of the image.
+
+    Args:
+        result: Mask (H, W) or (I, J, K).
+        truth: Of the same shape.
+        spacing: Size of a pixel along each axis; 1 by default.
+
+    Returns:
+        The diagonal of the image if one mask is empty, nan if both are.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    _require_one_shape(result, truth)
+    spacing = (1.0,) * result.ndim if spacing is None else spacing
+    if not result.any() and not truth.any():
+        return math.nan
+    if not result.any() or not truth.any():
+        return math.hypot(*np.multiply(spacing, result.shape))
+    box = ndimage.find_objects((result | truth).view(np.uint8))[0]
+    first, second = _surface(result[box]), _surface(truth[box])
+    there = np.percentile(_distances(second, spacing)[first], 95)
+    back = np.percentile(_distances(first, spacing)[second], 95)
+    return float(max(there, back))
+
+
+def _require_one_shape(result: BoolArray, truth: BoolArray) -> None:
+    if result.shape != truth.shape:
+        raise ValueError(f"both masks must have one shape: got {result.shape} and {truth.shape}")
+
+
+def _surface(mask: BoolArray) -> BoolArray:
+    return np.asarray(mask & ~ndimage.binary_erosion(mask))
+
 
 Span = tuple[float, float]
 Doubles = NDArray[np.float64]

@@ -1,17 +1,16 @@
 """Does a lesion survive a translation, and is one invented: two tests on images whose truth is known."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.anatomy import LESIONS
-from ctmr.intensity import BoolArray, FloatArray
-from ctmr.painting import LABELS
-from ctmr.scale import Spacing
+from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.tissues import LABELS
+from ctmr.types import BoolArray, FloatArray, Spacing
 
 EDGE_MM = 10.0  # nearer to the dura, a skull drawn too thick or too thin is what one would measure
 SOFT_HU = (-50.0, 100.0)  # a slice has bone or air in part of its thickness beyond
@@ -154,46 +153,6 @@ def invented(error: FloatArray, where: BoolArray, healthy: Spread, pixel_mm2: fl
         if count and np.bincount(parts.ravel())[1:].max() * pixel_mm2 >= BLOB_MM2:
             return True
     return False
-
-
-def lesion_rows(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The head and the rows, as text, of a table of what `disease.lesion_table` found."""
-    head = (
-        "direction",
-        "lesion",
-        "survives",
-        "without the lesion",
-        "invented",
-        "invented, healthy",
-        "detectable",
-        "truth: survives, invented",
-    )
-    rows: list[tuple[str, ...]] = [
-        (
-            direction,
-            kind,
-            _text(its["survives"]),
-            _text(its["healthy"]["survives"]),
-            _text(its["invented"]),
-            _text(its["healthy"]["invented"]),
-            _text(its["detectable"]),
-            f"{_percent(its['truth']['survives'])}, {_percent(its['truth']['invented'])}",
-        )
-        for direction, figures in found["directions"].items()
-        for kind, its in figures["lesions"].items()
-    ]
-    return head, rows
-
-
-def _text(share: Mapping[str, Any]) -> str:
-    if not share["n"]:
-        return "n = 0"
-    low, high = share["ci95"]
-    return f"{_percent(share)} [{100 * low:.0f}, {100 * high:.0f}] of {share['n']}"
-
-
-def _percent(share: Mapping[str, Any]) -> str:
-    return f"{100 * share['share']:.0f} %" if share["n"] else "-"
 
 
 def _mm_from(mask: BoolArray, spacing_mm: Spacing) -> NDArray[np.float64]:

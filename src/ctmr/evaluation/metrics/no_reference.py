@@ -11,9 +11,9 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ctmr.intensity import BoolArray, FloatArray
-from ctmr.metrics import nmi
-from ctmr.structure import NEIGHBOURS, descriptor
+from ctmr.cyclegan.mind import NEIGHBOURS, descriptor
+from ctmr.evaluation.metrics.full_reference import nmi
+from ctmr.types import BoolArray, FloatArray
 
 WINDOW, STEP = (
     16,

@@ -16,7 +16,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from ctmr.errors import CtmrError, DataError, ResourceError
-from ctmr.quiet import quiet
+from ctmr.system.privacy import quiet
 
 MAX_FILE_BYTES = 1_000_000_000
 MAX_TEXT = 1024  # bytes of one header value

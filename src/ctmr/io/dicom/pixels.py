@@ -10,7 +10,7 @@ from pydicom import dcmread, uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
-from ctmr.dicom_file import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
+from ctmr.io.dicom.header import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
 
 AIR_HU = -1024.0
 MAX_TILES = 4096  # of a JPEG 2000 image; its decoder takes some kB for each

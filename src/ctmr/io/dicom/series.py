@@ -9,13 +9,20 @@ from typing import TypeVar
 import numpy as np
 from pydicom import Dataset
 
-from ctmr.dicom_checks import affine_of, check_file, check_series, is_localizer
-from ctmr.dicom_file import COPY_AGAIN, hashed, is_dicom, read_header, require, start_of, text_of
-from ctmr.dicom_pixels import read_units
 from ctmr.errors import CtmrError, DataError, refuse_all
-from ctmr.volume import Modality, Volume
-
-__all__ = ["Series", "find_dicom", "is_dicom", "read_series"]
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.header import (
+    COPY_AGAIN,
+    hashed,
+    is_dicom,
+    read_header,
+    require,
+    start_of,
+    text_of,
+)
+from ctmr.io.dicom.pixels import read_units
+from ctmr.io.dicom.validation import affine_of, check_file, check_series, is_localizer
+from ctmr.types import Modality
 
 MAX_FILES = 20_000
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
-from ctmr.dicom_file import (
+from ctmr.errors import SafetyError
+from ctmr.io.dicom.header import (
     COPY_AGAIN,
     GEOMETRY,
     LAYOUT,
@@ -21,9 +22,8 @@ from ctmr.dicom_file import (
     require,
     tagged,
 )
-from ctmr.errors import SafetyError
-from ctmr.memory import require_memory
-from ctmr.volume import Matrix
+from ctmr.system.memory import require_memory
+from ctmr.types import Matrix
 
 MAX_SERIES_BYTES = 4 * 2**30
 MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for

@@ -16,11 +16,12 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.valuerep import format_number_as_ds
 
-from ctmr.dicom import Series
-from ctmr.dicom_file import PATIENT, PLACE, STUDY, text_of
-from ctmr.files import write_bytes
-from ctmr.quiet import quiet
-from ctmr.volume import Modality, Volume
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.header import PATIENT, PLACE, STUDY, text_of
+from ctmr.io.dicom.series import Series
+from ctmr.system.files import write_bytes
+from ctmr.system.privacy import quiet
+from ctmr.types import Modality
 
 SERIES_NUMBER = 9000  # added to that of the source
 _MAX_SERIES_NUMBER = 2**31 - 1

@@ -1,0 +1,5 @@
+"""`python -m ctmr` is the program `ctmr`."""
+
+from ctmr.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""Commands that make, check and fetch data folders."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ctmr.cli.options import ConfigFile, Debug, Json, Overwrite, Preset, Settings
+from ctmr.cli.output import outcome_of, progress_bars, say
+from ctmr.cli.tables import print_audit
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="New data folder.")],
+    subjects: Annotated[int, typer.Option(help="Training subjects of each modality.")] = 24,
+    image_format: Annotated[
+        Literal["png", "nifti", "dicom"], typer.Option("--format", help="Of the scans.")
+    ] = "png",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same heads.")] = 0,
+    lesions: Annotated[float, typer.Option(help="Share of subjects with lesions.")] = 0.0,
+    size: Annotated[int, typer.Option(help="Side of an axial slice in pixels.")] = 256,
+    sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR weighting.")] = "t1",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write synthetic heads as a data folder: unpaired training scans, paired test scans."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.synthetic.data_folder import write_heads
+
+        with progress_bars() as progress:
+            counts = write_heads(
+                out,
+                subjects=subjects,
+                seed=seed,
+                lesions=lesions,
+                size=size,
+                sequence=sequence,
+                image_format=image_format,
+                progress=progress("heads"),
+            )
+        for folder, count in counts.items():
+            say(f"{out / folder}: {count} scans")
+        outcome.update(out=str(out), images=counts)
+
+
+def audit(
+    data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="Findings; a page with pictures lies beside.")
+    ] = Path("audit.json"),
+    clean: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT_DIR", help="New folder for a cleaned copy without leaks."),
+    ] = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look for what is wrong with a data folder: leaks, copies, the wrong modality, lost HU, marks."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.audit.audit import Faulty, page_of
+        from ctmr.audit.audit import audit as audit_data
+        from ctmr.config import load_config
+
+        pattern = load_config("default", None, settings or []).data.patient_pattern
+        with progress_bars() as progress:
+            report = audit_data(
+                data,
+                out,
+                clean,
+                patient_pattern=pattern,
+                overwrite=overwrite,
+                progress=progress("looking"),
+            )
+        print_audit(report)
+        say(f"report: {page_of(out)}")
+        if clean is not None:
+            say(f"cleaned copy: {clean} ({report['cleaned']['left_out']} files left out)")
+        if report["errors"]:
+            raise Faulty(data, out, report)
+        outcome.update(report)
+
+
+def prepare(
+    data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
+    store: Annotated[Path, typer.Argument(help="New folder for the prepared slices.")],
+    preset: Preset = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Prepare a data folder once; ctmr train takes the store in place of DATA."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.config import load_config
+        from ctmr.data.prepare import prepare as prepare_data
+
+        resolved = load_config(preset or "default", config, settings or [])
+        with progress_bars() as progress:
+            made = prepare_data(data, resolved.data, store, progress("preparing"))
+        say(repr(made))
+        outcome.update(store=str(made.path), fingerprint=made.fingerprint)
+
+
+def fetch(
+    dataset: Annotated[Literal["kaggle"], typer.Argument(help="The paper's data set.")],
+    out: Annotated[Path, typer.Argument(help="New data folder.")] = Path("kaggle-ct-mri"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Download the paper's data set from Kaggle into a data folder."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.data.kaggle import fetch_kaggle
+
+        say(f"data folder: {fetch_kaggle(out)}")
+        outcome.update(dataset=dataset, out=str(out))

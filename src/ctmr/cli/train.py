@@ -1,0 +1,110 @@
+"""Commands that train."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctmr.cli.options import ConfigFile, Debug, Json, Overwrite, Preset, Settings
+from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say, train_bar
+from ctmr.cli.tables import print_evaluation
+from ctmr.errors import UsageError
+
+if TYPE_CHECKING:
+    from ctmr.config import Config
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="New run folder.")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 7.0,
+    seed: Annotated[int, typer.Option(help="Of heads and training.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the whole system without data: synthetic heads, training, errors against the truth, report."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.demo import run_demo
+
+        with progress_bars() as progress:
+            found = run_demo(
+                out, minutes=minutes, seed=seed, overwrite=overwrite, say=say, progress=progress
+            )
+        print_evaluation(found.summary)
+        say(f"report: {out / 'report.html'}")
+        outcome.update(found.summary, run=str(out), report=str(out / "report.html"))
+
+
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(help="Data folder: trainA trainB testA testB, or a store.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Length of the schedule in epochs.")] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop at this step; the schedule stays.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Start from a model's four networks.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show every setting and stop.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train both translators; Ctrl-C stops with a checkpoint, --resume goes on exactly."""
+    with outcome_of(as_json, debug) as outcome:
+        resolved = _train_config(out, resume, preset, config, settings or [], (steps, epochs))
+        if print_config:
+            from ctmr.config import config_yaml
+
+            for line in config_yaml(resolved).splitlines():
+                say(line)
+            outcome.update(resolved.model_dump())
+            return
+        if data is None or out is None:
+            missing = "DATA" if data is None else "--out"
+            raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
+        from ctmr.training.train import train as train_model
+
+        with progress_bars() as progress:
+            summary = train_model(
+                resolved,
+                data,
+                out,
+                resume=resume,
+                init=init,
+                stop_after=stop_after,
+                overwrite=overwrite,
+                observer=train_bar(progress),
+            )
+        outcome.update(vars(summary))
+        say(", ".join(f"{key} {value}" for key, value in outcome.items()))
+        say(f"report: {out / 'report.html'}")
+        say(RESEARCH_USE)
+
+
+def _train_config(
+    out: Path | None,
+    resume: bool,
+    preset: str | None,
+    file: Path | None,
+    settings: list[str],
+    length: tuple[int | None, int | None],
+) -> "Config":
+    """The configuration asked for; a resumed run starts from its own."""
+    from ctmr.config import load_config, overlaid, with_steps
+    from ctmr.training.run_folder import RunFolder
+
+    if resume and out is not None and preset is None and file is None:
+        resolved = overlaid(RunFolder(out).read_config(), settings)
+    else:
+        resolved = load_config(preset or "default", file, settings)
+    return with_steps(resolved, *length)

@@ -1,0 +1,1 @@
+"""What a scan is: arrays with a unit on a grid."""

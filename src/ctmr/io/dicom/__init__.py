@@ -1,0 +1,1 @@
+"""A DICOM series in, a derived series out."""

@@ -1,0 +1,1 @@
+"""Synthetic heads whose truth is known."""

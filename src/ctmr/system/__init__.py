@@ -1,0 +1,1 @@
+"""The machine: whole files, memory, workers, random numbers."""

@@ -1,0 +1,1 @@
+"""The loop around a training step, and what survives a kill."""
