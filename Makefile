@@ -1,5 +1,6 @@
 # make demo   see the whole system on synthetic heads, about 10 minutes on two cores
-# make test   format check, lint, types and tests
+# make test   format check, lint, order of imports, types and tests
+# make test-io     tests of one package, here ctmr.io
 # make test-faults   faults put into system calls, disks and processes; as root, with strace, nothing is skipped
 #
 # All make .venv. TORCH=... takes another build of PyTorch, e.g. `make demo TORCH=torch` for a GPU.
@@ -25,9 +26,13 @@ test: check
 test-faults: .venv/ready
 	$(BIN)/python -m pytest tests/faults
 
+test-%: .venv/ready
+	$(BIN)/python -m pytest tests/$*
+
 check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 clean:
