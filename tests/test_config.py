@@ -9,7 +9,6 @@ from torch import nn
 
 from ctmr.config import (
     PRESETS,
-    RESUMABLE,
     Config,
     config_yaml,
     differing_keys,
@@ -22,6 +21,7 @@ from ctmr.config import (
 from ctmr.cyclegan.cyclegan import check_size, generator_of
 from ctmr.errors import UsageError
 from ctmr.system.yaml import read_yaml
+from ctmr.training.run_folder import RESUMABLE
 
 SMALL = PRESETS["small"]
 

@@ -19,8 +19,9 @@ import pytest
 import typer
 
 from ctmr.cli.app import app
-from ctmr.config import RESUMABLE, Config
+from ctmr.config import Config
 from ctmr.imaging.intensity import CT_WINDOWS
+from ctmr.training.run_folder import RESUMABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ROOT / "docs" / "training.md"

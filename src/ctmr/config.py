@@ -129,19 +129,6 @@ class Config(Section):
     train: TrainConfig
 
 
-# Settings that a resumed run may change: they do not touch the weights.
-RESUMABLE = frozenset(
-    "train." + key
-    for key in (
-        "checkpoint_every",
-        "sample_every",
-        "evaluate_every",
-        "log_every",
-        "workers",
-        "tensorboard",
-    )
-)
-
 PRESETS: dict[str, Config] = {
     # Li 2023 to the letter; a value the paper does not give says whose it is (docs/paper.md).
     "paper": Config(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.lesions import LESIONS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lesions.py"
 

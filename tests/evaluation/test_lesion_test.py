@@ -11,7 +11,7 @@ from ctmr.evaluation.lesion_test import lesion_table
 from ctmr.imaging.intensity import MR_UNITS
 from ctmr.imaging.resampling import Scale
 from ctmr.reporting.evaluation_section import lesion_rows
-from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.lesions import LESIONS
 from ctmr.translation.translator import Translator
 from support import identity
 

@@ -16,9 +16,9 @@ from ctmr.errors import OutputError, ResourceError, UsageError
 from ctmr.io.codecs import COMMENT
 from ctmr.io.images import read_image
 from ctmr.io.scan import read_scan
-from ctmr.synthetic.anatomy import LESIONS
 from ctmr.synthetic.data_folder import FIELD_OF_VIEW_MM, HEIGHTS_MM, SLICE_MM, write_heads
 from ctmr.synthetic.head import synthesise_head
+from ctmr.synthetic.lesions import LESIONS
 
 SIZE, SEED = 48, 1
 SLICES = len(HEIGHTS_MM)

@@ -8,8 +8,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from ctmr.synthetic.anatomy import LESIONS
 from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.scanner import TISSUES, draw_protocol, spin_echo
 from ctmr.synthetic.tissues import BRAIN, LABELS
 

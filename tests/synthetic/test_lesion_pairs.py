@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from ctmr.synthetic.anatomy import LESIONS
 from ctmr.synthetic.data_folder import HEIGHTS_MM
 from ctmr.synthetic.lesion_pairs import Twins, make_twins
+from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.tissues import LABELS
 
 SIZE = 64

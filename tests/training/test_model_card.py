@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from ctmr.config import RESUMABLE, overlaid
+from ctmr.config import overlaid
 from ctmr.errors import UsageError
-from ctmr.training.run_folder import check_config
+from ctmr.training.run_folder import RESUMABLE, check_config
 
 # Each key with a value that `tiny_config` does not have.
 CHANGES = {

@@ -24,7 +24,7 @@ from torch import nn
 from ctmr.config import config_yaml, overlaid
 from ctmr.cyclegan.mind import structure
 from ctmr.cyclegan.state import new_state
-from ctmr.cyclegan.step import learning_rate, train_step, update_average
+from ctmr.cyclegan.step import train_step, update_average
 from ctmr.errors import CheckpointError, DivergedError, OutputError, Stopped, UsageError
 from ctmr.models.folder import load_weights, read_model
 from ctmr.system.files import read_log
@@ -32,7 +32,7 @@ from ctmr.system.rng import torch_stream
 from ctmr.training.checkpoint import checkpoints
 from ctmr.training.distributed import Runtime
 from ctmr.training.run_folder import RunFolder
-from ctmr.training.train import train
+from ctmr.training.train import learning_rate, train
 
 CPU = torch.device("cpu")
 CLI = "from ctmr.cli import main; main()"

@@ -1,4 +1,4 @@
-"""One step of training, as the paper has it, and its learning rate."""
+"""One step of training, as the paper has it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,15 +15,6 @@ from ctmr.cyclegan.state import TrainState
 from ctmr.system.rng import stream
 
 Autocast = Callable[[], AbstractContextManager[None]]
-
-
-def learning_rate(step: int, total: int, rate: float) -> float:
-    """The rate of update `step` of `total`: constant for the first half, then linear to zero.
-
-    With the paper's 200 epochs it is `rate` up to epoch 100, half of it at 150 and 1/100 at 199 (Li 2023, sec. 3).
-    """
-    decay = total - total // 2
-    return rate * min(1.0, (total - step) / decay)
 
 
 def train_step(

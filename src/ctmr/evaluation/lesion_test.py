@@ -24,10 +24,10 @@ from ctmr.evaluation.protocol import comparable
 from ctmr.evaluation.statistics import wilson
 from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import Volume
-from ctmr.synthetic.anatomy import LESIONS
 from ctmr.synthetic.data_folder import HEIGHTS_MM, SLICE_MM, head_images
 from ctmr.synthetic.head import Head
 from ctmr.synthetic.lesion_pairs import Twins, make_twins
+from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.scanner import Sequence as Weighting
 from ctmr.translation.translator import Translator
 from ctmr.types import DIRECTION_TO, OTHER, FloatArray, Modality, Spacing

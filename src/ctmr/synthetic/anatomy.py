@@ -5,17 +5,16 @@ cortical folds and a few thicknesses. Its surfaces are evaluated on a coarse lat
 and upsampled to any voxel grid, so a few axial planes cost little and agree with the whole volume.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ctmr.synthetic import organs
+from ctmr.synthetic.lesions import Lesion
 from ctmr.synthetic.shapes import (
     Array,
     Lattice,
-    Point,
     Points,
     common,
     gradient_norm,
@@ -23,28 +22,6 @@ from ctmr.synthetic.shapes import (
     wave_field,
     wave_values,
 )
-
-LESIONS = ("bleed", "infarct", "tumour", "calcification")
-"""Kinds of lesion that a head can be given."""
-LESION_RADIUS_MM = {
-    "bleed": (7.0, 18.0),
-    "infarct": (10.0, 24.0),
-    "tumour": (7.0, 16.0),
-    "calcification": (2.0, 4.0),
-}
-"""Smallest and largest radius of each kind."""
-
-
-@dataclass(frozen=True, eq=False)
-class Lesion:
-    """A lesion, ball-like with an uneven surface."""
-
-    kind: str
-    """One of `LESIONS`."""
-    centre_mm: Point
-    """World RAS coordinates."""
-    radius_mm: float
-    """Mean radius; the oedema round a tumour reaches 1.7 times as far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,17 +253,3 @@ def _folds(subject: Subject, lattice: Lattice, envelope: Array) -> Array:
     slope = gradient_norm(field, step)
     signed = field / np.sqrt(slope * slope + np.float32(0.06**2))
     return np.where(near, np.clip(signed, -8, 8), np.float32(8))
-
-
-def place_lesions(
-    rng: np.random.Generator, kinds: Sequence[str], at: Points, room: Array
-) -> tuple[Lesion, ...]:
-    """Lesions at random points of the brain; `room` is the depth in it at the points `at`."""
-    found = []
-    for kind in kinds:
-        radius = float(rng.uniform(*LESION_RADIUS_MM[kind]))
-        inside = np.flatnonzero(room > min(radius, 12))
-        n = int(inside[rng.integers(len(inside))])
-        x, y, z = (float(a.flat[n] + rng.uniform(-3, 3)) for a in at)  # off the lattice
-        found.append(Lesion(kind, (x, y, z), radius))
-    return tuple(found)

@@ -16,8 +16,8 @@ from ctmr.io.image_info import write_image_info
 from ctmr.io.images import write_image
 from ctmr.io.nifti import write_nifti
 from ctmr.io.scan import DESCRIPTION
-from ctmr.synthetic.anatomy import LESIONS
 from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.synthetic.lesions import LESIONS
 from ctmr.system.files import require_empty, write_json
 from ctmr.system.parallel import in_processes
 from ctmr.system.rng import stream

@@ -8,15 +8,8 @@ from typing import NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ctmr.synthetic.anatomy import (
-    LESIONS,
-    Lesion,
-    Subject,
-    coarse_fields,
-    draw_subject,
-    place_lesions,
-    surfaces,
-)
+from ctmr.synthetic.anatomy import Subject, coarse_fields, draw_subject, surfaces
+from ctmr.synthetic.lesions import LESIONS, Lesion, place_lesions
 from ctmr.synthetic.scanner import Protocol, Sequence, ct_plane, draw_protocol, expose, mr_plane
 from ctmr.synthetic.shapes import (
     Array,

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ctmr.synthetic.anatomy import LESIONS, Lesion
 from ctmr.synthetic.data_folder import HEIGHTS_MM, pixel_spacing
 from ctmr.synthetic.head import Head, synthesise_head
+from ctmr.synthetic.lesions import LESIONS, Lesion
 from ctmr.synthetic.scanner import Sequence as Weighting
 from ctmr.system.parallel import in_processes
 from ctmr.system.rng import stream

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ctmr.synthetic.anatomy import LESIONS, Lesion, Subject
+from ctmr.synthetic.anatomy import Subject
+from ctmr.synthetic.lesions import LESIONS, lesion_depths
 from ctmr.synthetic.shapes import Array, Points, common, union
 
 LABELS = (
@@ -86,7 +87,7 @@ def _depths(s: Subject, f: dict[str, Array], at: Points) -> Iterator[tuple[str, 
     yield "deep grey", f["deep grey"]
     yield "ventricle", f["ventricle"]
     for lesion in s.lesions:
-        yield from _lesion(lesion, f, at)
+        yield from lesion_depths(lesion, f, at)
 
 
 def _cerebrum(s: Subject, f: dict[str, Array]) -> Iterator[tuple[str, Array]]:
@@ -107,13 +108,3 @@ def _cerebellum(f: dict[str, Array]) -> Iterator[tuple[str, Array]]:
     yield "csf", lobe + 1.5
     yield "grey matter", np.minimum(lobe, np.maximum(leaf - 0.25, lobe - 5))
     yield "white matter", np.minimum(lobe - 3, np.maximum(leaf - 1.5, lobe - 11))
-
-
-def _lesion(lesion: Lesion, f: dict[str, Array], at: Points) -> Iterator[tuple[str, Array]]:
-    x, y, z = (a - np.float32(b) for a, b in zip(at, lesion.centre_mm, strict=True))
-    distance = np.sqrt(x * x + y * y + z * z)
-    depth = np.float32(lesion.radius_mm) * (1 + np.float32(0.12) * f["bumps"]) - distance
-    inside = f["cavity"] - 2
-    if lesion.kind == "tumour":
-        yield "oedema", np.minimum(depth + np.float32(0.7 * lesion.radius_mm), inside)
-    yield lesion.kind, np.minimum(depth, inside)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ctmr.config import RESUMABLE, Config, config_yaml, differing_keys, parse_config
+from ctmr.config import Config, config_yaml, differing_keys, parse_config
 from ctmr.errors import OutputError, UsageError
 from ctmr.system.files import (
     cannot_write,
@@ -34,6 +34,19 @@ from ctmr.system.yaml import read_yaml
 
 MAX_LOCK_BYTES = 1000
 _LOCK = re.compile(rb"(pid \d+ on .*\n)?")
+
+# Settings that a resumed run may change: they do not touch the weights.
+RESUMABLE = frozenset(
+    "train." + key
+    for key in (
+        "checkpoint_every",
+        "sample_every",
+        "evaluate_every",
+        "log_every",
+        "workers",
+        "tensorboard",
+    )
+)
 
 
 class RunFolder:

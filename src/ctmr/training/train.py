@@ -15,7 +15,7 @@ from torch import Tensor
 from ctmr.config import Config, schedule_steps
 from ctmr.cyclegan.cyclegan import check_size
 from ctmr.cyclegan.state import TrainState, new_state
-from ctmr.cyclegan.step import learning_rate, train_step, update_average
+from ctmr.cyclegan.step import train_step, update_average
 from ctmr.data.dataset import UnpairedSlices, loader
 from ctmr.data.prepare import prepare
 from ctmr.errors import CheckpointError, ResourceError, UsageError
@@ -52,6 +52,15 @@ class TrainSummary:
     seconds_per_step_median: float | None
     peak_rss_mb: float
     resumed_from: int | None
+
+
+def learning_rate(step: int, total: int, rate: float) -> float:
+    """The rate of update `step` of `total`: constant for the first half, then linear to zero.
+
+    With the paper's 200 epochs it is `rate` up to epoch 100, half of it at 150 and 1/100 at 199 (Li 2023, sec. 3).
+    """
+    decay = total - total // 2
+    return rate * min(1.0, (total - step) / decay)
 
 
 def train(

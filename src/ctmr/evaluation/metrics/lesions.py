@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.synthetic.anatomy import LESIONS
+from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.tissues import LABELS
 from ctmr.types import BoolArray, FloatArray, Spacing
 
