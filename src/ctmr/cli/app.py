@@ -2,14 +2,16 @@
 
 import logging
 import os
+import platform
 import sys
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 
 from ctmr.cli.data import audit, fetch, prepare, synth
 from ctmr.cli.evaluate import evaluate, report
-from ctmr.cli.output import fail
+from ctmr.cli.output import fail, say
 from ctmr.cli.train import demo, train
 from ctmr.cli.translate import translate
 from ctmr.errors import UsageError
@@ -22,9 +24,38 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Translate brain scans between CT and MRI, learnt from scans that do not pair."
-    " Research use only.",
+    help="Translate head scans between CT and MRI; train on scans that do not pair. Research use only.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the versions that matter for a result, and what PyTorch runs on."""
+    if not wanted:
+        return
+    import torch
+
+    device = "CPU"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    python = platform.python_version()
+    say(f"ctmr {version('ctmr')}, Python {python}, PyTorch {torch.__version__}, {device}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of ctmr, Python and PyTorch, and the device.",
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
 
 app.command(epilog="Example: ctmr demo --out runs/demo --minutes 7")(demo)
 app.command(epilog="Example: ctmr synth heads --subjects 24 --size 128")(synth)

@@ -14,17 +14,19 @@ def synth(
     out: Annotated[Path, typer.Argument(help="New data folder.")],
     subjects: Annotated[int, typer.Option(help="Training subjects of each modality.")] = 24,
     image_format: Annotated[
-        Literal["png", "nifti", "dicom"], typer.Option("--format", help="Of the scans.")
+        Literal["png", "nifti", "dicom"], typer.Option("--format", help="File format of the scans.")
     ] = "png",
     seed: Annotated[int, typer.Option(help="The same seed gives the same heads.")] = 0,
-    lesions: Annotated[float, typer.Option(help="Share of subjects with lesions.")] = 0.0,
+    lesions: Annotated[
+        float, typer.Option(help="Share of subjects that have lesions, 0 to 1.")
+    ] = 0.0,
     size: Annotated[int, typer.Option(help="Side of an axial slice in pixels.")] = 256,
-    sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR weighting.")] = "t1",
+    sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR contrast.")] = "t1",
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write synthetic heads as a data folder: unpaired training scans, paired test scans."""
+    """Write a data folder of synthetic heads, with pairs to test on."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.synthetic.data_folder import write_heads
 
@@ -47,7 +49,10 @@ def synth(
 def audit(
     data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.json", help="Findings; a page with pictures lies beside.")
+        Path,
+        typer.Option(
+            metavar="FILE.json", help="File for the findings; a page is written beside it."
+        ),
     ] = Path("audit.json"),
     clean: Annotated[
         Path | None,
@@ -58,7 +63,7 @@ def audit(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look for what is wrong with a data folder: leaks, copies, the wrong modality, lost HU, marks."""
+    """Check a data folder for leaks, copies, wrong scans and lost HU."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.audit.audit import Faulty, page_of
         from ctmr.audit.audit import audit as audit_data
@@ -72,7 +77,7 @@ def audit(
                 clean,
                 patient_pattern=pattern,
                 overwrite=overwrite,
-                progress=progress("looking"),
+                progress=progress("checking"),
             )
         print_audit(report)
         say(f"report: {page_of(out)}")
@@ -93,7 +98,7 @@ def prepare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Prepare a data folder once; ctmr train takes the store in place of DATA."""
+    """Prepare a data folder once, as a store that can be trained on."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.config import load_config
         from ctmr.data.prepare import prepare as prepare_data
@@ -112,7 +117,7 @@ def fetch(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Download the paper's data set from Kaggle into a data folder."""
+    """Download the data set of the paper from Kaggle."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.data.kaggle import fetch_kaggle
 

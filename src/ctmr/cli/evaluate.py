@@ -12,21 +12,27 @@ from ctmr.errors import UsageError
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
     pairs: Annotated[
         Path, typer.Argument(help="Folder with ct/ mr/ and optionally mask/, or a data folder.")
     ],
-    out: Annotated[Path | None, typer.Option(help="[default: MODEL/evaluation]")] = None,
-    direction: Literal["both", "ct-to-mr", "mr-to-ct"] = "both",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results. [default: MODEL/evaluation]")
+    ] = None,
+    direction: Annotated[
+        Literal["both", "ct-to-mr", "mr-to-ct"], typer.Option(help="What to evaluate.")
+    ] = "both",
     answers: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FOLDER", help="Other translations of PAIRS to compare; repeat."),
+        typer.Option(
+            metavar="NAME=FOLDER", help="Results of another program for PAIRS; can be repeated."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure translations: with the truth of PAIRS, or without it on the test scans of a data folder."""
+    """Measure a model on pairs, or on test scans without truth."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation.evaluate import evaluate as evaluate_model
 
@@ -54,7 +60,10 @@ def report(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write report.html of a run: curves, grids over time, settings and figures on one page."""
+    """Write the report page of a run.
+
+    One HTML file with curves, sample images, settings and metrics; it loads nothing from outside.
+    """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.reporting.run_report import write_report
 

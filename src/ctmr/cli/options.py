@@ -15,9 +15,16 @@ Overwrite = Annotated[
     ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeat.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; can be repeated."),
 ]
-Preset = Annotated[str | None, typer.Option(help="paper, default or small. [default: default]")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Settings to start from: paper, default or small. [default: default]"),
+]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings over the preset.")
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE.yaml", help="File with settings that replace those of the preset."
+    ),
 ]

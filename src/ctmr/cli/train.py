@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 def demo(
     out: Annotated[Path, typer.Option(help="New run folder.")] = Path("runs/demo"),
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 7.0,
-    seed: Annotated[int, typer.Option(help="Of heads and training.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 7.0,
+    seed: Annotated[int, typer.Option(help="Seed of the heads and of the training.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the whole system without data: synthetic heads, training, errors against the truth, report."""
+    """Try the whole program on synthetic heads.
+
+    Trains, compares translations of unseen heads with the truth, and writes a report.
+    """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.demo import run_demo
 
@@ -43,23 +46,27 @@ def train(
     preset: Preset = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Length of the schedule in epochs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the training in steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Length of the training in epochs.")] = None,
     stop_after: Annotated[
-        int | None, typer.Option(help="Stop at this step; the schedule stays.")
+        int | None, typer.Option(help="Stop at this step, without changing the schedule.")
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="Start from a model's four networks.")
+        Path | None,
+        typer.Option(metavar="MODEL", help="Start from the networks of a trained model."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Show every setting and stop.")
+        bool, typer.Option("--print-config", help="Print all settings and exit.")
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train both translators; Ctrl-C stops with a checkpoint, --resume goes on exactly."""
+    """Train both directions, from scans that do not pair.
+
+    Ctrl-C stops with a checkpoint; --resume continues exactly where it was.
+    """
     with outcome_of(as_json, debug) as outcome:
         resolved = _train_config(out, resume, preset, config, settings or [], (steps, epochs))
         if print_config:

@@ -16,61 +16,75 @@ def translate(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="An image, a NIfTI file, a folder with a DICOM series, or a tree of these.",
+            help="An image, a NIfTI file, a folder with a DICOM series, or a folder of these.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(help="The same for the translation.")],
-    model: Annotated[Path, typer.Option(help="Run or model folder.")],
-    to: Annotated[Literal["mr", "ct"], typer.Option(help="Modality wanted.")],
+    output: Annotated[Path, typer.Argument(help="File or folder for the translation.")],
+    model: Annotated[Path, typer.Option(help="Run folder or model folder.")],
+    to: Annotated[Literal["mr", "ct"], typer.Option(help="Target modality.")],
     quality: Annotated[
         Literal["fast", "full", "none"],
         typer.Option(
-            help="How much is translated back to judge it; full also writes maps of doubt."
+            help="Quality checks: none, fast (every 8th slice), or full (all slices, with"
+            " uncertainty maps)."
         ),
     ] = "fast",
     on_error: Annotated[
-        Literal["stop", "skip"], typer.Option(help="What to do about unusable inputs.")
+        Literal["stop", "skip"],
+        typer.Option(help="Stop before any work if an input cannot be used, or skip it."),
     ] = "stop",
     like: Annotated[
         Path | None,
-        typer.Option(metavar="DICOM_DIR", help="Write NIfTI inputs as DICOM, as this series is."),
+        typer.Option(
+            metavar="DICOM_DIR",
+            help="Write the result of a NIfTI file as DICOM, with the headers of this series.",
+        ),
     ] = None,
     geometry: Annotated[
         Literal["sform", "qform", "RAS", "LAS", "LPS"] | None,
         typer.Option(
-            help="Believe this of NIfTI headers that contradict themselves or say nothing."
+            help="Orientation to use where a NIfTI header contradicts itself or has none."
         ),
     ] = None,
     irregular: Annotated[
-        bool, typer.Option("--irregular", help="Accept DICOM series with gaps or uneven slices.")
+        bool,
+        typer.Option(
+            "--irregular", help="Accept DICOM series with missing or unevenly spaced slices."
+        ),
     ] = False,
     anyway: Annotated[
         bool,
-        typer.Option("--anyway", help="Accept what looks like another modality, or like no head."),
+        typer.Option("--anyway", help="Skip the modality and anatomy checks."),
     ] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Leave what an earlier call wrote of the same scans."),
+        typer.Option(
+            "--resume", help="Skip scans that an earlier call has translated with the same options."
+        ),
     ] = False,
     only: Annotated[
         str | None,
         typer.Option(
-            metavar="GLOB", help="Choose scans by their path below INPUT; * matches / too."
+            metavar="GLOB",
+            help="Translate only scans whose path below INPUT matches; * also matches /.",
         ),
     ] = None,
     engine: Annotated[
         Literal["torch", "openvino", "onnx"] | None,
-        typer.Option(help="What runs the networks; by default the fastest that is installed."),
+        typer.Option(help="Library that runs the networks. [default: the fastest installed]"),
     ] = None,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Of the multiplications; auto is bfloat16 where that is fast."),
+        typer.Option(help="Number format; auto takes bfloat16 where the processor has it."),
     ] = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Translate scans: same names, same grids, a JSON beside each that says how far to trust it."""
+    """Translate scans, with a quality report for each.
+
+    Outputs keep the names and the grids of the inputs; a JSON file beside each says how far to trust it.
+    """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.translation.batch import translate_files
         from ctmr.translation.plan import Reading

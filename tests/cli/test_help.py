@@ -1,0 +1,86 @@
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import ctmr
+from ctmr.cli.app import app
+
+SOURCE = Path(ctmr.__file__).parent
+MOST_WORDS = 25
+COMMANDS = sorted(typer.main.get_command(app).commands)
+
+
+def shown(*words):
+    done = CliRunner().invoke(app, [*words, "--help"], terminal_width=80, env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    return done.output
+
+
+def sentences(text):
+    return [each for each in re.split(r"(?<=[.:;!?])\s+", text) if each]
+
+
+def test_help_names_every_command_in_one_line_and_cuts_none():
+    lines = shown().splitlines()
+    for name in COMMANDS:
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        summary = typer.main.get_command(app).commands[name].help.split("\n")[0]
+        assert " ".join(line.split()) == f"{name} {summary}"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_an_example_and_short_sentences_in_80_columns(name):
+    text = shown(name)
+    assert f"Example: ctmr {name} " in text
+    assert max(map(len, text.splitlines())) <= 80
+    command = typer.main.get_command(app).commands[name]
+    texts = [command.help, *(param.help for param in command.params if getattr(param, "help", ""))]
+    for sentence in (each for text in texts for each in sentences(text)):
+        assert len(sentence.split()) <= MOST_WORDS, sentence
+
+
+def test_version_says_what_a_result_depends_on():
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0
+    assert re.fullmatch(r"ctmr \S+, Python 3\.\S+, PyTorch 2\.\S+, .+\n", done.output)
+
+
+def text_of(node):
+    """A string literal, `x` in place of each value that is put into it."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(each) or "x" for each in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return (text_of(node.left) or "x") + (text_of(node.right) or "x")
+    return None
+
+
+def messages():
+    """The texts of errors, of what to do, and of warnings, in the source."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if not (name.endswith("Error") or name in ("warning", "Stopped", "refuse_all")):
+                continue
+            for part in (*node.args, *(word.value for word in node.keywords)):
+                text = text_of(part)
+                if text:
+                    yield f"{path.name}:{node.lineno}", text
+
+
+def test_no_sentence_of_a_message_has_more_than_25_words():
+    long = [
+        (place, len(sentence.split()), sentence)
+        for place, text in messages()
+        for sentence in sentences(text)
+        if len(sentence.split()) > MOST_WORDS
+    ]
+    assert long == []
