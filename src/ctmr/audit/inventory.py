@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ctmr.errors import ResourceError
 from ctmr.io.image_info import INFO_NAME, ImageInfo
 from ctmr.io.listing import OTHER, Listing, list_scans
 from ctmr.io.scan import info_place
-from ctmr.system.parallel import serve
+from ctmr.system.parallel import serve, worker_context
 from ctmr.types import Level, Modality, Progress, Split
 
 FEW = 64  # scans for which other processes would take longer to start than they help
@@ -125,7 +124,7 @@ def _pictures(sources: Sequence[Source]) -> Iterator[Picture | Unusable]:
     if len(sources) <= FEW:
         pool = ThreadPoolExecutor(workers)
     else:
-        pool = ProcessPoolExecutor(workers, get_context("forkserver"), serve, (os.getpid(),))
+        pool = ProcessPoolExecutor(workers, worker_context(), serve, (os.getpid(),))
     try:
         yield from pool.map(take_picture, sources, chunksize=CHUNK)
     except BrokenProcessPool as error:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ctmr.config import DataConfig
 from ctmr.data.store import Store, from_codes
 from ctmr.errors import CtmrError, ResourceError
-from ctmr.system.parallel import serve
+from ctmr.system.parallel import serve, worker_context
 from ctmr.system.rng import stream
 from ctmr.types import MODALITIES, Modality
 
@@ -144,10 +144,8 @@ def loader(
         ResourceError: While iterating, if a worker has died.
     """
     dataset.store.codes("train", "ct", 0)
-    # A fork of a process that has threads (torch, progress bars) can hang, and Python 3.12 warns of
-    # it; the fork server has none, and having imported torch once it starts a worker in 30 ms.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # Having imported torch once, the fork server starts a worker in 30 ms.
+    context = worker_context(__name__)
     batches = DataLoader(
         _Fetched(dataset),
         batch_size=batch_size,

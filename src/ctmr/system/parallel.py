@@ -7,10 +7,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from ctmr.errors import ResourceError
+
+
+def worker_context(*preload: str) -> BaseContext:
+    """How workers are started: by a fork server, which has imported `preload` once, or afresh where there is none.
+
+    A fork of a process that has threads (torch, progress bars) can hang, and Python 3.12 warns of it.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    if preload:
+        context.set_forkserver_preload([*preload])
+    return context
 
 
 def serve(parent: int) -> None:
@@ -19,8 +33,9 @@ def serve(parent: int) -> None:
     Neither the fork server that made it nor a closed pipe tells a worker that its parent was killed, since other workers hold
     the pipe too. Ctrl-C and a closed terminal go to all processes of a group, and are the parent's to answer.
     """
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(os, "pidfd_open"):  # Linux
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -44,7 +59,7 @@ def in_processes(
 ) -> Iterator[Result]:
     """`function(*job)` of all, in order; one head at 256 pixels takes about 1 GB."""
     processes = max(1, min(len(jobs), os.cpu_count() or 1, 8))
-    pool = ProcessPoolExecutor(processes, get_context("forkserver"), serve, (os.getpid(),))
+    pool = ProcessPoolExecutor(processes, worker_context(), serve, (os.getpid(),))
     try:
         for future in [pool.submit(function, *job) for job in jobs]:
             yield future.result()

@@ -1,9 +1,12 @@
 """Devices and precision: the only place that knows lightning-fabric."""
 
+import functools
 import logging
 import os
+import shutil
 import warnings
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -13,6 +16,8 @@ from ctmr.models.engines import choose_precision
 from ctmr.system.contained import import_compiler
 
 logger = logging.getLogger(__name__)
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Runtime:
@@ -25,6 +30,7 @@ class Runtime:
     """
 
     def __init__(self, precision: Literal["auto", "float32", "bfloat16"]) -> None:
+        _warn_of_idle_gpu()
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its imports, not of ours
@@ -60,3 +66,15 @@ class Runtime:
         if self.device.type != "cuda":
             return "cpu"
         return torch.cuda.get_device_name(self.device)
+
+
+@functools.cache  # said once, though a demo trains twice
+def _warn_of_idle_gpu() -> None:
+    """Say what to install where there is an NVIDIA driver and a PyTorch for CPUs alone."""
+    built_for_gpus = torch.version.cuda is not None or torch.version.hip is not None
+    if not built_for_gpus and (NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None):
+        logger.warning(
+            "this machine has an NVIDIA driver, but PyTorch %s has no CUDA, so that training runs on the CPU:"
+            " for the GPU, pip install --force-reinstall torch",
+            torch.__version__,
+        )

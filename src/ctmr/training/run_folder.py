@@ -1,8 +1,8 @@
 """A run's folder: its lock, its log and its configuration."""
 
 import contextlib
-import fcntl
 import json
+import logging
 import os
 import re
 import socket
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctmr.config import Config, config_yaml, differing_keys, parse_config
-from ctmr.errors import OutputError, UsageError
+from ctmr.errors import OutputError, UsageError, printable
 from ctmr.system.files import (
     cannot_write,
     is_draft,
@@ -31,6 +31,13 @@ from ctmr.system.ownership import (
     require_own,
 )
 from ctmr.system.yaml import read_yaml
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 MAX_LOCK_BYTES = 1000
 _LOCK = re.compile(rb"(pid \d+ on .*\n)?")
@@ -70,6 +77,9 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; the kernel lets go of it when the process ends in any way.
 
+        Not by filelock: its 3.x empties the file first, a foreign one or a holder's; its 4.x, on file systems without
+        locks, takes any such file for a held lock.
+
         Raises:
             OutputError: If another process holds it, or the folder cannot be written.
         """
@@ -82,7 +92,13 @@ class RunFolder:
             ) from error
         with stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if fcntl is None:
+                    logger.warning(
+                        "%s: this system has no locks, so that only one process may train in it",
+                        printable(str(self.path)),
+                    )
+                else:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 stream.seek(0)
                 raise OutputError(

@@ -9,11 +9,14 @@ from typing import Any
 
 from ctmr.errors import Stopped
 
+_CHECKPOINT = getattr(signal, "SIGUSR1", None)  # asks for one
+
 
 class StopSignals:
     """Turns SIGINT, SIGTERM and SIGHUP into a flag while training, SIGUSR1 into a request for a checkpoint.
 
     A second SIGINT interrupts at once. A SIGHUP that is ignored, as under nohup, stays so.
+    Windows has neither SIGHUP nor SIGUSR1.
 
     Attributes:
         received: Number of the signal that asks to stop, None as long as there was none.
@@ -27,8 +30,11 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         self._previous: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not the main thread: the caller's signals stay
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            hangup = getattr(signal, "SIGHUP", None)
+            for number in (signal.SIGINT, signal.SIGTERM, hangup, _CHECKPOINT):
+                if number is None or (
+                    number == hangup and signal.getsignal(number) == signal.SIG_IGN
+                ):
                     continue
                 self._previous[number] = signal.signal(number, self._note)
         return self
@@ -71,7 +77,7 @@ class StopSignals:
         return requested
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGUSR1:
+        if number == _CHECKPOINT:
             self._requested = True
             return
         self.received = number

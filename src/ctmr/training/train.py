@@ -1,7 +1,6 @@
 """Training: the loop around `train_step`, from a data folder to a run folder."""
 
 import logging
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from ctmr.data.prepare import prepare
 from ctmr.errors import CheckpointError, ResourceError, UsageError
 from ctmr.models.folder import load_weights
 from ctmr.system.files import require_writable
+from ctmr.system.memory import peak_bytes
 from ctmr.training import checkpoint
 from ctmr.training.distributed import Runtime
 from ctmr.training.model_card import run_about
@@ -42,7 +42,7 @@ class TrainSummary:
         steps: Updates the model has had in all.
         seconds: Of this call, from its first update to its last.
         seconds_per_step_median: Of this call; None if it did none.
-        peak_rss_mb: Highest memory of this process so far.
+        peak_rss_mb: Highest memory of this process so far; None if the system does not say.
         resumed_from: Step of the checkpoint it went on from.
     """
 
@@ -50,7 +50,7 @@ class TrainSummary:
     steps: int
     seconds: float
     seconds_per_step_median: float | None
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     resumed_from: int | None
 
 
@@ -155,12 +155,13 @@ def train(
                 raise
             records.save(state, signals, row)
             signals.require_none(f"step {state.step} of {total}", folder.path)
+    peak = peak_bytes()
     return TrainSummary(
         run=str(folder.path),
         steps=state.step,
         seconds=round(time.perf_counter() - started, 3),
         seconds_per_step_median=round(statistics.median(durations), 4) if durations else None,
-        peak_rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        peak_rss_mb=round(peak / 2**20, 1) if peak is not None else None,
         resumed_from=resumed_from,
     )
 
