@@ -179,6 +179,50 @@ def test_names_and_values_are_text_never_markup(tmp_path: Path) -> None:
     assert page.words.count(EVIL) >= 6
 
 
+def test_script_in_any_text_of_a_run_comes_out_escaped(tmp_path: Path) -> None:
+    evil = [f"<script>alert({n})</script>" for n in range(100)]
+    text = iter(evil)
+    run = make_run(tmp_path / "<script>alert<", steps=(10,))
+    setting = {next(text): {next(text): next(text)}, "data": {"patient_pattern": next(text)}}
+    (run / "config.yaml").write_text(json.dumps(setting))
+    leak = {"train": next(text), "test": next(text), "why": next(text)}
+    (run / "overlap.json").write_text(json.dumps([leak]))
+    key, unknown, answer, program = (next(text) for _ in range(4))
+    share = {"share": 0.5, "n": 60, "ci95": [0.4, 0.6]}
+    lesion = {key: share for key in ("survives", "invented", "detectable")}
+    lesion |= {of: {"survives": share, "invented": share} for of in ("healthy", "truth")}
+    spec = {part: next(text) for part in ("name", "unit", "mask", "range")}
+    direction = {
+        "unit": next(text),
+        key: summary(1),
+        unknown: summary(2),
+        "naive": {answer: {key: summary(3)}},
+        "answers": {program: {key: summary(4)}},
+        "difference": {next(text): summary(5)},
+        "without_truth": {next(text): summary(6)},
+        "doubt": {next(text): {"spearman": 0.61, "ci95": [0.4, 0.8]}},
+    }
+    name = next(text)
+    metrics = {
+        "n": next(text),
+        "protocol": next(text),
+        "figures": {name: {key: spec}},
+        "directions": {name: direction},
+        "lesions": {
+            "heads": next(text),
+            "what": next(text),
+            "directions": {next(text): {"lesions": {next(text): lesion}}},
+        },
+    }
+    write_metrics(run, metrics)
+    used = evil[: evil.index(next(text))]
+    page = Page(write_report(run))
+    assert len(page.all("script")) == 1
+    assert page.source.count("<script") == 1
+    assert "<script>alert< - ctmr run" in page.words
+    assert [each for each in used if each not in page.words] == [key]  # its name stands for it
+
+
 def test_evaluation_stands_with_units_intervals_and_naive_answers(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     direction = {
@@ -252,6 +296,8 @@ def test_unit_of_a_direction_goes_before_that_of_the_whole(tmp_path: Path) -> No
         {},
         [],
         {"directions": {"mr-to-ct": {"mae": {"mean": "low"}}}},
+        {"directions": {"mr-to-ct": {"mae": {"mean": 10**400}}}},
+        {"directions": {"mr-to-ct": {"naive": {"mean image": 1}, "mae": {"mean": 1}}}},
         {"directions": {"mr-to-ct": 1}},
     ],
 )

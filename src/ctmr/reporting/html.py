@@ -1,28 +1,29 @@
-"""Pieces of a self-contained HTML page: no text in it is markup, and no picture is fetched."""
+"""Fill in the templates of the pages: no text becomes markup, and no picture is fetched."""
 
-import base64
-import html
-from collections.abc import Sequence
-from pathlib import Path
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ctmr.errors import printable
 
 
-def escaped(value: object) -> str:
-    """The value as text that a browser shows and never interprets."""
-    return html.escape(printable(str(value)))
+def render(template: str, values: Mapping[str, object]) -> Markup:
+    """Fill in a file of `templates/`.
 
-
-def table(heads: Sequence[str], body: str) -> str:
-    """A table of trusted rows; the heads are escaped here."""
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
-    return (
-        f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+    Raises:
+        UndefinedError: If the template shows a value that is not there.
+    """
+    environment = Environment(
+        loader=PackageLoader("ctmr.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda shown: shown if isinstance(shown, Markup) else printable(str(shown)),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def picture(path: Path, alt: str, *, hidden: bool = False) -> str:
-    """A PNG file within the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escaped(alt)}"{" hidden" if hidden else ""}>'
+    environment.filters["sha256"] = lambda text: hashlib.sha256(text.encode()).digest()
+    environment.filters["base64"] = lambda content: Markup(b64encode(content).decode())
+    return Markup(environment.get_template(template).render(values))
