@@ -269,7 +269,7 @@ def print_table(
     """Every answer in both directions as a Markdown table."""
     print(f"{summary['n']} pairs of {summary['patients']} patients; {summary['protocol']}\n")
     for direction, its in summary["directions"].items():
-        rows = {OURS_SECONDS: its, **its["answers"], **its["naive"]}
+        rows = {OURS_SECONDS: its, **its["others"], **its["baselines"]}
         print(f"| {direction} | steps | seconds | MAE, {its['unit']} | shifted | SSIM |", end="")
         print(f" its MAE less that of {OURS_SECONDS} |")
         print("|---|---|---|---|---|---|---|")

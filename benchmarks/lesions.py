@@ -9,12 +9,14 @@ kept in --work and not done again.
 
 import argparse
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from ctmr.config import load_config, with_steps
 from ctmr.evaluation.lesion_test import lesion_table
 from ctmr.reporting.evaluation_section import lesion_rows
+from ctmr.results import Lesions
 from ctmr.synthetic.data_folder import write_heads
 from ctmr.synthetic.scanner import Sequence
 from ctmr.system.files import write_json
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     found = {name: table_of(options, name, data) for name, data in folders(options).items()}
-    write_json(options.work / "lesions.json", found)
+    write_json(options.work / "lesions.json", {name: asdict(its) for name, its in found.items()})
     print_side_by_side(found)
 
 
@@ -65,7 +67,7 @@ def folders(options: argparse.Namespace) -> dict[str, Path]:
     return {HEALTHY: healthy, BIASED: biased}
 
 
-def table_of(options: argparse.Namespace, name: str, data: Path) -> dict[str, Any]:
+def table_of(options: argparse.Namespace, name: str, data: Path) -> Lesions:
     """Train a model on a data folder, unless it is there, and count what becomes of lesions."""
     run = options.work / f"run-{data.name}-{options.steps}"
     config = load_config(
@@ -82,7 +84,7 @@ def table_of(options: argparse.Namespace, name: str, data: Path) -> dict[str, An
     return lesion_table(load_model(run), sequence=options.sequence, heads=options.heads)
 
 
-def print_side_by_side(found: dict[str, dict[str, Any]]) -> None:
+def print_side_by_side(found: dict[str, Lesions]) -> None:
     """Both tables as one in Markdown, the models below each other for each lesion."""
     tables = [lesion_rows(its) for its in found.values()]
     direction, lesion, *columns = tables[0][0]

@@ -179,7 +179,7 @@ def test_evaluate_writes_beside_the_run_and_prints_a_table(tmp_path, tiny_run, t
     assert said == json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
     for words in ("ct-to-mr, 4 patients", "mae, grey", "MAE of mean image less the model's"):
         assert words in result.stdout
-    assert said["directions"]["mr-to-ct"]["answers"]["again"]["mae"]["mean"] == 0
+    assert said["directions"]["mr-to-ct"]["others"]["again"]["mae"]["mean"] == 0
     one = run(
         "evaluate", tiny_run, tiny_pairs, "--direction", "mr-to-ct", "--out", tmp_path / "one"
     )

@@ -39,7 +39,7 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
     assert found == {key: said[key] for key in found}
     assert (found["n"], found["patients"], found["unit"]) == (20, 2, "grey | HU")
     for figures in found["directions"].values():
-        assert set(figures["naive"]) == {"copy", "mean image", "monotone map"}
+        assert set(figures["baselines"]) == {"copy", "mean image", "monotone map"}
     assert "mae_bone" in found["directions"]["mr-to-ct"]
 
     report = (out / "report.html").read_text()

@@ -376,7 +376,7 @@ def test_answers_to_a_tree_of_pairs_are_a_tree(tmp_path):
         direction="mr-to-ct",
         answers={"other": tmp_path / "answers"},
     )
-    assert found.summary["directions"]["mr-to-ct"]["answers"]["other"]["mae"]["mean"] == 0
+    assert found.summary["directions"]["mr-to-ct"]["others"]["other"]["mae"]["mean"] == 0
     assert {row.name for row in found.rows} == {"p1/a", "p2/a"}
     os.unlink(tmp_path / "answers" / "ct" / "p2" / "a.png")
     with pytest.raises(DataError, match="found 1 scans, and none for p2/a"):

@@ -2,23 +2,23 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from ctmr.results import LesionDirection, LesionFigures, Lesions, LesionShares, Share
 from ctmr.synthetic.lesions import LESIONS
+from ctmr.types import DIRECTIONS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lesions.py"
 
 
-def table(survive: float) -> dict[str, Any]:
+def table(survive: float) -> Lesions:
     """What `lesion_table` finds where that share survives."""
-    share = {"share": survive, "n": 60, "ci95": [0.0, 1.0]}
-    none = {"share": 0.0, "n": 60, "ci95": [0.0, 0.06]}
-    both = {"survives": none, "invented": none}
-    kind = {"survives": share, "invented": none, "detectable": none, "healthy": both, "truth": both}
-    directions = {d: {"lesions": dict.fromkeys(LESIONS, kind)} for d in ("ct-to-mr", "mr-to-ct")}
-    return {"directions": directions}
+    none = Share(0.0, 60, (0.0, 0.06))
+    both = LesionShares(survives=none, invented=none)
+    kind = LesionFigures(Share(survive, 60, (0.0, 1.0)), none, none, healthy=both, truth=both)
+    direction = LesionDirection("HU", 40.0, dict.fromkeys(LESIONS, kind))
+    return Lesions(60, 0, "t1", "", dict.fromkeys(DIRECTIONS, direction))
 
 
 def test_both_models_stand_below_each_other_for_each_lesion(

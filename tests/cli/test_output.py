@@ -8,7 +8,7 @@ import pytest
 
 from ctmr.cli.output import say
 from ctmr.cli.tables import say_correlations
-from ctmr.models.quality import Correlation
+from ctmr.results import Correlation
 
 
 def test_known_correlations_of_the_measures_of_doubt_are_said(capsys):

@@ -1,6 +1,7 @@
 """Lesions through a translator: generators that copy, erase and invent are found out, and the truth passes."""
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ctmr.evaluation.lesion_test import lesion_table
 from ctmr.imaging.intensity import MR_UNITS
 from ctmr.imaging.resampling import Scale
 from ctmr.reporting.evaluation_section import lesion_rows
+from ctmr.results import Lesions
 from ctmr.synthetic.lesions import LESIONS
 from ctmr.translation.translator import Translator
 from support import identity
@@ -47,25 +49,21 @@ def translator(
 
 
 @pytest.fixture(scope="module")
-def of_images() -> dict[str, Any]:
+def of_images() -> Lesions:
     """What is found of a model of images that copies MR to CT, and draws CT as a grey plane."""
     return lesion_table(translator(identity.Identity, Flat), heads=HEADS)
 
 
 @pytest.fixture(scope="module")
-def of_volumes() -> dict[str, Any]:
+def of_volumes() -> Lesions:
     """What is found of a model of volumes that draws blobs into CT."""
     return lesion_table(translator(Blob, Flat, mr={"MR": MR_UNITS}), heads=1)
 
 
-def shares(found: dict[str, Any], direction: str, *keys: str) -> dict[str, float | None]:
+def shares(found: Lesions, direction: str, *keys: str) -> dict[str, float | None]:
     """A share of each kind of lesion."""
-    out = {}
-    for kind, its in found["directions"][direction]["lesions"].items():
-        for key in keys:
-            its = its[key]
-        out[kind] = its["share"]
-    return out
+    which = attrgetter(".".join((*keys, "share")))
+    return {kind: which(its) for kind, its in found.directions[direction].lesions.items()}
 
 
 @pytest.mark.parametrize("which", ["of_images", "of_volumes"])
@@ -81,7 +79,7 @@ def test_of_the_truth_every_lesion_survives_and_nothing_is_invented(
 
 
 def test_a_copy_keeps_what_has_the_same_contrast_in_both_and_loses_the_rest(
-    of_images: dict[str, Any],
+    of_images: Lesions,
 ) -> None:
     survive = shares(of_images, "mr-to-ct", "survives")
     assert survive["infarct"] > 0.5  # darker than brain on T1 and on CT
@@ -90,43 +88,43 @@ def test_a_copy_keeps_what_has_the_same_contrast_in_both_and_loses_the_rest(
     assert shares(of_images, "mr-to-ct", "healthy", "survives")["infarct"] < 0.5
 
 
-def test_of_a_grey_plane_nothing_survives(of_images: dict[str, Any]) -> None:
+def test_of_a_grey_plane_nothing_survives(of_images: Lesions) -> None:
     assert set(shares(of_images, "ct-to-mr", "survives").values()) <= {0.0, None}
     assert set(shares(of_images, "ct-to-mr", "healthy", "survives").values()) <= {0.0, None}
 
 
-def test_a_copy_of_volumes_lies_where_the_truth_does(of_volumes: dict[str, Any]) -> None:
+def test_a_copy_of_volumes_lies_where_the_truth_does(of_volumes: Lesions) -> None:
     assert shares(of_volumes, "mr-to-ct", "survives")["infarct"] == 1
 
 
-def test_a_blob_in_every_head_is_invented_in_every_head(of_volumes: dict[str, Any]) -> None:
+def test_a_blob_in_every_head_is_invented_in_every_head(of_volumes: Lesions) -> None:
     assert set(shares(of_volumes, "mr-to-ct", "healthy", "invented").values()) == {1.0}
     assert set(shares(of_volumes, "mr-to-ct", "invented").values()) == {1.0}
 
 
-def test_a_copy_invents_nothing_that_a_plain_one_does_not(of_images: dict[str, Any]) -> None:
+def test_a_copy_invents_nothing_that_a_plain_one_does_not(of_images: Lesions) -> None:
     sick = shares(of_images, "mr-to-ct", "invented")
     healthy = shares(of_images, "mr-to-ct", "healthy", "invented")
     assert sick == pytest.approx(healthy, abs=0.5)
 
 
-def test_every_share_has_its_number_and_its_interval(of_images: dict[str, Any]) -> None:
-    assert of_images["heads"] == HEADS
-    assert "20 mm2" in of_images["what"]
-    assert set(of_images["directions"]) == {"mr-to-ct", "ct-to-mr"}
-    assert of_images["directions"]["mr-to-ct"]["unit"] == "HU"
-    assert of_images["directions"]["ct-to-mr"]["unit"] == "grey"
-    for direction in of_images["directions"].values():
-        assert tuple(direction["lesions"]) == LESIONS
-        assert direction["limit"] > 0
-        for its in direction["lesions"].values():
-            assert its["invented"]["n"] == its["detectable"]["n"] == HEADS
-            assert its["survives"]["n"] <= HEADS
-            low, high = its["invented"]["ci95"]
-            assert 0 <= low <= its["invented"]["share"] <= high <= 1
+def test_every_share_has_its_number_and_its_interval(of_images: Lesions) -> None:
+    assert of_images.heads == HEADS
+    assert "20 mm2" in of_images.what
+    assert set(of_images.directions) == {"mr-to-ct", "ct-to-mr"}
+    assert of_images.directions["mr-to-ct"].unit == "HU"
+    assert of_images.directions["ct-to-mr"].unit == "grey"
+    for direction in of_images.directions.values():
+        assert tuple(direction.lesions) == LESIONS
+        assert direction.limit > 0
+        for its in direction.lesions.values():
+            assert its.invented.n == its.detectable.n == HEADS
+            assert its.survives.n <= HEADS
+            low, high = its.invented.ci95
+            assert 0 <= low <= its.invented.share <= high <= 1
 
 
-def test_the_table_has_a_row_for_each_kind_and_direction(of_images: dict[str, Any]) -> None:
+def test_the_table_has_a_row_for_each_kind_and_direction(of_images: Lesions) -> None:
     head, rows = lesion_rows(of_images)
     assert len(rows) == 2 * len(LESIONS)
     assert {len(row) for row in rows} == {len(head)}

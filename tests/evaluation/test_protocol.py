@@ -1,6 +1,7 @@
 """What is measured of which values, and that every figure says what it is."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -183,15 +184,16 @@ def test_every_figure_says_its_unit_mask_and_range(values: Encoding) -> None:
     said = described(values, in_mm=True)
     assert list(said) == list(score(answer, truth, mask, values=values))
     for its in said.values():
-        assert set(its) == {"name", "unit", "mask", "range", "better"}
-        assert all(its[part] for part in ("name", "mask", "range"))
-        assert not set("{}") & set("".join(its.values()))
+        assert its.name
+        assert its.mask
+        assert its.range
+        assert not set("{}") & set("".join(astuple(its)))
     low, high = SPANS[values]
-    assert f"{low}..{high}" in said["ssim"]["range"]
-    assert said["mae"]["unit"] == {"HU": "HU", "MR": "MR"}.get(values, "grey")
-    assert (said["mae"]["better"], said["ssim"]["better"]) == ("lower", "higher")
+    assert f"{low}..{high}" in said["ssim"].range
+    assert said["mae"].unit == {"HU": "HU", "MR": "MR"}.get(values, "grey")
+    assert (said["mae"].better, said["ssim"].better) == ("lower", "higher")
 
 
 def test_distances_say_whether_they_are_in_mm() -> None:
-    assert described("HU", in_mm=True)["hd95_bone"]["unit"] == "mm"
-    assert described("HU", in_mm=False)["hd95_bone"]["unit"] == "pixels"
+    assert described("HU", in_mm=True)["hd95_bone"].unit == "mm"
+    assert described("HU", in_mm=False)["hd95_bone"].unit == "pixels"

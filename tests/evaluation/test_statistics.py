@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, spearmanr
 
-from ctmr.evaluation.statistics import Summary, rank_correlation, summarise, wilson
+from ctmr.evaluation.statistics import rank_correlation, summarise, wilson
+from ctmr.results import Summary
 
 # Means
 

@@ -12,6 +12,7 @@ from ctmr.evaluation.statistics import (
     of_method,
     table,
 )
+from ctmr.results import Summary
 
 
 def row(patient: str, method: str = "model", **figures: float) -> Row:
@@ -24,25 +25,25 @@ ROWS = [row("p", mae=10), row("p", mae=30), row("q", mae=40, psnr=20)]
 def test_images_are_averaged_within_a_patient_before_patients_are() -> None:
     assert by_patient(ROWS, "mae") == {"p": 20, "q": 40}
     found = table(ROWS, ["mae", "psnr", "ssim"])
-    assert found["mae"]["mean"] == 30
-    assert found["mae"]["sd"] == pytest.approx(200**0.5)
-    assert found["psnr"] == {"mean": 20, "sd": 0, "ci95": (20, 20)}
+    assert found["mae"].mean == 30
+    assert found["mae"].sd == pytest.approx(200**0.5)
+    assert found["psnr"] == Summary(20, 0, (20, 20))
     assert list(found) == ["mae", "psnr"]  # no row has the third
 
 
 def test_difference_is_of_patients_that_both_have() -> None:
     others = [row("p", "copy", mae=25), row("r", "copy", mae=99)]
     found = difference([*ROWS, *others], "copy", "mae")
-    assert found["mean"] == 5
+    assert found.mean == 5
     assert [r.method for r in of_method([*ROWS, *others], "copy")] == ["copy", "copy"]
 
 
 def test_measure_that_ranks_as_the_error_does_has_correlation_one() -> None:
-    rows = [row(f"p{n}", mae=n * n, doubt=n, calm=-n, flat=1) for n in range(6)]
-    found = correlations(rows, ["doubt", "calm", "flat", "unknown"], "mae")
-    assert found["doubt"]["spearman"] == pytest.approx(1)
-    assert found["calm"]["spearman"] == pytest.approx(-1)
-    assert found["doubt"]["n"] == 6
+    rows = [row(f"p{n}", mae=n * n, known=n, calm=-n, flat=1) for n in range(6)]
+    found = correlations(rows, ["known", "calm", "flat", "unknown"], "mae")
+    assert found["known"].spearman == pytest.approx(1)
+    assert found["calm"].spearman == pytest.approx(-1)
+    assert found["known"].n == 6
     assert found["flat"] is None
     assert found["unknown"] is None
 

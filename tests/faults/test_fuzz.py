@@ -43,8 +43,9 @@ BYTES = 512 * 2**20
 MUTATIONS = 20_000
 INFO = b"""{"unit": "HU", "slope": 1, "intercept": -1024, "spacing_mm": [1, 1.5],
  "files": {"a.png": {"spacing_mm": [1, 2]}}}"""
-METRICS = b"""{"n": 1, "unit": "HU", "protocol": "x", "figures": {"ct-to-mr": {"mae": {"unit": "HU"}}},
- "directions": {"ct-to-mr": {"mae": {"mean": 1, "sd": 1, "ci95": [1, 2]}, "naive": {}, "answers": {}}}}"""
+METRICS = b"""{"n": 1, "patients": 1, "unit": "HU", "protocol": "x", "notice": "x", "figures": {"ct-to-mr": {"mae":
+ {"name": "x", "unit": "HU", "mask": "x", "range": "x", "better": "lower"}}}, "directions": {"ct-to-mr":
+ {"mae": {"mean": 1, "sd": 1, "ci95": [1, 2]}, "baselines": {}, "others": {}}}}"""
 YAML = b"seed: 1\ndata:\n  size: 128\n  ct_window: [-100, 300]\n  name: 'a b'\n# a comment\n"
 KINDS = (
     *("png", "png16", "jpeg", "tiff", "tiff16", "tiff_lzw", "nifti", "nifti_gz"),

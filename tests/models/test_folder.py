@@ -15,7 +15,7 @@ from ctmr.errors import CheckpointError, OutputError
 from ctmr.imaging.image import Image
 from ctmr.models.card import UNSEALED, sealed
 from ctmr.models.folder import load_weights, model_folder, read_model, save_model
-from ctmr.models.quality import Correlation
+from ctmr.results import Correlation
 
 FILES = (
     "model.json",

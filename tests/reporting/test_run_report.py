@@ -71,6 +71,9 @@ def make_run(
 
 
 def write_metrics(run: Path, metrics: object) -> None:
+    if isinstance(metrics, dict):
+        about = {"n": 1, "patients": 1, "unit": "HU", "protocol": "", "notice": "", "figures": {}}
+        metrics = about | metrics
     (run / "evaluation").mkdir()
     (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
 
@@ -168,8 +171,9 @@ def test_names_and_values_are_text_never_markup(tmp_path: Path) -> None:
     config = {"seed": 0, EVIL: {EVIL: EVIL}, "data": {"patient_pattern": "</script>(.*)"}}
     (run / "config.yaml").write_text(json.dumps(config))
     (run / "samples" / f"step_{EVIL.replace('/', '')}.png").write_bytes(b"not shown")
-    table = {EVIL: summary(1), "naive": {EVIL: {EVIL: summary(2)}}, "unit": EVIL}
-    write_metrics(run, {"n": EVIL, "protocol": EVIL, "directions": {EVIL: table}})
+    table = {EVIL: summary(1), "baselines": {EVIL: {EVIL: summary(2)}}, "unit": EVIL}
+    table["difference"] = {EVIL: summary(1)}
+    write_metrics(run, {"protocol": EVIL, "directions": {"ct-to-mr": table}})
     page = Page(write_report(run))
     assert len(page.all("img")) == 3
     assert len(page.all("script")) == 1
@@ -191,27 +195,27 @@ def test_script_in_any_text_of_a_run_comes_out_escaped(tmp_path: Path) -> None:
     share = {"share": 0.5, "n": 60, "ci95": [0.4, 0.6]}
     lesion = {key: share for key in ("survives", "invented", "detectable")}
     lesion |= {of: {"survives": share, "invented": share} for of in ("healthy", "truth")}
-    spec = {part: next(text) for part in ("name", "unit", "mask", "range")}
+    spec = {part: next(text) for part in ("name", "unit", "mask", "range")} | {"better": "lower"}
     direction = {
         "unit": next(text),
         key: summary(1),
         unknown: summary(2),
-        "naive": {answer: {key: summary(3)}},
-        "answers": {program: {key: summary(4)}},
+        "baselines": {answer: {key: summary(3)}},
+        "others": {program: {key: summary(4)}},
         "difference": {next(text): summary(5)},
-        "without_truth": {next(text): summary(6)},
-        "doubt": {next(text): {"spearman": 0.61, "ci95": [0.4, 0.8]}},
+        "no_reference": {next(text): summary(6)},
+        "uncertainty": {next(text): {"spearman": 0.61, "ci95": [0.4, 0.8], "n": 9}},
     }
-    name = next(text)
+    of_lesions = {"unit": "HU", "limit": 1, "lesions": {next(text): lesion}}
     metrics = {
-        "n": next(text),
+        **{"n": 9, "patients": 9, "unit": "HU", "notice": "research"},
         "protocol": next(text),
-        "figures": {name: {key: spec}},
-        "directions": {name: direction},
+        "figures": {"mr-to-ct": {key: spec}},
+        "directions": {"mr-to-ct": direction},
         "lesions": {
-            "heads": next(text),
+            **{"heads": 9, "seed": 0, "sequence": "t1"},
             "what": next(text),
-            "directions": {next(text): {"lesions": {next(text): lesion}}},
+            "directions": {"mr-to-ct": of_lesions},
         },
     }
     write_metrics(run, metrics)
@@ -230,13 +234,14 @@ def test_evaluation_stands_with_units_intervals_and_naive_answers(tmp_path: Path
         "mae_bone": summary(120),
         "psnr": summary(27),
         "ssim": summary(0.9),
-        "naive": {"mean image": {"mae": summary(90)}, "monotone map": {"mae": summary(80)}},
+        "baselines": {"mean image": {"mae": summary(90)}, "monotone map": {"mae": summary(80)}},
         "difference": {"mean image": summary(28.75)},
+        "unit": "HU",
     }
     specs = {"mae": {"name": "mean absolute error", "unit": "HU", "mask": "head", "range": "all"}}
+    specs["mae"]["better"] = "lower"
     metrics = {
         "n": 24,
-        "unit": "HU",
         "protocol": "in the head mask",
         "figures": {"mr-to-ct": specs},
     }
@@ -262,9 +267,9 @@ def test_what_is_known_without_the_truth_and_of_lesions_stands_below(tmp_path: P
     lesion |= {"truth": {"survives": {**share, "share": 1.0}, "invented": {**share, "share": 0.0}}}
     far = {"frechet": 3.5, "frechet_real": 1.5, "kernel": 0.2, "kernel_real": 0.1}
     direction = {
-        "without_truth": {"cycle_error": summary(0.05)},
+        "no_reference": {"cycle_error": summary(0.05)},
         "distances": far,
-        "doubt": {
+        "uncertainty": {
             "cycle_error": {"spearman": 0.61, "ci95": [0.4, 0.8], "n": 24},
             "disagreement": None,
         },
@@ -272,7 +277,9 @@ def test_what_is_known_without_the_truth_and_of_lesions_stands_below(tmp_path: P
     lesions = {
         "heads": 60,
         "what": "WHAT",
-        "directions": {"mr-to-ct": {"lesions": {"tumour": lesion}}},
+        "seed": 0,
+        "sequence": "t1",
+        "directions": {"mr-to-ct": {"unit": "HU", "limit": 3.0, "lesions": {"tumour": lesion}}},
     }
     write_metrics(run, {"directions": {"mr-to-ct": direction}, "lesions": lesions})
     words = Page(write_report(run)).words
@@ -283,11 +290,22 @@ def test_what_is_known_without_the_truth_and_of_lesions_stands_below(tmp_path: P
     assert "50 % [40, 60] of 60" in words
 
 
-def test_unit_of_a_direction_goes_before_that_of_the_whole(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    directions = {"ct-to-mr": {"unit": "grey", "mae": {"mean": 3}}}
-    write_metrics(run, {"unit": "HU | grey", "directions": directions})
-    assert "this model mae, grey 3" in Page(write_report(run)).words
+def test_metrics_of_0_1_0_are_shown_as_those_of_today(tmp_path: Path) -> None:
+    old = {"naive": "baselines", "answers": "others", "without_truth": "no_reference"}
+    old["doubt"] = "uncertainty"
+    table = {"copy": {"mae": summary(9)}}
+    its = {"unit": "HU", "mae": summary(3), "naive": table, "answers": {"pix2pix": table["copy"]}}
+    its |= {"difference": {}, "without_truth": {"cycle_error": summary(0.1)}, "distances": None}
+    its["doubt"] = {"cycle_error": {"spearman": 0.5, "ci95": [0.4, 0.6], "n": 9}}
+    pages = []
+    for place, keys in (("old", {}), ("new", old)):
+        run = make_run(tmp_path / place / "run")
+        direction = {keys.get(key, key): value for key, value in its.items()}
+        write_metrics(run, {"directions": {"mr-to-ct": direction}})
+        pages.append(Page(write_report(run)).words)
+    assert pages[0] == pages[1]
+    assert "this model pix2pix copy mae, HU 3" in pages[0]
+    assert "cycle_error 0.50 [0.40, 0.60]" in pages[0]
 
 
 @pytest.mark.parametrize(
@@ -295,9 +313,7 @@ def test_unit_of_a_direction_goes_before_that_of_the_whole(tmp_path: Path) -> No
     [
         {},
         [],
-        {"directions": {"mr-to-ct": {"mae": {"mean": "low"}}}},
-        {"directions": {"mr-to-ct": {"mae": {"mean": 10**400}}}},
-        {"directions": {"mr-to-ct": {"naive": {"mean image": 1}, "mae": {"mean": 1}}}},
+        {"directions": {"mr-to-ct": {"mae": summary(1) | {"mean": "low"}}}},
         {"directions": {"mr-to-ct": 1}},
     ],
 )
@@ -391,7 +407,8 @@ def test_damaged_list_of_leaks_is_named(tmp_path, text):
 
 def test_figures_of_another_model_are_said_to_be_that(tmp_path):
     run = make_run(tmp_path / "run")
-    write_metrics(run, {"n": 1, "model": {"sha256": "a" * 64}, "directions": {}})
+    about = {"sha256": "a" * 64, "engine": "torch", "precision": "float32"}
+    write_metrics(run, {"model": about, "directions": {}})
     warning = "Measured on another model"
     assert warning not in Page(write_report(run)).words  # the run has no model yet
     for place, sha256, is_other in (("model", "b", True), ("best", "a", False)):

@@ -19,8 +19,9 @@ from ctmr.imaging.resampling import Scale
 from ctmr.io.codecs import COMMENT
 from ctmr.io.image_info import read_image_info, write_image_info
 from ctmr.io.images import read_image, write_image
-from ctmr.models.quality import Correlation, Usual
+from ctmr.models.quality import Usual
 from ctmr.notice import NOTICE
+from ctmr.results import Correlation
 from ctmr.translation.batch import translate_files
 from ctmr.translation.plan import Reading
 from ctmr.translation.translator import Translator

@@ -49,7 +49,7 @@ def evaluate(
                 overwrite=overwrite,
                 progress=progress,
             )
-        print_evaluation(found.summary)
+        print_evaluation(found.metrics)
         say(f"written to {place}")
         outcome.update(found.summary)
 

@@ -7,7 +7,7 @@ from ctmr.cli.output import say
 from ctmr.errors import printable
 
 if TYPE_CHECKING:
-    from ctmr.models.quality import Correlation
+    from ctmr.results import Correlation, Definition, Metrics, Summary
 
 
 def say_correlations(correlations: "Mapping[Any, Correlation | None]") -> None:
@@ -28,40 +28,42 @@ def some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def print_evaluation(summary: Mapping[str, Any]) -> None:
+def print_evaluation(metrics: "Metrics") -> None:
     """The tables of an evaluation: figures with truth, without it, and what becomes of lesions."""
-    for direction, its in summary["directions"].items():
-        specs = summary["figures"][direction]
-        answers = {"model": its, **its["answers"], **its["naive"]}
-        known = [key for key in specs if key in its]
-        head = f"{direction}, {summary['patients']} patients"
-        if known:
+    for direction, its in metrics.directions.items():
+        definitions = metrics.figures[direction]
+        tables = {"model": its.figures, **its.others, **its.baselines}
+        head = f"{direction}, {metrics.patients} patients"
+        if its.figures:
             lines = [
-                (_named(key, specs[key]), *(_summary_text(a.get(key)) for a in answers.values()))
-                for key in known
-            ]
-            _print_table(f"{head}, mean [95 % interval]", ("", *answers), lines)
-        for name, gain in its["difference"].items():
-            say(f"MAE of {name} less the model's: {_summary_text(gain)} {its['unit']}")
-        blind = [(_named(k, specs[k]), _summary_text(v)) for k, v in its["without_truth"].items()]
-        if its["distances"] is not None:
-            far = its["distances"]
-            blind += [
                 (
-                    f"{name} distance to real images",
-                    f"{far[key]:.3g} (real: {far[f'{key}_real']:.3g})",
+                    _named(key, definitions[key]),
+                    *(_summary_text(t.get(key)) for t in tables.values()),
                 )
-                for key, name in (("frechet", "Frechet"), ("kernel", "kernel"))
+                for key in its.figures
             ]
-        _print_table(f"{head}, without the truth", ("", "model"), blind)
-        if known:
-            say("rank correlation with MAE: " + "; ".join(map(_correlation, its["doubt"].items())))
-    if summary.get("lesions"):
+            _print_table(f"{head}, mean [95 % interval]", ("", *tables), lines)
+        for name, gain in its.difference.items():
+            say(f"MAE of {name} less the model's: {_summary_text(gain)} {its.unit}")
+        lines = [(_named(k, definitions[k]), _summary_text(v)) for k, v in its.no_reference.items()]
+        if (far := its.distances) is not None:
+            lines += [
+                (f"{name} distance to real images", f"{value:.3g} (real: {real:.3g})")
+                for name, value, real in (
+                    ("Frechet", far.frechet, far.frechet_real),
+                    ("kernel", far.kernel, far.kernel_real),
+                )
+            ]
+        _print_table(f"{head}, without the truth", ("", "model"), lines)
+        if its.figures:
+            ranks = map(_correlation, its.uncertainty.items())
+            say("rank correlation with MAE: " + "; ".join(ranks))
+    if metrics.lesions is not None:
         from ctmr.reporting.evaluation_section import lesion_rows
 
-        title = f"synthetic lesions in {summary['lesions']['heads']} heads (docs/lesions.md)"
-        _print_table(title, *lesion_rows(summary["lesions"]))
-    say(f"{summary['notice']}")
+        title = f"synthetic lesions in {metrics.lesions.heads} heads (docs/lesions.md)"
+        _print_table(title, *lesion_rows(metrics.lesions))
+    say(metrics.notice)
 
 
 def print_audit(report: Mapping[str, Any]) -> None:
@@ -99,21 +101,21 @@ def _print_table(
     Console(width=max(120, Console().width)).print(table)
 
 
-def _named(key: str, spec: Mapping[str, Any]) -> str:
+def _named(key: str, definition: "Definition") -> str:
     """The key of a figure with its unit; `metrics.json` has mask and range."""
-    return f"{key}, {spec['unit']}" if spec["unit"] else key
+    return f"{key}, {definition.unit}" if definition.unit else key
 
 
-def _summary_text(its: Mapping[str, Any] | None) -> str:
+def _summary_text(its: "Summary | None") -> str:
     if its is None:
         return "-"
-    low, high = its["ci95"]
-    return f"{its['mean']:.4g} [{low:.3g}, {high:.3g}]"
+    low, high = its.ci95
+    return f"{its.mean:.4g} [{low:.3g}, {high:.3g}]"
 
 
-def _correlation(item: tuple[str, Mapping[str, Any] | None]) -> str:
+def _correlation(item: "tuple[str, Correlation | None]") -> str:
     name, its = item
     if its is None:
         return f"{name} not known"
-    low, high = its["ci95"]
-    return f"{name} {its['spearman']:.2f} [{low:.2f}, {high:.2f}]"
+    low, high = its.ci95
+    return f"{name} {its.spearman:.2f} [{low:.2f}, {high:.2f}]"

@@ -33,7 +33,7 @@ def demo(
             found = run_demo(
                 out, minutes=minutes, seed=seed, overwrite=overwrite, say=say, progress=progress
             )
-        print_evaluation(found.summary)
+        print_evaluation(found.metrics)
         say(f"report: {out / 'report.html'}")
         outcome.update(found.summary, run=str(out), report=str(out / "report.html"))
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,12 +15,13 @@ from ctmr.evaluation.baselines import NAIVE, fit_naive
 from ctmr.evaluation.lesion_test import lesion_table
 from ctmr.evaluation.paired import find_answers, look_at_pairs, require_usable
 from ctmr.evaluation.protocol import FIGURES, UNITS, described
-from ctmr.evaluation.results import BLIND, Seen
+from ctmr.evaluation.results import NO_REFERENCE, Seen
 from ctmr.evaluation.statistics import MODEL, Row
 from ctmr.evaluation.unpaired import look_at_scans
 from ctmr.io.image_info import MAX_INFO_BYTES
 from ctmr.models.quality import MEASURES
 from ctmr.notice import NOTICE
+from ctmr.results import DirectionMetrics, Evaluated, Lesions, Metrics
 from ctmr.system.files import json_bytes, read_regular, require_writable
 from ctmr.system.ownership import is_own, require_own, write_own
 from ctmr.translation.translator import Translator, load_model
@@ -47,11 +48,16 @@ class Evaluation:
 
     Attributes:
         rows: A row for each scan, direction and method.
-        summary: The object of `metrics.json` (docs/evaluation.md).
+        metrics: What they come to.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    summary: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row]
+    metrics: Metrics
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The object of `metrics.json` (docs/evaluation.md)."""
+        return self.metrics.as_json()
 
 
 def evaluate(
@@ -118,53 +124,56 @@ def evaluate(
             shown=shown if out is not None else (),
             progress=start("comparing"),
         )
-    result = Evaluation(seen.rows, {"model": translator.about, **summary_of(seen)})
+    result = Evaluation(seen.rows, summary_of(seen))
+    result.metrics.model = Evaluated(**translator.about)
     sequence = _synthetic(place)
     if sequence is not None:
-        result.summary["lesions"] = _lesions(translator, sequence, start("lesions"))
+        result.metrics.lesions = _lesions(translator, sequence, start("lesions"))
     if out is not None:
         _write(Path(out), result, seen, overwrite)
     _require_upright(seen, place)
     return result
 
 
-def summary_of(seen: Seen) -> dict[str, Any]:
-    """The object of `metrics.json`: each figure averaged within a patient, then over patients."""
-    said: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
+def summary_of(seen: Seen) -> Metrics:
+    """Each figure averaged within a patient, then over patients."""
+    directions: dict[Direction, DirectionMetrics] = {}
+    figures = {}
     for direction in dict.fromkeys(row.direction for row in seen.rows):
         rows = [row for row in seen.rows if row.direction == direction]
         ours = tables.of_method(rows, MODEL)
         others = [m for m in dict.fromkeys(row.method for row in rows) if m != MODEL]
         its = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
-        said[direction] = {
-            **({"unit": UNITS[seen.values[direction]]} if direction in seen.values else {}),
-            **tables.table(ours, FIGURES),
-            "answers": {m: table for m, table in its.items() if m not in NAIVE},
-            "naive": {m: table for m, table in its.items() if m in NAIVE},
-            "difference": {m: tables.difference(rows, m, "mae") for m in others},
-            "without_truth": tables.table(ours, BLIND),
-            "distances": seen.distances(direction),
-            "doubt": tables.correlations(ours, MEASURES, "mae"),
-        }
+        found = DirectionMetrics(
+            figures=tables.table(ours, FIGURES),
+            others={m: table for m, table in its.items() if m not in NAIVE},
+            baselines={m: table for m, table in its.items() if m in NAIVE},
+            difference={m: tables.difference(rows, m, "mae") for m in others},
+            no_reference=tables.table(ours, NO_REFERENCE),
+            distances=seen.distances(direction),
+            uncertainty=tables.correlations(ours, MEASURES, "mae"),
+        )
+        figures[direction] = NO_REFERENCE
         values = seen.values.get(direction)
-        with_truth = described(values, in_mm=seen.in_mm) if values is not None else {}
-        figures[direction] = with_truth | BLIND
-    units = dict.fromkeys(its["unit"] for its in said.values() if "unit" in its)
-    return {
-        "n": len({row.name for row in seen.rows}),
-        "patients": len({row.patient for row in seen.rows}),
-        "unit": " | ".join(units),
-        "protocol": PROTOCOL,
-        "notice": NOTICE,
-        "figures": figures,
-        "directions": said,
-    }
+        if values is not None:
+            found.unit = UNITS[values]
+            figures[direction] = described(values, in_mm=seen.in_mm) | NO_REFERENCE
+        directions[direction] = found
+    units = dict.fromkeys(its.unit for its in directions.values() if its.unit is not None)
+    return Metrics(
+        n=len({row.name for row in seen.rows}),
+        patients=len({row.patient for row in seen.rows}),
+        unit=" | ".join(units),
+        protocol=PROTOCOL,
+        notice=NOTICE,
+        figures=figures,
+        directions=directions,
+    )
 
 
 def _lesions(
     translator: Translator, sequence: Literal["t1", "t2"], progress: Progress
-) -> dict[str, Any] | None:
+) -> Lesions | None:
     """What becomes of lesions of synthetic heads; None for a model of other values than theirs."""
     try:
         return lesion_table(translator, sequence=sequence, heads=HEADS, progress=progress)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from ctmr.evaluation.protocol import comparable
 from ctmr.evaluation.statistics import wilson
 from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import Volume
+from ctmr.results import LesionDirection, LesionFigures, Lesions, LesionShares, Share
 from ctmr.synthetic.data_folder import HEIGHTS_MM, SLICE_MM, head_images
 from ctmr.synthetic.head import Head
 from ctmr.synthetic.lesion_pairs import Twins, make_twins
@@ -62,7 +63,7 @@ def lesion_table(
     heads: int = 60,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Lesions:
     """Count the lesions that survive a translation, and the slices in which something is invented.
 
     Args:
@@ -73,7 +74,7 @@ def lesion_table(
         progress: Called with heads done and heads to do.
 
     Returns:
-        An object for `metrics.json` (docs/lesions.md): shares with their numbers and Wilson's 95 % intervals.
+        Shares (docs/lesions.md) with their numbers and Wilson's 95 % intervals.
 
     Raises:
         DataError: If the model was trained on other values.
@@ -97,16 +98,8 @@ def lesion_table(
         if progress is not None:
             progress(done, heads)
     units: dict[Modality, str] = {"ct": "HU", "mr": "MR" if of_volumes else "grey"}
-    return {
-        "heads": heads,
-        "seed": seed,
-        "sequence": sequence,
-        "what": WHAT,
-        "directions": {
-            direction: {"unit": units[to], **_figures(cases[to])}
-            for to, direction in DIRECTION_TO.items()
-        },
-    }
+    directions = {d: _figures(cases[to], units[to]) for to, d in DIRECTION_TO.items()}
+    return Lesions(heads, seed, sequence, WHAT, directions)
 
 
 def _of_volumes(translator: Translator) -> bool:
@@ -190,36 +183,31 @@ def _spacing_mm(head: Head) -> Spacing:
 # -- from cases to figures ---------------------------------------------------------------------
 
 
-def _figures(cases: Sequence[Case]) -> dict[str, Any]:
+def _figures(cases: Sequence[Case], unit: str) -> LesionDirection:
     """What is counted in one direction."""
     healthy = spread((case.healthy_result - case.healthy_truth)[case.at.brain] for case in cases)
-    return {
-        "limit": round(DEVIATIONS * healthy.sd, 4),
-        "lesions": {
-            kind: _of_kind([case for case in cases if case.kind == kind], healthy)
-            for kind in LESIONS
-        },
-    }
+    of_kind = {k: _of_kind([case for case in cases if case.kind == k], healthy) for k in LESIONS}
+    return LesionDirection(unit, limit=round(DEVIATIONS * healthy.sd, 4), lesions=of_kind)
 
 
-def _of_kind(cases: Sequence[Case], healthy: Spread) -> dict[str, Any]:
+def _of_kind(cases: Sequence[Case], healthy: Spread) -> LesionFigures:
     """The shares of one kind of lesion, those of healthy heads and those of the truth."""
     told = [c for c in cases if can_tell(c.truth, c.healthy_truth, c.at, c.pixel_mm2)]
-    return {
-        "survives": _share(survives(c.result, c.truth, c.at) for c in told),
-        "invented": _share(_invents(c, c.result - c.truth, healthy) for c in cases),
-        "detectable": _share(_detectable(c, healthy) for c in cases),
-        "healthy": {
-            "survives": _share(survives(c.healthy_result, c.truth, c.at) for c in told),
-            "invented": _share(
+    return LesionFigures(
+        survives=_share(survives(c.result, c.truth, c.at) for c in told),
+        invented=_share(_invents(c, c.result - c.truth, healthy) for c in cases),
+        detectable=_share(_detectable(c, healthy) for c in cases),
+        healthy=LesionShares(
+            survives=_share(survives(c.healthy_result, c.truth, c.at) for c in told),
+            invented=_share(
                 _invents(c, c.healthy_result - c.healthy_truth, healthy) for c in cases
             ),
-        },
-        "truth": {
-            "survives": _share(survives(c.truth, c.truth, c.at) for c in told),
-            "invented": _share(_invents(c, c.truth - c.truth, Spread(0.0, 0.0)) for c in cases),
-        },
-    }
+        ),
+        truth=LesionShares(
+            survives=_share(survives(c.truth, c.truth, c.at) for c in told),
+            invented=_share(_invents(c, c.truth - c.truth, Spread(0.0, 0.0)) for c in cases),
+        ),
+    )
 
 
 def _invents(case: Case, error: FloatArray, healthy: Spread) -> bool:
@@ -233,10 +221,8 @@ def _detectable(case: Case, healthy: Spread) -> bool:
     return invented(drawn - case.healthy_truth, case.at.lesion, healthy, case.pixel_mm2)
 
 
-def _share(outcomes: Iterable[bool]) -> dict[str, Any]:
-    """How often it is so, with Wilson's 95 % interval; null if there is nothing to count."""
+def _share(outcomes: Iterable[bool]) -> Share:
+    """How often it is so."""
     counted = list(outcomes)
     n, successes = len(counted), sum(counted)
-    if n == 0:
-        return {"share": None, "n": 0, "ci95": None}
-    return {"share": successes / n, "n": n, "ci95": list(wilson(successes, n))}
+    return Share(successes / n, n, wilson(successes, n)) if n else Share(None, 0, None)

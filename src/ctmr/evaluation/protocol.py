@@ -13,6 +13,7 @@ from ctmr.imaging.head import HEAD_ABOVE_HU, NODE_MM, find_head, head_mask
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.intensity import MR_UNITS
 from ctmr.imaging.volume import Volume
+from ctmr.results import Definition
 from ctmr.types import BoolArray, Encoding, FloatArray
 
 # Range of the values in PSNR, SSIM and MS-SSIM: SynthRAD2023's for HU, else all that they can be.
@@ -256,8 +257,8 @@ def score(
     return {key: figure for key, figure in found.items() if not math.isnan(figure)}
 
 
-def described(values: Encoding, *, in_mm: bool) -> dict[str, dict[str, str]]:
-    """What `metrics.json` says of each figure of such values: name, unit, mask, range, which is better.
+def described(values: Encoding, *, in_mm: bool) -> dict[str, Definition]:
+    """How each figure of such values is measured.
 
     Args:
         values: What the values are.
@@ -266,13 +267,13 @@ def described(values: Encoding, *, in_mm: bool) -> dict[str, dict[str, str]]:
     low, high = SPANS[values]
     units = {"mm": "mm" if in_mm else "pixels", None: UNITS[values]}
     return {
-        key: {
-            "name": figure.name,
-            "unit": units.get(figure.unit, str(figure.unit)),
-            "mask": figure.mask,
-            "range": figure.range.format(low=low, high=high),
-            "better": "higher" if figure.higher_is_better else "lower",
-        }
+        key: Definition(
+            figure.name,
+            unit=units.get(figure.unit, str(figure.unit)),
+            mask=figure.mask,
+            range=figure.range.format(low=low, high=high),
+            better="higher" if figure.higher_is_better else "lower",
+        )
         for key, figure in FIGURES.items()
         if values in figure.values
     }

@@ -1,7 +1,7 @@
 """Translations looked at in every way that needs no truth, and gathered."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from ctmr.evaluation.metrics.distribution import Features, compare, features
 from ctmr.evaluation.metrics.no_reference import mirror_check, without_truth
 from ctmr.evaluation.statistics import Row
 from ctmr.imaging.image import Scan
+from ctmr.results import Definition, Distances
 from ctmr.translation.preprocessing import mask_on
 from ctmr.translation.translator import Translator
 from ctmr.types import OTHER, BoolArray, Direction, Encoding, Modality
@@ -16,26 +17,34 @@ from ctmr.types import OTHER, BoolArray, Direction, Encoding, Modality
 if TYPE_CHECKING:
     from ctmr.reporting.figures import Case
 
-# What `metrics.json` says of figures without truth; differences are shares of the range of grey values.
-_SHARE = "1 is the whole range"
-BLIND = {
-    key: {"name": name, "unit": "", "mask": "head mask", "range": span, "better": better}
-    for key, name, span, better in (
-        ("cycle_error", "difference of the source and its way there and back", _SHARE, "lower"),
-        (
-            "disagreement",
-            "difference of results of the source and of the mirrored one",
-            _SHARE,
-            "lower",
-        ),
-        ("input_distance", "distance from the training images", "1 is their edge", "lower"),
-        ("structure_kept", "correlation of MIND of source and result", "1 is a copy", "neither"),
-        ("local_nmi", "local mutual information of source and result", "2 is a copy", "neither"),
-        ("copy_correlation", "correlation of source and result", "1 is a copy", "neither"),
-        ("copy_difference", "difference of source and result", "0 is a copy", "neither"),
-        ("slice_jitter", "second difference from slice to slice of the result", _SHARE, "lower"),
-        ("slice_jitter_source", "the same of the source", _SHARE, "neither"),
-    )
+_MASK = "head mask"
+_SHARE = "1 is the whole range"  # of grey values
+NO_REFERENCE = {
+    "cycle_error": Definition(
+        "difference of the source and its way there and back", "", _MASK, _SHARE, "lower"
+    ),
+    "disagreement": Definition(
+        "difference of results of the source and of the mirrored one", "", _MASK, _SHARE, "lower"
+    ),
+    "input_distance": Definition(
+        "distance from the training images", "", _MASK, "1 is their edge", "lower"
+    ),
+    "structure_kept": Definition(
+        "correlation of MIND of source and result", "", _MASK, "1 is a copy", "neither"
+    ),
+    "local_nmi": Definition(
+        "local mutual information of source and result", "", _MASK, "2 is a copy", "neither"
+    ),
+    "copy_correlation": Definition(
+        "correlation of source and result", "", _MASK, "1 is a copy", "neither"
+    ),
+    "copy_difference": Definition(
+        "difference of source and result", "", _MASK, "0 is a copy", "neither"
+    ),
+    "slice_jitter": Definition(
+        "second difference from slice to slice of the result", "", _MASK, _SHARE, "lower"
+    ),
+    "slice_jitter_source": Definition("the same of the source", "", _MASK, _SHARE, "neither"),
 }
 MOST_SLICES = 16  # of a volume, evenly chosen, whose features are compared
 
@@ -75,18 +84,17 @@ class Seen:
     values: dict[Direction, Encoding] = field(default_factory=dict)
     in_mm: bool = True
 
-    def distances(self, direction: Direction) -> dict[str, Any] | None:
-        """Between real and translated images, as `metrics.json` has them; None where too few are there."""
+    def distances(self, direction: Direction) -> Distances | None:
+        """Between real and translated images; None where too few are there."""
         real, translated = (piles.get(direction) for piles in (self.real, self.translated))
         if real is None or translated is None:
             return None
-        found = compare(
+        return compare(
             np.concatenate(real.rows),
             np.concatenate(translated.rows),
             real.patients,
             translated.patients,
         )
-        return None if found is None else found._asdict()
 
 
 def observe(

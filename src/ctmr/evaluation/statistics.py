@@ -3,13 +3,12 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.models.quality import Correlation
+from ctmr.results import Correlation, Summary, Table
 from ctmr.system.rng import stream
 from ctmr.types import Direction
 
@@ -27,10 +26,10 @@ class Row:
     figures: Mapping[str, float]
 
 
-def table(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Any]:
+def table(rows: Sequence[Row], names: Iterable[str]) -> Table:
     """Figure -> mean, standard deviation and interval over patients, of those names that any row has."""
     found = {name: list(by_patient(rows, name).values()) for name in names}
-    return {name: asdict(summarise(values)) for name, values in found.items() if values}
+    return {name: summarise(values) for name, values in found.items() if values}
 
 
 def by_patient(rows: Sequence[Row], figure: str) -> dict[str, float]:
@@ -47,25 +46,26 @@ def of_method(rows: Sequence[Row], method: str) -> list[Row]:
     return [row for row in rows if row.method == method]
 
 
-def difference(rows: Sequence[Row], method: str, figure: str) -> dict[str, Any]:
+def difference(rows: Sequence[Row], method: str, figure: str) -> Summary:
     """A figure of a method less the model's, patient by patient: of an error, above zero the model is better."""
     model = by_patient(of_method(rows, MODEL), figure)
     other = by_patient(of_method(rows, method), figure)
     both = [patient for patient in model if patient in other]
-    return asdict(summarise([other[patient] - model[patient] for patient in both]))
+    return summarise([other[patient] - model[patient] for patient in both])
 
 
-def correlations(rows: Sequence[Row], names: Sequence[str], error: str) -> dict[str, Any]:
-    """How well each figure ranks the images by their error: Spearman's correlation, its interval, n; null if unknown."""
-    found: dict[str, Any] = {}
+def correlations(
+    rows: Sequence[Row], names: Sequence[str], error: str
+) -> dict[str, Correlation | None]:
+    """How well each figure ranks the images by their error; None where nothing can be ranked."""
+    found = {}
     for name in names:
         its = [row for row in rows if name in row.figures and error in row.figures]
-        known = rank_correlation(
+        found[name] = rank_correlation(
             [row.figures[name] for row in its],
             [row.figures[error] for row in its],
             patients=[row.patient for row in its],
         )
-        found[name] = asdict(known) if known is not None else None
     return found
 
 
@@ -86,21 +86,6 @@ NORMAL_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 FEWEST = 3  # patients of whom a rank correlation is taken
 
 Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A figure over patients.
-
-    Attributes:
-        mean: Mean over patients.
-        sd: Standard deviation over patients (n - 1), 0 for one patient.
-        ci95: 95 % interval of the mean, percentile bootstrap over patients.
-    """
-
-    mean: float
-    sd: float
-    ci95: tuple[float, float]
 
 
 def summarise(values_per_patient: Sequence[float], seed: int = 0) -> Summary:

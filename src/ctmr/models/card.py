@@ -13,7 +13,8 @@ from ctmr.config import DataConfig, NetworkConfig
 from ctmr.errors import CheckpointError
 from ctmr.imaging.intensity import Intensities
 from ctmr.imaging.resampling import Scale
-from ctmr.models.quality import Correlation, Measure, Usual
+from ctmr.models.quality import Measure, Usual
+from ctmr.results import Correlation
 from ctmr.system.files import read_regular
 from ctmr.types import Direction, Modality
 

@@ -242,18 +242,3 @@ def require_claimed(
             f" {NAMES[other]} the model was trained on",
             fix="translate it in the other direction, or name another scan",
         )
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """How alike two figures rank the same images.
-
-    Attributes:
-        spearman: Spearman's rank correlation, in [-1, 1]; equal values share their mean rank.
-        ci95: 95 % interval, percentile bootstrap over patients.
-        n: Number of images.
-    """
-
-    spearman: float
-    ci95: tuple[float, float]
-    n: int

@@ -1,16 +1,15 @@
 """The part of a run's page that shows `metrics.json`: errors, what is known without the truth, lesions."""
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from jinja2 import UndefinedError
 from markupsafe import Markup
+from pydantic import ValidationError
 
 from ctmr.errors import DataError
 from ctmr.reporting.html import render
+from ctmr.results import Lesions, Metrics, Share
 from ctmr.system.files import read_regular
 
 MAX_BYTES = 10_000_000  # of metrics.json
@@ -26,36 +25,32 @@ def evaluation_section(folder: Path) -> Markup:
     if not file.is_file():
         return Markup()
     fix = "run ctmr evaluate again, or remove the file"
-    picture = comparison.read_bytes() if comparison.is_file() else None
     try:
-        metrics = json.loads(read_regular(file, MAX_BYTES))
-        lesions = metrics.get("lesions")
-        heads, rows = lesion_rows(lesions) if lesions else ((), [])
-        return render(
-            "evaluation.html",
-            {
-                "metrics": metrics,
-                "of_another_model": _of_another_model(folder.parent, metrics),
-                "lesion_heads": heads,
-                "lesion_rows": rows,
-                "comparison": picture,
-            },
-        )
+        metrics = Metrics.model_validate_json(read_regular(file, MAX_BYTES))
+        picture = comparison.read_bytes() if comparison.is_file() else None
     except OSError as error:
         raise DataError(f"cannot read it ({error.strerror})", file=file, fix=fix) from error
-    except (
-        *(ValueError, LookupError, TypeError, AttributeError),
-        *(ArithmeticError, RecursionError, UndefinedError),
-    ) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"not the metrics of ctmr evaluate ({type(error).__name__}: {error})",
-            file=file,
-            fix=fix,
+            f"not the metrics of ctmr evaluate ({place}: {first['msg']})", file=file, fix=fix
         ) from error
+    heads, rows = lesion_rows(metrics.lesions) if metrics.lesions else ((), [])
+    return render(
+        "evaluation.html",
+        {
+            "metrics": metrics,
+            "of_another_model": _of_another_model(folder.parent, metrics),
+            "lesion_heads": heads,
+            "lesion_rows": rows,
+            "comparison": picture,
+        },
+    )
 
 
-def lesion_rows(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The head and the rows, as text, of a table of what `disease.lesion_table` found."""
+def lesion_rows(found: Lesions) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The head and the rows, as text, of a table of what `lesion_test.lesion_table` found."""
     head = (
         "direction",
         "lesion",
@@ -70,36 +65,34 @@ def lesion_rows(found: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[s
         (
             direction,
             kind,
-            _text(its["survives"]),
-            _text(its["healthy"]["survives"]),
-            _text(its["invented"]),
-            _text(its["healthy"]["invented"]),
-            _text(its["detectable"]),
-            f"{_percent(its['truth']['survives'])}, {_percent(its['truth']['invented'])}",
+            _text(its.survives),
+            _text(its.healthy.survives),
+            _text(its.invented),
+            _text(its.healthy.invented),
+            _text(its.detectable),
+            f"{_percent(its.truth.survives)}, {_percent(its.truth.invented)}",
         )
-        for direction, figures in found["directions"].items()
-        for kind, its in figures["lesions"].items()
+        for direction, figures in found.directions.items()
+        for kind, its in figures.lesions.items()
     ]
     return head, rows
 
 
-def _text(share: Mapping[str, Any]) -> str:
-    if not share["n"]:
+def _text(share: Share) -> str:
+    if share.ci95 is None:
         return "n = 0"
-    low, high = share["ci95"]
-    return f"{_percent(share)} [{100 * low:.0f}, {100 * high:.0f}] of {share['n']}"
+    low, high = share.ci95
+    return f"{_percent(share)} [{100 * low:.0f}, {100 * high:.0f}] of {share.n}"
 
 
-def _percent(share: Mapping[str, Any]) -> str:
-    return f"{100 * share['share']:.0f} %" if share["n"] else "-"
+def _percent(share: Share) -> str:
+    return "-" if share.share is None else f"{100 * share.share:.0f} %"
 
 
-def _of_another_model(run: Path, metrics: Mapping[str, Any]) -> bool:
+def _of_another_model(run: Path, metrics: Metrics) -> bool:
     """True if what was evaluated is neither the run's newest model nor its best."""
-    model = metrics.get("model")
-    evaluated = model.get("sha256") if isinstance(model, dict) else None
     kept = set()
     for name in ("model", "best"):
         with suppress(OSError, ValueError, LookupError, TypeError):
             kept.add(json.loads(read_regular(run / name / "model.json", MAX_BYTES))["sha256"])
-    return bool(kept) and evaluated is not None and evaluated not in kept
+    return bool(kept) and metrics.model is not None and metrics.model.sha256 not in kept

@@ -23,10 +23,11 @@ from ctmr.io.scan import content_hash, kind_of
 from ctmr.models.engines import Precision, run_generator
 from ctmr.models.folder import model_of, save_model
 from ctmr.models.quality import difference, head_in
+from ctmr.results import DirectionMetrics
 from ctmr.system.files import read_log, write_text
 from ctmr.training.run_folder import RunFolder
 from ctmr.translation.translator import Translator
-from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Split
+from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Direction, Split
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ MOST = 48  # pairs of slices, or slices of each modality, that are looked at, ev
 MOST_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
 FEWEST = 8  # held-out slices of each modality whose distances say something
 WITH_TRUTH = ("mae", "ssim")
-DISTANCES = ("frechet", "kernel")
 
 
 def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
@@ -100,9 +100,10 @@ class Selection:
             seen = look_at_pairs(translator, self._pairs, DIRECTIONS, only=WITH_TRUTH)
         else:
             seen = self._without_truth(state)
-        found = summary_of(seen)["directions"]
+        found = summary_of(seen).directions
         if self._pairs:
-            about = {**about, "correlations": {d: its["doubt"] for d, its in found.items()}}
+            ranks = {d: its.model_dump()["uncertainty"] for d, its in found.items()}
+            about = {**about, "correlations": ranks}
         row = _row(state.step, found)
         rows = [*read_evaluations(self._folder.evaluations, state.step - 1), row]
         alike = [its for its in rows if its.get("by") == row["by"]]
@@ -155,15 +156,13 @@ def read_evaluations(path: Path, step: int) -> list[dict[str, Any]]:
     ]
 
 
-def _row(step: int, found: Mapping[str, Any]) -> dict[str, Any]:
+def _row(step: int, found: Mapping[Direction, DirectionMetrics]) -> dict[str, Any]:
     """The line of `evaluations.jsonl`: the mean of each figure in each direction, and the score to choose by."""
     directions: dict[str, dict[str, float]] = {}
     for d, its in found.items():
-        said = {**its, **its["without_truth"]}
-        directions[d] = {
-            k: v["mean"] for k, v in said.items() if isinstance(v, dict) and "mean" in v
-        }
-        directions[d] |= {k: v for k, v in (its["distances"] or {}).items() if k in DISTANCES}
+        directions[d] = {k: v.mean for k, v in (its.figures | its.no_reference).items()}
+        if its.distances is not None:
+            directions[d] |= {"frechet": its.distances.frechet, "kernel": its.distances.kernel}
     with_truth = all("ssim" in its for its in directions.values())
     key, sign = ("ssim", 1) if with_truth else ("kernel", -1)
     score = sign * float(np.mean([its.get(key, np.nan) for its in directions.values()]))

@@ -27,7 +27,6 @@ from ctmr.models.engines import (
 from ctmr.models.folder import Model, read_model
 from ctmr.models.quality import (
     MEASURES,
-    Correlation,
     Measure,
     Quality,
     describe,
@@ -37,6 +36,7 @@ from ctmr.models.quality import (
     require_claimed,
 )
 from ctmr.notice import NOTICE
+from ctmr.results import Correlation
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.preprocessing import Conversion
 from ctmr.translation.uncertainty import Doubts, Maps, QualityLevel, is_cycled, share_on

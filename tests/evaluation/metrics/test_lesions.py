@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from ctmr.evaluation.metrics.lesions import (
     Spread,
@@ -17,6 +18,7 @@ from ctmr.evaluation.metrics.lesions import (
     zones,
 )
 from ctmr.reporting.evaluation_section import lesion_rows
+from ctmr.results import Lesions
 from ctmr.synthetic.tissues import LABELS
 
 SIDE = 100
@@ -268,8 +270,15 @@ def test_the_table_by_hand() -> None:
         "healthy": {"survives": share(0, 0), "invented": share(0, 2)},
         "truth": {"survives": share(0, 0), "invented": share(0, 2)},
     }
-    found = {"directions": {"mr-to-ct": {"unit": "HU", "limit": 40.0, "lesions": {"bleed": its}}}}
-    assert lesion_rows(found)[1] == [
+    direction = {"unit": "HU", "limit": 40.0, "lesions": {"bleed": its}}
+    found = {
+        "heads": 3,
+        "seed": 0,
+        "sequence": "t1",
+        "what": "",
+        "directions": {"mr-to-ct": direction},
+    }
+    assert lesion_rows(TypeAdapter(Lesions).validate_python(found))[1] == [
         (
             "mr-to-ct",
             "bleed",

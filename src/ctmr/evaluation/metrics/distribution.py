@@ -1,13 +1,13 @@
 """How far apart two sets of images are as distributions, and the features that are compared; not FID or KID, whose features are Inception's."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctmr.results import Distances
 from ctmr.system.rng import stream
 from ctmr.types import BoolArray, FloatArray
 
@@ -65,17 +65,6 @@ def kernel(first: Features, second: Features) -> float:
         + (within_2.sum() - np.trace(within_2)) / (m * (m - 1))
         - 2 * _cubes(first, second).mean()
     )
-
-
-class Distances(NamedTuple):
-    """How far translated images are from real ones, and real ones of other patients from them, in the same measure."""
-
-    frechet: float
-    frechet_real: float
-    """What a perfect translation would have."""
-    kernel: float
-    kernel_real: float
-    """Likewise."""
 
 
 def compare(

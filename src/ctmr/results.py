@@ -1,0 +1,191 @@
+"""What the files of results hold: they are written by packages above, and drawn by `reporting`."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from ctmr.types import Direction
+
+# Keys of the `metrics.json` of 0.1.0 that have other names now.
+RENAMED = {
+    "naive": "baselines",
+    "answers": "others",
+    "doubt": "uncertainty",
+    "without_truth": "no_reference",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A figure over patients.
+
+    Attributes:
+        mean: Mean over patients.
+        sd: Standard deviation over patients (n - 1), 0 for one patient.
+        ci95: 95 % interval of the mean, percentile bootstrap over patients.
+    """
+
+    mean: float
+    sd: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How alike two figures rank the same images.
+
+    Attributes:
+        spearman: Spearman's rank correlation, in [-1, 1]; equal values share their mean rank.
+        ci95: 95 % interval, percentile bootstrap over patients.
+        n: Number of images.
+    """
+
+    spearman: float
+    ci95: tuple[float, float]
+    n: int
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far translated images are from real ones, and real ones of other patients from them, in the same measure."""
+
+    frechet: float
+    frechet_real: float
+    """What a perfect translation would have."""
+    kernel: float
+    kernel_real: float
+    """Likewise."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How a figure is measured."""
+
+    name: str
+    unit: str
+    mask: str
+    range: str
+    better: Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often something is so, with Wilson's 95 % interval; None if there was nothing to count."""
+
+    share: float | None
+    n: int
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class LesionShares:
+    """How many lesions survive, and in how many slices something is invented."""
+
+    survives: Share
+    invented: Share
+
+
+@dataclass(frozen=True)
+class LesionFigures:
+    """The shares of one kind of lesion, beside those of heads without lesions and of the truth."""
+
+    survives: Share
+    invented: Share
+    detectable: Share
+    healthy: LesionShares
+    truth: LesionShares
+
+
+@dataclass(frozen=True)
+class LesionDirection:
+    """What becomes of lesions in one direction.
+
+    Attributes:
+        unit: Of the images.
+        limit: Error from which something counts as invented.
+        lesions: By kind.
+    """
+
+    unit: str
+    limit: float
+    lesions: dict[str, LesionFigures]
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """What becomes of lesions of synthetic heads (docs/lesions.md)."""
+
+    heads: int
+    seed: int
+    sequence: str
+    what: str
+    directions: dict[Direction, LesionDirection]
+
+
+Table = dict[str, Summary]  # by the key of the figure
+
+
+class DirectionMetrics(BaseModel):
+    """What is measured of one direction; in the file the model's figures stand among the other keys."""
+
+    unit: str | None = None
+    """Of the truth; None without one."""
+    figures: Table
+    others: dict[str, Table] = {}
+    """Of translations by other means, by name."""
+    baselines: dict[str, Table] = {}
+    difference: Table = {}
+    """MAE of each of these less the model's, patient by patient."""
+    no_reference: Table = {}
+    distances: Distances | None = None
+    uncertainty: dict[str, Correlation | None] = {}
+    """Of each measure of uncertainty with the MAE; None where nothing can be ranked."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, said: Any) -> Any:
+        if not isinstance(said, dict) or "figures" in said:
+            return said
+        said = {RENAMED.get(key, key): value for key, value in said.items()}
+        known = {key: said.pop(key) for key in cls.model_fields if key in said}
+        return {**known, "figures": said}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = dump(self)
+        unit = {"unit": said.pop("unit")} if "unit" in said else {}
+        return {**unit, **said.pop("figures"), **said}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The model that is measured, and what ran it."""
+
+    sha256: str
+    engine: str
+    precision: str
+
+
+class Metrics(BaseModel):
+    """What `metrics.json` says (docs/evaluation.md)."""
+
+    model: Evaluated | None = None
+    n: int
+    """Scans."""
+    patients: int
+    unit: str
+    protocol: str
+    notice: str
+    figures: dict[Direction, dict[str, Definition]]
+    directions: dict[Direction, DirectionMetrics]
+    lesions: Lesions | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As the file has it."""
+        return self.model_dump(exclude_unset=True)
