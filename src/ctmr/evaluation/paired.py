@@ -15,7 +15,6 @@ from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume, canonical
 from ctmr.io.listing import stem_below
 from ctmr.io.scan import read_scan_within
-from ctmr.translation.preprocessing import slices_on
 from ctmr.translation.translator import Translator
 from ctmr.types import OTHER, TO, BoolArray, Direction, Encoding, FloatArray, Modality
 
@@ -99,7 +98,7 @@ def require_usable(
                 translator.check(source, to)
             except CtmrError as error:
                 raise error.at(files[OTHER[to]]) from error
-            encoding = translator.conversion.target_encoding(source, to)
+            encoding = translator.preprocessor.target_encoding(source, to)
             _require_values(encoding, truth, files[to])
             for its in answers.values():
                 its[to].read(pair, truth)
@@ -254,6 +253,6 @@ def _case(label: str, source: Scan, truth: Scan, result: FloatArray, mask: BoolA
 
 def _plane(array: FloatArray, scan: Scan) -> FloatArray:
     """What the figure shows of an array on a scan's grid: the image, or a volume's middle axial slice."""
-    slices = slices_on(scan, array)
+    slices = scan.axial(array)
     middle: FloatArray = slices[len(slices) // 2]
     return middle

@@ -277,7 +277,7 @@ def _check_paths(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
 def _holds(translator: Translator, path: Path, to: Modality) -> bool:
     """Whether an image file of that suffix holds translations; a JPEG has 8 bits, which HU do not fit."""
     form = FORMATS.get(path.suffix.lower())
-    return form is not None and (form != "JPEG" or translator.conversion.writes_8_bit(to))
+    return form is not None and (form != "JPEG" or translator.preprocessor.writes_8_bit(to))
 
 
 def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:
