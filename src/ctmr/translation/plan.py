@@ -47,7 +47,7 @@ class Job(NamedTuple):
         return self.target.parents[self.name.count("/")]
 
     def map_path(self, measure: str) -> Path:
-        """Where the map of a measure of doubt goes: an image for an image, else a NIfTI file."""
+        """Where the map of a measure of uncertainty goes: an image for an image, else a NIfTI file."""
         suffix = ".png" if self.kind == "image" else ".nii.gz"
         return self.target.parent / MAPS_NAME / f"{self.sidecar.stem}_{measure}{suffix}"
 

@@ -99,7 +99,7 @@ def write_translation(
 
 
 def _contents(its: Input, done: Translation) -> dict[Path, bytes]:
-    """The bytes of a translation that is one file, and of maps of doubt (shares of the range), on the grid of their scan."""
+    """The bytes of a translation that is one file, and of maps of uncertainty (shares of the range), on the grid of their scan."""
     job, contents = its.job, dict[Path, bytes]()
     if isinstance(done.scan, Image):
         contents[job.target] = image_bytes(job.target, done.scan)
