@@ -24,7 +24,6 @@ from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.scan import DESCRIPTION
 from ctmr.translation.batch import translate_files
 from ctmr.translation.plan import Reading
-from ctmr.translation.preprocessing import mask_on
 from ctmr.translation.translator import Translator
 from support.identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
@@ -505,14 +504,14 @@ def test_own_slices_of_an_mr_volume_do_not_depend_on_the_units_of_its_scanner():
     model = translator(ct={"HU": HU}, mr={"MR": MR_UNITS}, scale=Scale(64, MM))
     mask = volume.array > 100
     other = Volume(volume.array * 3 + 50, volume.affine, "mr")
-    slices = model.conversion.own_slices(volume, "mr", mask)
+    slices = model.preprocessor.own_slices(volume, "mr", mask)
     assert slices.shape == (SHAPE[2], SHAPE[1], SHAPE[0])
-    np.testing.assert_allclose(slices, model.conversion.own_slices(other, "mr", mask), atol=1e-5)
+    np.testing.assert_allclose(slices, model.preprocessor.own_slices(other, "mr", mask), atol=1e-5)
     low, high = np.percentile(volume.array[mask], (0.5, 99.5))
     middle = axial_slices(volume.array)[15]
     expected = np.clip(2 * (middle - low) / (high - low) - 1, -1, 1)
     np.testing.assert_allclose(slices[15], expected, atol=1e-5)
-    assert np.array_equal(mask_on(volume, mask), axial_slices(mask.astype(np.float32)) > 0)
+    assert np.array_equal(volume.axial(mask), axial_slices(mask.astype(np.float32)) > 0)
 
 
 # Corners

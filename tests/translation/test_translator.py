@@ -135,7 +135,7 @@ def test_scan_with_a_spacing_is_brought_to_the_models_pixel_size():
     card = translator(scale=Scale(64, pixel_mm=2.0))
     array = grey(100, 80)
     seen = [
-        card.conversion.image_to_unit(Image(array, "grey", 8, spacing), "ct").shape
+        card.preprocessor.prepare(Image(array, "grey", 8, spacing), "ct").batch([0]).shape[1:]
         for spacing in ((1.0, 1.0), (1.5, 2.0), None)
     ]
     assert seen == [
@@ -147,10 +147,10 @@ def test_scan_with_a_spacing_is_brought_to_the_models_pixel_size():
 
 def test_spacing_is_of_no_use_to_a_model_without_pixel_size():
     identity = translator(scale=Scale(64))
-    seen = identity.conversion.image_to_unit(
-        Image(grey(100, 80), "grey", 8, (3.0, 3.0)), "ct"
-    ).shape
-    assert seen == (80, 64, 1)
+    seen = identity.preprocessor.prepare(Image(grey(100, 80), "grey", 8, (3.0, 3.0)), "ct").batch(
+        [0]
+    )
+    assert seen.shape[1:] == (80, 64, 1)
 
 
 @pytest.mark.parametrize("spacing", [(0.01, 0.01), (60.0, 60.0), (1.0, 30.0)])
@@ -219,7 +219,7 @@ def test_16_bit_range_of_the_training_images_is_stored_and_used(tmp_path, tiny_c
     assert 200 <= ct.low < 260
     assert 4100 < ct.high <= 4202
     scan = Image(np.rint(smooth_head(60, 60, 200, 4200)), "grey", 16)
-    unit = model.conversion.image_to_unit(scan, "ct")
+    unit = model.preprocessor.prepare(scan, "ct").batch([0])
     assert unit.min() == -1
     assert unit.max() > 0.99  # a 12-bit image fills the range
     result = model.translate(scan, to="mr")
@@ -303,7 +303,7 @@ def test_own_slices_of_an_image_are_its_grey_values_on_its_own_grid():
     array = grey(40, 50)
     colour = Image(np.repeat(array[..., None], 3, axis=-1), "grey", 8)
     for scan in (Image(array, "grey", 8), colour):
-        slices = translator().conversion.own_slices(scan, "ct", array > 0)
+        slices = translator().preprocessor.own_slices(scan, "ct", array > 0)
         np.testing.assert_allclose(slices, GREY_8.to_unit(array)[None], atol=1e-6)
 
 

@@ -155,7 +155,7 @@ def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
             "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct")),
             "mr": _said_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr")),
         }
-    if isinstance(ct, Volume) or isinstance(mr, Volume) or ct.array.shape[:2] != mr.array.shape[:2]:
+    if ct.grey.shape != mr.grey.shape:
         raise DataError(
             f"expected two scans of one size: found CT {ct.array.shape} and MR {mr.array.shape}",
             file=pair.mr,
@@ -171,8 +171,8 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
         DataError: If the mask has another size, or there is no head in it.
     """
     ct, mr = images["ct"], images["mr"]
-    if isinstance(ct, Volume) or isinstance(mr, Volume):
-        return _head_of_volume(pair, images["ct"])
+    if isinstance(ct, Volume):
+        return _head_of_volume(pair, ct)
     if pair.mask is not None:
         info = info_within(pair.mask.parent, pair.folder / "mask")
         mask = read_image(pair.mask, channels=1, info=info).array > 0
@@ -196,10 +196,8 @@ def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
         raise error.at(path) from error
 
 
-def _head_of_volume(pair: Pair, ct: Scan) -> BoolArray:
+def _head_of_volume(pair: Pair, ct: Volume) -> BoolArray:
     """The head mask (I, J, K) on the grid of a CT volume."""
-    if not isinstance(ct, Volume):
-        raise ValueError("the CT of a pair of volumes is a volume")
     if pair.mask is not None:
         mask = read_scan(pair.mask)
         if not isinstance(mask, Volume):

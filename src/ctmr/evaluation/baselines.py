@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 from ctmr.data.pairs import Pair, head_of, read_pair
 from ctmr.evaluation.protocol import SPANS, comparable
 from ctmr.imaging.image import Image, Scan
-from ctmr.imaging.volume import Volume, canonical, like
+from ctmr.imaging.volume import canonical
 from ctmr.types import BoolArray, Encoding, FloatArray, Modality
 
 # Common grids of the means, (nodes along each axis, mm between them): they hold a head and its surroundings.
@@ -135,7 +135,7 @@ def _sums(pairs: Sequence[Pair], to: Collection[Modality]) -> dict[Kind, Sums]:
 
 def _kind(images: Mapping[Modality, Scan], to: Modality) -> Kind:
     truth = images[to]
-    return to, images[_other(to)].encoding, truth.encoding, 3 if isinstance(truth, Volume) else 2
+    return to, images[_other(to)].encoding, truth.encoding, truth.grey.ndim
 
 
 def _other(modality: Modality) -> Modality:
@@ -203,8 +203,7 @@ def _frame(scan: Scan, mask: BoolArray) -> _Frame:
 def _to_grid(array: FloatArray, scan: Scan, mask: BoolArray) -> FloatArray:
     """An array like the scan's on the common grid; its border value goes on outside."""
     frame = _frame(scan, mask)
-    if isinstance(scan, Volume):
-        array = canonical(replace(scan, array=array)).array
+    array = replace(scan, array=array).upright().array
     blur = 0.4 * np.sqrt(np.maximum(frame.step**2 - 1, 0))  # of a pixel as large as a node's
     smooth = ndimage.gaussian_filter(array, blur, mode="nearest", truncate=2)
     return _resampled(
@@ -215,11 +214,11 @@ def _to_grid(array: FloatArray, scan: Scan, mask: BoolArray) -> FloatArray:
 def _from_grid(mean: Doubles, scan: Scan, mask: BoolArray) -> FloatArray:
     """The mean as an array like the scan's; its border value goes on outside."""
     frame = _frame(scan, mask)
-    shape = canonical(scan).array.shape if isinstance(scan, Volume) else mask.shape
+    shape = scan.upright().grey.shape
     array = _resampled(
         mean.astype(np.float32), 1 / frame.step, frame.node - frame.pixel / frame.step, shape
     )
-    return like(array, scan) if isinstance(scan, Volume) else array
+    return scan.like(array)
 
 
 def _resampled(

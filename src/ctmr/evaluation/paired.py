@@ -11,11 +11,10 @@ from ctmr.evaluation.baselines import NAIVE, Naive
 from ctmr.evaluation.protocol import SPANS, UNITS, comparable, score
 from ctmr.evaluation.results import Pile, Seen, features_of, observe
 from ctmr.evaluation.statistics import MODEL, Row
-from ctmr.imaging.image import Image, Scan
-from ctmr.imaging.volume import Volume, canonical
+from ctmr.imaging.image import Scan
+from ctmr.imaging.volume import Volume
 from ctmr.io.listing import stem_below
 from ctmr.io.scan import read_scan_within
-from ctmr.translation.preprocessing import slices_on
 from ctmr.translation.translator import Translator
 from ctmr.types import OTHER, TO, BoolArray, Direction, Encoding, FloatArray, Modality
 
@@ -92,14 +91,14 @@ def require_usable(
 
     def look(pair: Pair, images: Mapping[Modality, Scan], mask: BoolArray) -> None:
         files = {"ct": pair.ct, "mr": pair.mr}
-        images = {m: _upright(scan) for m, scan in images.items()}
+        images = {m: scan.upright() for m, scan in images.items()}
         for to in (TO[d] for d in directions):
             source, truth = images[OTHER[to]], images[to]
             try:
                 translator.check(source, to)
             except CtmrError as error:
                 raise error.at(files[OTHER[to]]) from error
-            encoding = translator.conversion.target_encoding(source, to)
+            encoding = translator.preprocessor.target_encoding(source, to)
             _require_values(encoding, truth, files[to])
             for its in answers.values():
                 its[to].read(pair, truth)
@@ -135,15 +134,14 @@ def look_at_pairs(
     """
     seen = Seen()
     for n, pair in enumerate(pairs):
-        images = {m: _upright(scan) for m, scan in read_pair(pair).items()}
+        images = {m: scan.upright() for m, scan in read_pair(pair).items()}
         mask = head_of(pair, images)
         for d in directions:
             to = TO[d]
             source, truth = images[OTHER[to]], images[to]
             result, figures, mirrored = _observed(translator, pair, images, to, mask)
             # A model writes MR volumes in 0..1000, to which comparable() brings those that come in.
-            own = result.array if isinstance(result, Volume) else comparable(result, mask)
-            given = {MODEL: own}
+            given = {MODEL: result.grey}
             given |= naive.answers(pair, images, mask, to) if naive is not None else {}
             for name, its in (answers or {}).items():
                 given[name] = comparable(its[to].read(pair, truth), mask)
@@ -169,11 +167,6 @@ def look_at_pairs(
         if progress is not None:
             progress(n + 1, len(pairs))
     return seen
-
-
-def _upright(scan: Scan) -> Scan:
-    """The scan, of a volume with its axial slices along K; figures are taken within slices."""
-    return canonical(scan) if isinstance(scan, Volume) else scan
 
 
 def _observed(
@@ -205,11 +198,11 @@ def _require_values(expected: Encoding, truth: Scan, file: Path) -> None:
 
 def _answer(file: Path, root: Path, truth: Scan) -> Scan:
     """A translation by other means, which lies on the truth's grid and has its kind of values."""
-    scan = _upright(read_scan_within(file, root))
-    if isinstance(truth, Image) != isinstance(scan, Image):
+    scan = read_scan_within(file, root).upright()
+    if type(truth) is not type(scan):
         raise DataError("expected the same kind of scan as the truth", file=file, fix="convert it")
-    if not isinstance(scan, Image) and not isinstance(truth, Image):
-        scan = replace(scan, modality=truth.modality)
+    if isinstance(scan, Volume):
+        scan = replace(scan, modality="ct" if truth.encoding == "HU" else "mr")
     if scan.encoding != truth.encoding or scan.array.shape[:2] != truth.array.shape[:2]:
         raise DataError(
             f"expected {truth.encoding} values of {truth.array.shape}, as the truth has: found"
@@ -254,6 +247,6 @@ def _case(label: str, source: Scan, truth: Scan, result: FloatArray, mask: BoolA
 
 def _plane(array: FloatArray, scan: Scan) -> FloatArray:
     """What the figure shows of an array on a scan's grid: the image, or a volume's middle axial slice."""
-    slices = slices_on(scan, array)
+    slices = scan.axial(array)
     middle: FloatArray = slices[len(slices) // 2]
     return middle

@@ -10,7 +10,7 @@ import numpy as np
 from ctmr.evaluation.metrics import full_reference as metrics
 from ctmr.evaluation.metrics.full_reference import dice, hd95
 from ctmr.imaging.head import HEAD_ABOVE_HU, NODE_MM, find_head, head_mask
-from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.image import Scan
 from ctmr.imaging.intensity import MR_UNITS
 from ctmr.imaging.volume import Volume
 from ctmr.results import Definition
@@ -299,8 +299,6 @@ def comparable(scan: Scan, mask: BoolArray) -> FloatArray:
         (H, W), the mean of colours; or (I, J, K), of an MR volume with 0 and 1000 at the 0.5 and 99.5 percentiles of its
         head and clipped to them, as a model reads and writes it.
     """
-    if isinstance(scan, Image):
-        return scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
-    if scan.encoding == "HU":
-        return scan.array
+    if scan.encoding != "MR":
+        return scan.grey
     return MR_UNITS.from_unit(MR_UNITS.fitted(scan.array[mask]).to_unit(scan.array))

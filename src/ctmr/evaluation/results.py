@@ -10,7 +10,6 @@ from ctmr.evaluation.metrics.no_reference import mirror_check, without_truth
 from ctmr.evaluation.statistics import Row
 from ctmr.imaging.image import Scan
 from ctmr.results import Definition, Distances
-from ctmr.translation.preprocessing import mask_on
 from ctmr.translation.translator import Translator
 from ctmr.types import OTHER, BoolArray, Direction, Encoding, Modality
 
@@ -116,9 +115,9 @@ def observe(
         CtmrError: If it cannot be translated.
     """
     done = translator.translation(scan, to, quality="full")
-    source = translator.conversion.own_slices(scan, OTHER[to], mask)
-    result = translator.conversion.own_slices(done.scan, to, mask)
-    inside = mask_on(scan, mask)
+    source = translator.preprocessor.own_slices(scan, OTHER[to], mask)
+    result = translator.preprocessor.own_slices(done.scan, to, mask)
+    inside = scan.axial(mask)
     figures = without_truth(source, result, inside)
     figures |= {str(name): value for name, value in done.quality.measures().items()}
     return done.scan, figures, mirror_check(source, result, inside).looks_mirrored
@@ -128,8 +127,8 @@ def features_of(
     translator: Translator, scan: Scan, modality: Modality, mask: BoolArray
 ) -> Features:
     """The features of a scan's slices that show the head, of at most 16 of a volume: (K, 48)."""
-    inside = mask_on(scan, mask)
+    inside = scan.axial(mask)
     shown = np.flatnonzero(inside.any(axis=(1, 2)))
     chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MOST_SLICES).astype(int))]
-    slices = translator.conversion.own_slices(scan, modality, mask)
+    slices = translator.preprocessor.own_slices(scan, modality, mask)
     return features(slices[chosen], inside[chosen])

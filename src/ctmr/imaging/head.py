@@ -160,5 +160,4 @@ def head_of_scan(scan: Scan, modality: Modality) -> BoolArray:
         if head is None:
             return np.zeros(scan.array.shape, dtype=np.bool_)
         return like(head.mask(upright.array.shape).astype(np.float32), scan) > 0
-    grey = scan.array if scan.array.ndim == 2 else scan.array.mean(axis=-1, dtype=np.float32)
-    return head_mask(grey, HEAD_ABOVE_HU if scan.unit == "HU" else None)
+    return head_mask(scan.grey, HEAD_ABOVE_HU if scan.unit == "HU" else None)

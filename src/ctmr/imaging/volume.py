@@ -1,7 +1,8 @@
 """A scan on a regular grid in the patient's space: axes to RAS+ and back, and axial slices."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from nibabel.orientations import (
@@ -11,10 +12,12 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
+from numpy.typing import NDArray
 
 from ctmr.errors import DataError
 from ctmr.types import Encoding, FloatArray, Matrix, Modality
 
+Value = TypeVar("Value", bound=np.generic)
 SAME_MM = 0.01  # grids that differ by less are the same
 RAS = np.array(
     [[0, 1], [1, 1], [2, 1]]
@@ -79,6 +82,31 @@ class Volume:
         i, j, k = aff2axcodes(self.affine)
         return str(i), str(j), str(k)
 
+    @property
+    def grey(self) -> FloatArray:
+        """(I, J, K): the array, as a volume has no colours."""
+        return self.array
+
+    def upright(self) -> "Volume":
+        """The volume with its axial slices along K; see `canonical`."""
+        return canonical(self)
+
+    def like(self, array: FloatArray) -> FloatArray:
+        """An array on the grid of `upright()` with its axes as this volume has them."""
+        return like(array, self)
+
+    def axial(self, array: NDArray[Value]) -> NDArray[Value]:
+        """The axial slices (K, rows, columns) of an array on the volume's grid."""
+        return axial_slices(apply_orientation(array, io_orientation(self.affine)))
+
+    def from_axial(self, slices: FloatArray) -> FloatArray:
+        """The inverse of `axial`."""
+        return like(from_axial_slices(slices), self)
+
+    def with_values(self, array: FloatArray, _: Encoding, modality: Modality) -> "Volume":
+        """The volume with the values of a modality."""
+        return replace(self, array=array, modality=modality)
+
 
 def canonical(volume: Volume) -> Volume:
     """The volume with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
@@ -94,7 +122,7 @@ def like(array: FloatArray, volume: Volume) -> FloatArray:
     return np.ascontiguousarray(apply_orientation(array, back))
 
 
-def axial_slices(array: FloatArray) -> FloatArray:
+def axial_slices(array: NDArray[Value]) -> NDArray[Value]:
     """(I, J, K) of a canonical volume -> (K, rows, columns): front at the top, the patient's right at the left."""
     return np.ascontiguousarray(array[::-1, ::-1].transpose(2, 1, 0))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
-from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import onto_grid
 from ctmr.io.dicom.series import Series, read_series
 from ctmr.io.image_info import INFO_NAME
@@ -87,7 +87,7 @@ def translate_files(
         output: Of the same form, with the same sub-folders.
         to: The modality wanted.
         quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, and writes maps
-            of doubt; `none` none.
+            of uncertainty; `none` none.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
         resume: Leave what an earlier call wrote of the same scan, model and options.
@@ -265,7 +265,7 @@ def _unusable(
 
 def _require_head(scan: Scan, quality: Quality) -> None:
     """Refuse what shows nothing, or nothing that the model knows."""
-    if isinstance(scan, Image) and scan.array.min() == scan.array.max():
+    if scan.array.min() == scan.array.max():
         raise DataError(
             f"expected an image of a head: found one grey value ({scan.array.min():g}) everywhere",
             fix="remove it, or give --anyway",

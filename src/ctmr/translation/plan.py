@@ -47,7 +47,7 @@ class Job(NamedTuple):
         return self.target.parents[self.name.count("/")]
 
     def map_path(self, measure: str) -> Path:
-        """Where the map of a measure of doubt goes: an image for an image, else a NIfTI file."""
+        """Where the map of a measure of uncertainty goes: an image for an image, else a NIfTI file."""
         suffix = ".png" if self.kind == "image" else ".nii.gz"
         return self.target.parent / MAPS_NAME / f"{self.sidecar.stem}_{measure}{suffix}"
 
@@ -277,7 +277,7 @@ def _check_paths(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
 def _holds(translator: Translator, path: Path, to: Modality) -> bool:
     """Whether an image file of that suffix holds translations; a JPEG has 8 bits, which HU do not fit."""
     form = FORMATS.get(path.suffix.lower())
-    return form is not None and (form != "JPEG" or translator.conversion.writes_8_bit(to))
+    return form is not None and (form != "JPEG" or translator.preprocessor.writes_8_bit(to))
 
 
 def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:

@@ -1,77 +1,153 @@
-"""A scan to what the networks of a model see, and back: its scale, its channels and its maps of grey values."""
+"""A scan to what the networks of a model see, and back: scale, channels and grey values as its card says."""
 
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ctmr.errors import DataError
-from ctmr.imaging.image import Image, Scan, luma
+from ctmr.imaging.image import Scan, luma
 from ctmr.imaging.intensity import MR_UNITS, Intensity
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import resize
 from ctmr.imaging.slices import HeadSlices, head_slices
-from ctmr.imaging.volume import Volume, axial_slices, canonical
+from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.models.card import Card
-from ctmr.types import BoolArray, Encoding, FloatArray, Modality
+from ctmr.models.quality import require_claimed
+from ctmr.types import OTHER, BoolArray, Encoding, FloatArray, Modality
 
 
-class Conversion:
-    """The way of scans to [-1, 1] and back by what the card of a model says."""
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """A scan as the networks see it: axial slices, each made when it is needed, so that few are held in memory.
+
+    Attributes:
+        scan: Where it comes from.
+        slices: (K, rows, columns, c) in the unit and on the grid of the scan; an image is one slice.
+        grid: (h, w) of a slice at the model's scale.
+        channels: That the networks have.
+        intensity: The map of the scan's grey values to [-1, 1].
+        head: Where the head is in a volume; None for an image.
+        modality: Of the translation.
+        encoding: Of the translation.
+        target: The map of [-1, 1] to grey values of the translation.
+    """
+
+    scan: Scan
+    slices: FloatArray
+    grid: tuple[int, int]
+    channels: int
+    intensity: Intensity
+    head: HeadSlices | None
+    modality: Modality
+    encoding: Encoding
+    target: Intensity
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The slices K by which the scan is judged: those that show the head."""
+        return (0,) if self.head is None else self.head.kept
+
+    def batch(self, places: Sequence[int]) -> FloatArray:
+        """The slices at some places K, (N, h, w, C) in [-1, 1]."""
+        unit = np.stack(
+            [self.intensity.to_unit(resize(self.slices[k], *self.grid)) for k in places]
+        )  # (N, h, w, c)
+        return np.repeat(unit, self.channels // unit.shape[-1], axis=-1)
+
+    def window(self, image: FloatArray) -> FloatArray:
+        """What the networks were trained on of a slice (h, w, C): of a volume the window about the head."""
+        return image if self.head is None else self.head.windowed(image, -1.0)
+
+    def inside(self) -> BoolArray | None:
+        """The head (K, rows, columns) in a volume, on its own grid."""
+        if self.head is None:
+            return None
+        return axial_slices(self.head.head.mask(self.head.volume.array.shape))
+
+    def restore(self, images: Iterable[FloatArray]) -> Scan:
+        """The translation on the grid of the scan.
+
+        Args:
+            images: Translated slices (h, w, C) in [-1, 1], from the first to the last.
+
+        Returns:
+            An image in colour where the scan is and no HU are wanted, at its depth where the model knows that; or a
+            volume, in HU or MR units.
+        """
+        coloured = self.scan.array.ndim > self.scan.grey.ndim and self.encoding != "HU"
+        planes = np.empty((*self.slices.shape[:3], 3 if coloured else 1), np.float32)
+        for k, image in enumerate(images):
+            unit = image if self.head is None else image.mean(axis=-1, keepdims=True)
+            grey = self.target.from_unit(unit)  # (h, w, C)
+            if grey.shape[-1] > planes.shape[-1]:
+                grey = luma(grey)[..., None]
+            plane = resize(grey, *planes.shape[1:3])
+            planes[k] = np.clip(plane, self.target.low, self.target.high)
+        array = self.scan.from_axial(planes if coloured else planes[..., 0])
+        return self.scan.with_values(array, self.encoding, self.modality)
+
+    def about(self) -> dict[str, Any]:
+        """What the sidecar says of the way there and back."""
+        target = self.target
+        unit = "arbitrary MR units" if target.unit == "MR" else target.unit
+        said: dict[str, Any] = {"unit": unit, "range": [target.low, target.high]}
+        if self.head is None:
+            return said
+        count, *pixels = self.slices.shape[:3]
+        clipped = self.intensity.clipped_share(self.head.head.values)
+        return said | {
+            "source_range": [self.intensity.low, self.intensity.high],
+            "source_clipped_share": round(clipped, 6),
+            "slices": count,
+            "slice_pixels": pixels,
+            "network_pixels": list(self.grid),
+            "resampled": list(self.grid) != pixels,
+        }
+
+
+class Preprocessor:
+    """Prepares scans for the networks of a model as its card says."""
 
     def __init__(self, card: Card) -> None:
         self._scale, self._data, self._intensities = card.scale, card.data, card.intensities
+        self._ranges = {modality: usual.ranges for modality, usual in card.training.items()}
 
-    def image_to_unit(self, scan: Image, modality: Modality) -> FloatArray:
-        """The image (h, w, C) in [-1, 1] as the networks see it: the model's scale, channels and range.
+    def prepare(self, scan: Scan, modality: Modality, *, anyway: bool = False) -> NetworkInput:
+        """A scan as the networks see it.
+
+        Args:
+            scan: An image or a volume.
+            modality: What it is taken for.
+            anyway: Take it for that even if it looks like the other.
 
         Raises:
-            DataError: If the model knows no range for such an image, or its shape is unusable.
+            DataError: If the model knows no range or pixel size for it, its shape is unusable, or a volume shows no head.
+            SafetyError: If it is of the other modality, unless `anyway`.
         """
-        intensity = self._incoming(scan.encoding, modality)
-        array, channels = scan.array, self._data.channels
-        if channels == 1 and array.ndim == 3:
-            array = luma(array)
-        height, width = array.shape[:2]
-        shape = self._scale.shape_for(height, width, scan.spacing_mm)
-        unit = intensity.to_unit(resize(array, *shape))
-        if unit.ndim == 2:
-            unit = np.repeat(unit[..., None], channels, axis=-1)
-        return unit  # (h, w, C)
-
-    def image_from_unit(self, unit: FloatArray, scan: Image, to: Modality) -> Image:
-        """The image of a translation (h, w, C) on the grid of the scan, grey where the scan is or where HU are."""
+        channels, head = self._data.channels, None
+        if isinstance(scan, Volume):
+            checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
+            intensity = self._incoming(checked.encoding, modality)
+            head = head_slices(checked, modality, self._scale, self._data.size)
+            intensity = intensity.fitted(head.head.values)
+            slices, grid = axial_slices(head.volume.array)[..., None], head.grid
+        else:
+            intensity = self._incoming(scan.encoding, modality)
+            array = scan.array if scan.array.ndim == 3 else scan.array[..., None]  # (H, W, c)
+            if array.shape[-1] > channels:
+                array = luma(array)[..., None]
+            slices = scan.axial(array)
+            height, width = array.shape[:2]
+            grid = self._scale.shape_for(height, width, scan.spacing_mm)
+        to = OTHER[modality]
         encoding = self.target_encoding(scan, to)
-        intensity = self.target(encoding, to)
-        array = intensity.from_unit(unit[..., 0] if unit.shape[-1] == 1 else unit)
-        if array.ndim == 3 and (encoding == "HU" or scan.array.ndim == 2):
-            array = luma(array)
-        array = np.clip(resize(array, *scan.array.shape[:2]), intensity.low, intensity.high)
-        if array.ndim == 2 and scan.array.ndim == 3 and encoding != "HU":
-            array = np.repeat(array[..., None], 3, axis=-1)
-        depth: Literal[8, 16] = 8 if encoding == "8-bit" else 16
-        return replace(scan, array=array, unit="HU" if encoding == "HU" else "grey", depth=depth)
-
-    def head_of_volume(
-        self, scan: Volume, modality: Modality, anyway: bool
-    ) -> tuple[HeadSlices, Intensity]:
-        """Where the head is in a volume, and the map of its values to [-1, 1].
-
-        Raises:
-            DataError: If there is no head in it, or the model knows no range or pixel size for it.
-            SafetyError: If it is of another modality, unless `anyway`.
-        """
-        checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
-        intensity = self._incoming(checked.encoding, modality)
-        found = head_slices(checked, modality, self._scale, self._data.size)
-        return found, intensity.fitted(found.head.values)
-
-    def slices_to_unit(
-        self, batch: FloatArray, intensity: Intensity, grid: tuple[int, int]
-    ) -> FloatArray:
-        """Slices (N, rows, columns) in the scan's unit -> (N, h, w, C) in [-1, 1] at the model's pixel size."""
-        unit = np.stack([intensity.to_unit(resize(plane, *grid)) for plane in batch])[..., None]
-        return np.repeat(unit, self._data.channels, axis=-1)
+        target = self._outgoing(encoding, to)
+        made = NetworkInput(scan, slices, grid, channels, intensity, head, to, encoding, target)
+        if head is None and not anyway:
+            require_claimed(made.batch([0])[0], modality, self._ranges)
+        return made
 
     def target_encoding(self, scan: Scan, to: Modality) -> Encoding:
         """How the translation is stored: in HU or MR units where the model knows them, else at the scan's depth."""
@@ -83,10 +159,6 @@ class Conversion:
         same: Encoding = "8-bit" if scan.depth == 8 else "16-bit"
         return same if same in known else next(iter(known))
 
-    def target(self, encoding: Encoding, to: Modality) -> Intensity:
-        """The map from [-1, 1] of a scan that goes out; a model of MR images has none of its own for volumes."""
-        return self._intensities[to].get(encoding, MR_UNITS)
-
     def writes_hu(self, to: Modality) -> bool:
         """Whether translated scans of that modality are in HU."""
         return "HU" in self._intensities[to]
@@ -94,12 +166,6 @@ class Conversion:
     def writes_8_bit(self, to: Modality) -> bool:
         """Whether an 8-bit image is translated to an 8-bit image of that modality."""
         return "8-bit" in self._intensities[to] and not self.writes_hu(to)
-
-    def about(self, scan: Scan, to: Modality) -> dict[str, Any]:
-        """Unit and range of a translation, as the sidecar says them."""
-        intensity = self.target(self.target_encoding(scan, to), to)
-        unit = "arbitrary MR units" if intensity.unit == "MR" else intensity.unit
-        return {"unit": unit, "range": [intensity.low, intensity.high]}
 
     def own_slices(self, scan: Scan, modality: Modality, mask: BoolArray) -> FloatArray:
         """The axial slices (K, H, W) in [-1, 1] on the scan's own grid, for figures that need no truth.
@@ -110,9 +176,14 @@ class Conversion:
             modality: Of the scan.
             mask: Head mask on the scan's grid.
         """
-        array = luma(scan.array) if scan.array.ndim == 3 and isinstance(scan, Image) else scan.array
-        intensity = self.target(scan.encoding, modality).fitted(array[mask])
-        return slices_on(scan, intensity.to_unit(array))
+        slices = scan.axial(scan.array)
+        grey = luma(slices) if slices.ndim == 4 else slices
+        intensity = self._outgoing(scan.encoding, modality).fitted(grey[scan.axial(mask)])
+        return intensity.to_unit(grey)
+
+    def _outgoing(self, encoding: Encoding, to: Modality) -> Intensity:
+        """The map from [-1, 1] of a scan that goes out; a model of MR images has none of its own for volumes."""
+        return self._intensities[to].get(encoding, MR_UNITS)
 
     def _incoming(self, encoding: Encoding, modality: Modality) -> Intensity:
         """The map to [-1, 1] of a scan that comes in."""
@@ -126,15 +197,3 @@ class Conversion:
                 + (", or say its HU in a ctmr.json (docs/data.md)" if "HU" in known else ""),
             )
         return intensity
-
-
-def slices_on(scan: Scan, array: FloatArray) -> FloatArray:
-    """The axial slices (K, H, W) of an array on a scan's grid; an image is one."""
-    if isinstance(scan, Image):
-        return array[None]
-    return axial_slices(canonical(replace(scan, array=array)).array)
-
-
-def mask_on(scan: Scan, mask: BoolArray) -> BoolArray:
-    """The same of a mask."""
-    return slices_on(scan, mask.astype(np.float32)) > 0

@@ -1,19 +1,15 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 
 from ctmr.imaging.image import Image, Scan
-from ctmr.imaging.intensity import Intensity
-from ctmr.imaging.resampling import resize
-from ctmr.imaging.slices import HeadSlices
-from ctmr.imaging.volume import Volume, axial_slices, from_axial_slices, like
+from ctmr.imaging.volume import Volume
 from ctmr.models.engines import (
     Engine,
     Forward,
@@ -31,15 +27,13 @@ from ctmr.models.quality import (
     Quality,
     describe,
     difference,
-    head_in,
     judge,
-    require_claimed,
 )
 from ctmr.notice import NOTICE
 from ctmr.results import Correlation
 from ctmr.system.parallel import one_ahead
-from ctmr.translation.preprocessing import Conversion
-from ctmr.translation.uncertainty import Doubts, Maps, QualityLevel, is_cycled, share_on
+from ctmr.translation.preprocessing import Preprocessor
+from ctmr.translation.uncertainty import Maps, QualityLevel, Uncertainty
 from ctmr.types import DIRECTION_TO, OTHER, Direction, FloatArray, Modality
 
 BATCH = 8  # slices of a volume at a time: memory does not grow with their number
@@ -70,7 +64,7 @@ class Translator:
 
     Attributes:
         model: Networks and `model.json`.
-        conversion: The way of a scan to what the networks see, and back.
+        preprocessor: Prepares scans for the networks.
         device: Where PyTorch runs it: a GPU if there is one.
         engine: What runs the networks; `openvino` and `onnx` do on the CPU.
         precision: Of their multiplications.
@@ -80,7 +74,7 @@ class Translator:
         self, model: Model, *, engine: Engine = "torch", precision: Precision = "float32"
     ) -> None:
         self.model = model
-        self.conversion = Conversion(model.card)
+        self.preprocessor = Preprocessor(model.card)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.engine, self.precision = engine, precision
         self._generators = {d: g.to(self.device) for d, g in model.generators.items()}
@@ -140,83 +134,48 @@ class Translator:
                 back. `full`: all is, and the mirrored scan is translated too; each gives a map.
             anyway: Translate what looks like another modality too; the result says so.
         """
-        if isinstance(scan, Image):
-            return self._image(scan, to, quality, anyway)
-        return self._volume(scan, to, quality, anyway)
+        made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
+        uncertainty = Uncertainty(made, quality)
+
+        def prepared(start: int) -> tuple[range, FloatArray]:
+            places = range(start, min(start + BATCH, len(made.slices)))
+            unit = made.batch(places)
+            uncertainty.describe(places, unit)
+            return places, unit
+
+        def translated() -> Iterator[FloatArray]:
+            for places, unit in one_ahead(prepared, range(0, len(made.slices), BATCH)):
+                images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
+                chosen = [k for k in places if uncertainty.is_cycled(k)]
+                if chosen:
+                    ours = [k - places.start for k in chosen]
+                    errors = self._errors(unit[ours], images[ours], to, quality)
+                    uncertainty.add(chosen, unit[ours], errors)
+                yield from images
+
+        result = made.restore(translated())
+        usual = self.model.card.training[OTHER[to]]
+        return Translation(
+            scan=result,
+            quality=judge(uncertainty.described, usual, uncertainty.means()),
+            about=made.about(),
+            maps=uncertainty.maps(),
+        )
 
     def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> Quality:
         """Judge a scan, and raise what `translation` would raise of it, without running a network."""
-        if isinstance(scan, Image):
-            described = [describe(self._unit_of_image(scan, to, anyway))]
-        else:
-            found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
-            widest = max(found.volume.spacing_mm[:2])
-            if widest > WIDE_MM:
-                logger.warning(
-                    "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and"
-                    " its translation will be poor",
-                    widest,
-                )
-            slices = axial_slices(found.volume.array)  # (K, rows, columns)
-            described = []
-            for k in found.kept:
-                unit = self.conversion.slices_to_unit(slices[k : k + 1], intensity, found.grid)
-                described.append(describe(found.windowed(unit[0], -1.0)))
+        made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
+        widest = 0.0 if made.head is None else max(made.head.volume.spacing_mm[:2])
+        if widest > WIDE_MM:
+            logger.warning(
+                "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and"
+                " its translation will be poor",
+                widest,
+            )
+        described = [describe(made.window(made.batch([k])[0])) for k in made.kept]
         return judge(described, self.model.card.training[OTHER[to]], {})
 
-    def _image(self, scan: Image, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
-        unit = self._unit_of_image(scan, to, anyway)[None]  # (1, h, w, C)
-        translated = self._run(DIRECTION_TO[to], unit)
-        found = {} if level == "none" else self._doubts(unit, translated, to, level)
-        inside = head_in(unit[0]) if found else None
-        means = {measure: float(error[0][inside].mean()) for measure, error in found.items()}
-        mapped = found if level == "full" else {}
-        return Translation(
-            scan=self.conversion.image_from_unit(translated[0], scan, to),
-            quality=judge([describe(unit[0])], self.model.card.training[OTHER[to]], means),
-            about=self.conversion.about(scan, to),
-            maps={m: share_on(error[0], scan.array.shape[:2]) for m, error in mapped.items()},
-        )
-
-    def _unit_of_image(self, scan: Image, to: Modality, anyway: bool) -> FloatArray:
-        """The image (h, w, C) in [-1, 1], found not to be of the other modality."""
-        unit = self.conversion.image_to_unit(scan, OTHER[to])
-        if not anyway:
-            training = self.model.card.training
-            require_claimed(unit, OTHER[to], {m: usual.ranges for m, usual in training.items()})
-        return unit
-
-    def _volume(self, scan: Volume, to: Modality, level: QualityLevel, anyway: bool) -> Translation:
-        found, intensity = self.conversion.head_of_volume(scan, OTHER[to], anyway)
-        target = self.conversion.target(self.conversion.target_encoding(scan, to), to)
-        slices = axial_slices(found.volume.array)  # (K, rows, columns)
-        result, doubts = np.empty_like(slices), Doubts(found, level == "full")
-
-        def prepared(start: int) -> tuple[range, FloatArray]:
-            places = range(start, min(start + BATCH, len(slices)))
-            unit = self.conversion.slices_to_unit(slices[places], intensity, found.grid)
-            doubts.describe(places, unit)
-            return places, unit
-
-        for places, unit in one_ahead(prepared, range(0, len(slices), BATCH)):
-            translated = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
-            for k, image in zip(places, translated, strict=True):
-                grey = resize(target.from_unit(image.mean(axis=-1)), *slices.shape[1:])
-                result[k] = np.clip(grey, target.low, target.high)
-            chosen = [k for k in places if is_cycled(k, found, level)]
-            if chosen:
-                ours = [k - places.start for k in chosen]
-                doubts.add(chosen, self._doubts(unit[ours], translated[ours], to, level))
-        usual = self.model.card.training[OTHER[to]]
-        about = self.conversion.about(scan, to) | _volume_about(found, intensity)
-        return Translation(
-            scan=replace(scan, array=like(from_axial_slices(result), scan), modality=to),
-            quality=judge(doubts.features, usual, doubts.means()),
-            about=about,
-            maps={m: like(from_axial_slices(error), scan) for m, error in doubts.maps.items()},
-        )
-
-    def _doubts(
+    def _errors(
         self, unit: FloatArray, translated: FloatArray, to: Modality, level: QualityLevel
     ) -> Maps:
         """The cycle error of a batch (N, h, w, C) and, with `full`, the disagreement, each (N, h, w) as a share."""
@@ -228,7 +187,7 @@ class Translator:
         return found
 
     def correlations(self, to: Modality) -> dict[Measure, Correlation | None]:
-        """How well each measure of doubt ranks true errors, where that was measured for the model."""
+        """How well each measure of uncertainty ranks true errors, where that was measured for the model."""
         measured = (self.model.card.correlations or {}).get(DIRECTION_TO[to], {})
         return {measure: measured.get(measure) for measure in MEASURES}
 
@@ -251,19 +210,6 @@ class Translator:
                 "maps": list(done.maps),
             },
         }
-
-
-def _volume_about(found: HeadSlices, intensity: Intensity) -> dict[str, Any]:
-    """What the sidecar says of a volume's way to the networks."""
-    columns, rows, slices = found.volume.array.shape
-    return {
-        "source_range": [intensity.low, intensity.high],
-        "source_clipped_share": round(intensity.clipped_share(found.head.values), 6),
-        "slices": slices,
-        "slice_pixels": [rows, columns],
-        "network_pixels": list(found.grid),
-        "resampled": found.grid != (rows, columns),
-    }
 
 
 def load_model(

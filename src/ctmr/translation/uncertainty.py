@@ -1,4 +1,4 @@
-"""What is gathered of a volume, slice by slice, to judge its translation."""
+"""What is gathered of a scan, slice by slice, to judge its translation."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,9 +6,8 @@ from typing import Literal
 import numpy as np
 
 from ctmr.imaging.resampling import resize
-from ctmr.imaging.slices import HeadSlices
-from ctmr.imaging.volume import axial_slices
-from ctmr.models.quality import Description, Measure, describe
+from ctmr.models.quality import Description, Measure, describe, head_in
+from ctmr.translation.preprocessing import NetworkInput
 from ctmr.types import FloatArray
 
 CYCLE_EVERY = 8  # slices of a volume that are translated back with quality "fast"
@@ -18,49 +17,54 @@ QualityLevel = Literal["fast", "full", "none"]
 Maps = dict[Measure, FloatArray]
 
 
-class Doubts:
-    """What is gathered of a volume, slice by slice, to judge its translation.
+class Uncertainty:
+    """What is gathered of a scan, slice by slice, to judge its translation.
 
     Attributes:
-        features: Of each slice that shows some of the head, as in training of the window about it.
-        maps: For each measure (K, rows, columns) as shares of the range; empty if they are not wanted.
+        described: Each slice that shows some of the head, as in training of the window about it.
     """
 
-    def __init__(self, found: HeadSlices, mapped: bool) -> None:
-        self.features: list[Description] = []
-        self._found, self._means = found, dict[Measure, list[float]]()
-        inside = found.head.mask(found.volume.array.shape).astype(np.float32)
-        self._inside = axial_slices(inside) > 0
-        shape = self._inside.shape
-        self.maps: Maps = {m: np.zeros(shape, np.float32) for m in MAPPED} if mapped else {}
+    def __init__(self, made: NetworkInput, level: QualityLevel) -> None:
+        self.described: list[Description] = []
+        self._made, self._level = made, level
+        self._means: dict[Measure, list[float]] = {}
+        self._inside = None if level == "none" else made.inside()
+        shape = made.slices.shape[:3]
+        mapped = MAPPED if level == "full" else ()
+        self._maps: Maps = {measure: np.zeros(shape, np.float32) for measure in mapped}
 
     def describe(self, places: Sequence[int], unit: FloatArray) -> None:
         """Describe those of the slices (N, h, w, C) at some places K that show the head."""
         for k, image in zip(places, unit, strict=True):
-            if k in self._found.kept:
-                self.features.append(describe(self._found.windowed(image, -1.0)))
+            if k in self._made.kept:
+                self.described.append(describe(self._made.window(image)))
 
-    def add(self, places: Sequence[int], errors: Maps) -> None:
-        """Take in the errors (N, h, w) of slices at some places K."""
-        for measure, its in errors.items():
-            for k, error in zip(places, its, strict=True):
-                share = share_on(error, self._inside.shape[1:])
-                if self.maps:
-                    self.maps[measure][k] = share
-                if k in self._found.kept:
-                    mean = float(share[self._inside[k]].mean())
-                    self._means.setdefault(measure, []).append(mean)
+    def is_cycled(self, k: int) -> bool:
+        """Whether slice K is translated back."""
+        if self._level == "fast":
+            return k in self._made.kept and k % CYCLE_EVERY == 0
+        return self._level == "full"
+
+    def add(self, places: Sequence[int], unit: FloatArray, errors: Maps) -> None:
+        """Take in the errors (N, h, w) of slices (N, h, w, C) at some places K.
+
+        An image is judged at the model's scale, in what looks like a head there; a volume on its own grid.
+        """
+        rows, columns = self._made.slices.shape[1:3]
+        for n, k in enumerate(places):
+            inside = head_in(unit[n]) if self._inside is None else self._inside[k]
+            for measure, its in errors.items():
+                share = np.clip(resize(its[n], rows, columns), 0, 1)
+                if self._maps:
+                    self._maps[measure][k] = share
+                if k in self._made.kept:
+                    judged = its[n] if self._inside is None else share
+                    self._means.setdefault(measure, []).append(float(judged[inside].mean()))
 
     def means(self) -> dict[Measure, float]:
         """For each measure, the mean of its means in the head of slices."""
         return {measure: float(np.mean(its)) for measure, its in self._means.items()}
 
-
-def is_cycled(k: int, found: HeadSlices, level: QualityLevel) -> bool:
-    """Whether slice K of a volume is translated back."""
-    return level == "full" or (level == "fast" and k in found.kept and k % CYCLE_EVERY == 0)
-
-
-def share_on(error: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """An error map (h, w) on a grid of (rows, columns), still from 0 to 1."""
-    return np.clip(resize(error, shape[0], shape[1]), 0, 1)
+    def maps(self) -> Maps:
+        """Each measure on the grid of the scan, as a share of the range; with quality `full` only."""
+        return {m: self._made.scan.from_axial(its) for m, its in self._maps.items()}

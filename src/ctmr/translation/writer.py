@@ -99,7 +99,7 @@ def write_translation(
 
 
 def _contents(its: Input, done: Translation) -> dict[Path, bytes]:
-    """The bytes of a translation that is one file, and of maps of doubt (shares of the range), on the grid of their scan."""
+    """The bytes of a translation that is one file, and of maps of uncertainty (shares of the range), on the grid of their scan."""
     job, contents = its.job, dict[Path, bytes]()
     if isinstance(done.scan, Image):
         contents[job.target] = image_bytes(job.target, done.scan)
@@ -193,7 +193,7 @@ def write_info(
             folder, info = job.target.parent, info_of(job.source.parent, job.root)
             spacings.setdefault(folder, {})[job.target.name] = info.spacing_of(job.source.name)
             roots[folder] = job.target_root
-    unit: Unit = "HU" if translator.conversion.writes_hu(to) else "grey"
+    unit: Unit = "HU" if translator.preprocessor.writes_hu(to) else "grey"
     say = info_to_add if only_check else add_image_info
     for folder in sorted(spacings):  # what lies above first
         above = info_place(folder, roots[folder])  # it holds for a folder without one
