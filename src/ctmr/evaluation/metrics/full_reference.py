@@ -272,6 +272,7 @@ def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _similarity(a: Doubles, b: Doubles, mask: BoolArray, data_range: float) -> Doubles:
     """SSIM at the mask's pixels whose windows lie in the image, (n,)."""
+    # Ours: scikit-image's map gives the same to 8e-16, but takes 3 times the memory of a volume and 1.7 times the time.
     window = _window(a.shape)
     margin = [size // 2 for size in window]
     inner = np.zeros_like(mask)
