@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ctmr.config import Config, load_config, with_steps
@@ -10,7 +11,7 @@ from ctmr.evaluation.evaluate import Evaluation, evaluate
 from ctmr.reporting.run_report import write_report
 from ctmr.synthetic.data_folder import write_heads
 from ctmr.training.run_folder import RunFolder
-from ctmr.training.train import train
+from ctmr.training.train import Observer, train
 
 SUBJECTS = 24  # for training, of each modality; half as many pairs
 SIZE = 128
@@ -28,6 +29,7 @@ def run_demo(
     overwrite: bool = False,
     say: Callable[[str], None],
     progress: Callable[[str], Bar],
+    observe: AbstractContextManager[Observer | None] | None = None,
 ) -> Evaluation:
     """Make heads in `out/data`, train for about `minutes` in `out`, evaluate against the truth, write the report.
 
@@ -41,6 +43,7 @@ def run_demo(
         overwrite: Replace files of others in the place of a run's files.
         say: Takes a line for the user.
         progress: Makes a progress bar with a label.
+        observe: Entered for the training, gives its observer.
     """
     folder = RunFolder(out)
     folder.require_new(overwrite=overwrite)
@@ -58,14 +61,8 @@ def run_demo(
     )
     config = with_steps(config, steps_in(minutes, config, data), None)
     say(f"training {config.train.steps} steps; sample grids appear in {folder.samples}")
-    bar = progress("training")
-    train(
-        config,
-        data,
-        out,
-        overwrite=overwrite,
-        observer=lambda row, total: bar(int(row["step"]), total),
-    )
+    with observe or nullcontext() as observer:
+        train(config, data, out, overwrite=overwrite, observer=observer)
     say("comparing translations of unseen heads with the truth")
     found = evaluate(
         out,

@@ -52,3 +52,14 @@ def test_the_limit_of_the_machine_is_above_what_generators_reach():
     for row in found["rows"]:
         assert row["gflops"] > 0
         assert row["share"] == pytest.approx(row["gflops"] / found["peaks"][row["precision"]])
+
+
+def test_the_whole_program_is_measured_on_a_gpu_or_without():
+    options = ("--preset", "small", "--minutes", 0.001, "--subjects", 1, "--size", 32)
+    options += ("--set", "network.filters=4", "network.discriminator_filters=4")
+    text, found = run("gpu.py", *options)
+    assert f"device {found['machine']['device']} | precision" in text
+    for part in ("train", "translate"):
+        assert found["parts"][part]["images_per_second"] > 0
+    assert found["parts"]["evaluate"]["seconds"] > 0
+    assert set(found["mae"]) == {"ct-to-mr", "mr-to-ct"}

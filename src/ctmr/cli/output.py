@@ -5,9 +5,11 @@ import json
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from ctmr.system.memory import free_bytes, is_want_of_memory
 RESEARCH_USE = "research use only: a translated image can add or remove disease"
 
 Bar = Callable[[int, int], None]
+Observer = Callable[[Mapping[str, float], int], None]
+LINE_EVERY_S = 30
 
 # What the system says of a path that cannot be read, and of one that cannot be written.
 _UNREADABLE = (
@@ -137,21 +141,55 @@ def progress_bars() -> Iterator[Callable[[str], Bar]]:
         yield start
 
 
-def train_bar(
+@contextmanager
+def training_shown(
     progress: Callable[[str], Callable[..., None]],
-) -> Callable[[Mapping[str, float], int], None]:
-    """An observer of training that shows losses and speed."""
-    show = progress("training")
+    stop_after: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Observer]:
+    """An observer of training that shows step, losses and speed: as a bar, or without a terminal as lines on stderr.
+
+    There is a line each 30 seconds, if a step ends, and one at the end.
+
+    Args:
+        progress: Makes a bar, as `progress_bars` gives it.
+        stop_after: The step after which there are no more, if it is not the last of the schedule.
+        clock: Seconds.
+    """
+    show, on_terminal = progress("training"), sys.stderr.isatty()
+    unsaid, due, began = "", clock() + LINE_EVERY_S, (0, 0.0)
 
     def observe(row: Mapping[str, float], total: int) -> None:
-        show(
-            int(row["step"]),
-            total,
+        nonlocal unsaid, due, began
+        step, last = int(row["step"]), min(total, stop_after or total)
+        note = (
             f"G {row['loss_g']:.3f}  D_ct {row['loss_d_ct']:.3f}  D_mr {row['loss_d_mr']:.3f}"
-            f"  {row['seconds_per_step']:.2f} s/step",
+            f"  {row['seconds_per_step']:.2f} s/step"
         )
+        show(step, last, note)
+        if on_terminal:
+            return
+        now = clock()
+        began = began if began[0] else (step, now)
+        # What lies between steps counts too: checkpoints, evaluations.
+        pace = (now - began[1]) / (step - began[0]) if step > began[0] else row["seconds_per_step"]
+        left = timedelta(seconds=round((last - step) * pace))
+        unsaid = f"step {step} of {last}  {note}  {left} left"
+        if now >= due:
+            _to_stderr(unsaid)
+            unsaid, due = "", now + LINE_EVERY_S
 
-    return observe
+    try:
+        yield observe
+    finally:
+        if unsaid:
+            _to_stderr(unsaid)
+
+
+def _to_stderr(line: str) -> None:
+    """Print a line for whoever reads a log; a training does not end because nobody does."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:

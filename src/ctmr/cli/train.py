@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctmr.cli.options import ConfigFile, Debug, Json, Overwrite, Preset, Settings
-from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say, train_bar
+from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say, training_shown
 from ctmr.cli.tables import print_evaluation
 from ctmr.errors import UsageError
 
@@ -31,7 +31,13 @@ def demo(
 
         with progress_bars() as progress:
             found = run_demo(
-                out, minutes=minutes, seed=seed, overwrite=overwrite, say=say, progress=progress
+                out,
+                minutes=minutes,
+                seed=seed,
+                overwrite=overwrite,
+                say=say,
+                progress=progress,
+                observe=training_shown(progress),
             )
         print_evaluation(found.metrics)
         say(f"report: {out / 'report.html'}")
@@ -81,7 +87,7 @@ def train(
             raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
         from ctmr.training.train import train as train_model
 
-        with progress_bars() as progress:
+        with progress_bars() as progress, training_shown(progress, stop_after) as observer:
             summary = train_model(
                 resolved,
                 data,
@@ -90,7 +96,7 @@ def train(
                 init=init,
                 stop_after=stop_after,
                 overwrite=overwrite,
-                observer=train_bar(progress),
+                observer=observer,
             )
         outcome.update(vars(summary))
         say(", ".join(f"{key} {value}" for key, value in outcome.items()))

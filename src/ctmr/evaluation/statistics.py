@@ -102,8 +102,15 @@ def summarise(values_per_patient: Sequence[float], seed: int = 0) -> Summary:
     mean = float(values.mean())
     if values.size == 1:
         return Summary(mean, 0.0, (mean, mean))
-    draws = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    from scipy.stats import bootstrap  # takes 1 s to import
+
+    low, high = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return Summary(mean, float(values.std(ddof=1)), (float(low), float(high)))
 
 
@@ -115,6 +122,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0: got {successes} of {n}")
+    # Ours: SciPy's binomtest gives the same to 2e-16, and takes 300 times as long.
     share, z2 = successes / n, NORMAL_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = NORMAL_95 / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n**2)) ** 0.5
@@ -150,6 +158,7 @@ def rank_correlation(
     count = int(owners.max(initial=-1)) + 1
     if count < FEWEST or not np.ptp(values, axis=1).all():
         return None
+    # Not by SciPy's bootstrap, which draws single images and keeps draws without a correlation.
     drawn = stream(seed, "rank correlation").multinomial(count, [1 / count] * count, RESAMPLES)
     draws = _spearman(values, drawn[:, owners].astype(np.float64))
     low, high = np.nanpercentile(draws, [2.5, 97.5])

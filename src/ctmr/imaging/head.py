@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.morphology import isotropic_closing
 
 from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import Volume, canonical, like
@@ -70,16 +71,9 @@ def _closed(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArr
     box = tuple(slice(max(0, its.start - 1), its.stop + 1) for its in found)
     around = [math.ceil(radius / side) + 1 for side in spacing]
     padded = np.pad(mask[box], [(pixels, pixels) for pixels in around], mode="edge")
-    shrunk = ~_grown(~_grown(padded, radius, spacing), radius, spacing)
+    shrunk = isotropic_closing(padded, radius, spacing=spacing)
     closed[box] = shrunk[tuple(slice(pixels, -pixels) for pixels in around)]
     return closed
-
-
-def _grown(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
-    """The mask and all within the radius of it."""
-    if not mask.any():
-        return mask
-    return np.asarray(_distances(mask, spacing) <= radius)
 
 
 NODE_MM = 2.0  # of the grid on which the head is looked for

@@ -217,9 +217,11 @@ def nmi(result: FloatArray, truth: FloatArray, mask: BoolArray) -> float:
     Raises:
         ValueError: If the shapes differ or the mask is empty.
     """
-    counts, _, _ = np.histogram2d(*_inside(result, truth, mask), bins=BINS)
-    joint = _entropy(counts)
-    return (_entropy(counts.sum(0)) + _entropy(counts.sum(1))) / joint if joint else math.nan
+    from skimage.metrics import normalized_mutual_information  # it imports scipy.stats: 1 s
+
+    a, b = _inside(result, truth, mask)
+    constant = not np.ptp(a) and not np.ptp(b)
+    return math.nan if constant else float(normalized_mutual_information(a, b, bins=BINS))
 
 
 def _same(result: FloatArray, truth: FloatArray, mask: BoolArray) -> tuple[FloatArray, FloatArray]:
@@ -270,6 +272,7 @@ def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _similarity(a: Doubles, b: Doubles, mask: BoolArray, data_range: float) -> Doubles:
     """SSIM at the mask's pixels whose windows lie in the image, (n,)."""
+    # Ours: scikit-image's map gives the same to 8e-16, but takes 3 times the memory of a volume and 1.7 times the time.
     window = _window(a.shape)
     margin = [size // 2 for size in window]
     inner = np.zeros_like(mask)
@@ -294,8 +297,3 @@ def _similarity(a: Doubles, b: Doubles, mask: BoolArray, data_range: float) -> D
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     similarity: Doubles = luminance * (2 * covariance + c2) / (variances + c2)
     return similarity
-
-
-def _entropy(counts: Doubles) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
