@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -185,6 +186,28 @@ class Metrics(BaseModel):
     figures: dict[Direction, dict[str, Definition]]
     directions: dict[Direction, DirectionMetrics]
     lesions: Lesions | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As the file has it."""
+        return self.model_dump(exclude_unset=True)
+
+
+class EvaluationLine(BaseModel):
+    """A line of `evaluations.jsonl`: a model in training, as it was at a step."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, dict[str, float]]
+
+    step: int
+    by: str | None = None
+    """The figure that the score is made of; only like is compared with like."""
+    score: float
+    """The higher, the better."""
+
+    @property
+    def directions(self) -> dict[str, dict[str, float]]:
+        """Direction -> figure -> its mean; in the file they stand among the other keys."""
+        return self.__pydantic_extra__
 
     def as_json(self) -> dict[str, Any]:
         """As the file has it."""
