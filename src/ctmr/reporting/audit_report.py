@@ -4,9 +4,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
-from typing import Any
 
 from ctmr.reporting.html import escaped, table
+from ctmr.results import AuditReport, Finding
 from ctmr.types import LEVELS, Level
 
 MOST_FINDINGS = 24  # of a kind that are shown
@@ -43,7 +43,7 @@ TITLES = {
 }
 
 
-def audit_page(name: str, report: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
+def audit_page(name: str, report: AuditReport, thumbnails: Mapping[str, bytes]) -> str:
     """The page as HTML, complete in itself.
 
     Args:
@@ -51,9 +51,9 @@ def audit_page(name: str, report: Mapping[str, Any], thumbnails: Mapping[str, by
         report: What audit.json says.
         thumbnails: JPEG of each readable scan, by its label.
     """
-    kinds: dict[str, list[Mapping[str, Any]]] = {}
-    for finding in report["findings"]:
-        kinds.setdefault(finding["kind"], []).append(finding)
+    kinds: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        kinds.setdefault(finding.kind, []).append(finding)
     template = (resources.files("ctmr.reporting") / "templates" / "audit.html.template").read_text(
         encoding="utf-8"
     )
@@ -65,35 +65,33 @@ def audit_page(name: str, report: Mapping[str, Any], thumbnails: Mapping[str, by
     )
 
 
-def _tiles(report: Mapping[str, Any]) -> str:
-    tiles = [(str(report[f"{level}s"]), f"{level}s") for level in LEVELS]
-    tiles += [(str(count), f"scans in {folder}") for folder, count in report["scans"].items()]
+def _tiles(report: AuditReport) -> str:
+    tiles = [(report.errors, "errors"), (report.warnings, "warnings"), (report.notes, "notes")]
+    tiles += [(count, f"scans in {folder}") for folder, count in report.scans.items()]
     items = (
         f"<li><b>{escaped(value)}</b><span>{escaped(what)}</span></li>" for value, what in tiles
     )
     return f'<ul class="tiles">{"".join(items)}</ul>'
 
 
-def _summary(kinds: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _summary(kinds: Mapping[str, Sequence[Finding]]) -> str:
     if not kinds:
         return "<p>Nothing was found.</p>"
     body = "".join(
         f'<tr><th scope="row"><a href="#{escaped(kind)}">{escaped(_title(kind))}</a></th>'
         f"{''.join(_count(its, level) for level in LEVELS)}"
-        f"<td>{sum(len(each['files']) for each in its)}</td></tr>"
+        f"<td>{sum(len(each.files) for each in its)}</td></tr>"
         for kind, its in kinds.items()
     )
     return table((*(f"{level}s" for level in LEVELS), "files"), body)
 
 
-def _count(findings: Sequence[Mapping[str, Any]], level: Level) -> str:
-    count = sum(each["level"] == level for each in findings)
+def _count(findings: Sequence[Finding], level: Level) -> str:
+    count = sum(each.level == level for each in findings)
     return f'<td class="{level}">{count}</td>' if count else "<td></td>"
 
 
-def _sheet(
-    kind: str, findings: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes]
-) -> str:
+def _sheet(kind: str, findings: Sequence[Finding], thumbnails: Mapping[str, bytes]) -> str:
     """The first findings of a kind, each with its reason and pictures."""
     shown = findings[:MOST_FINDINGS]
     each = max(FEWEST, MOST_PICTURES // len(shown))
@@ -104,11 +102,11 @@ def _sheet(
     return f'{title}<div class="cards">{cards}</div>{rest}'
 
 
-def _card(finding: Mapping[str, Any], most: int, thumbnails: Mapping[str, bytes]) -> str:
-    files = finding["files"][:most]
+def _card(finding: Finding, most: int, thumbnails: Mapping[str, bytes]) -> str:
+    files = finding.files[:most]
     figures = "".join(_figure(file, thumbnails.get(file)) for file in files)
-    more = len(finding["files"]) - len(files)
-    level, why = escaped(finding["level"]), escaped(finding["why"])
+    more = len(finding.files) - len(files)
+    level, why = escaped(finding.level), escaped(finding.why)
     return (
         f'<section><p><span class="{level}">{level}</span> {why}{f"; {more} more" if more else ""}</p>'
         f'<div class="sheet">{figures}</div></section>'
