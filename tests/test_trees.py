@@ -146,8 +146,8 @@ def test_tree_is_audited_and_cleaned(tmp_path):
     (data / "testB" / "site").mkdir()
     shutil.copy(data / "trainB/site/deep/p4_1.png", data / "testB/site/same.png")
     report = audit(data, tmp_path / "audit.json", tmp_path / "clean")
-    assert report["scans"] == {"trainA": 12, "trainB": 12, "testA": 4, "testB": 5}
-    found = {its["kind"]: its["files"] for its in report["findings"]}
+    assert report.scans == {"trainA": 12, "trainB": 12, "testA": 4, "testB": 5}
+    found = {its.kind: list(its.files) for its in report.findings}
     assert found["identical_train_test"] == ["trainB/site/deep/p4_1.png", "testB/site/same.png"]
     assert found["skipped"] == ["trainB/loop"]
     with (tmp_path / "clean" / "manifest.csv").open(newline="") as file:

@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
-from ctmr.types import Direction
+from ctmr.types import Direction, Level
 
 # Keys of the `metrics.json` of 0.1.0 that have other names now.
 RENAMED = {
@@ -189,3 +190,67 @@ class Metrics(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """As the file has it."""
         return self.model_dump(exclude_unset=True)
+
+
+class EvaluationLine(BaseModel):
+    """A line of `evaluations.jsonl`: a model in training, as it was at a step."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, dict[str, float]]
+
+    step: int
+    by: str | None = None
+    """The figure that the score is made of; only like is compared with like."""
+    score: float
+    """The higher, the better."""
+
+    @property
+    def directions(self) -> dict[str, dict[str, float]]:
+        """Direction -> figure -> its mean; in the file they stand among the other keys."""
+        return self.__pydantic_extra__
+
+    def as_json(self) -> dict[str, Any]:
+        """As the file has it."""
+        return self.model_dump(exclude_unset=True)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a data folder, or worth knowing.
+
+    Attributes:
+        kind: A word for it, as `wrong_modality`.
+        level: `error`: results would be wrong or no training starts; `warning`: look at it; `note`: good to know.
+        files: `folder/name` of each, or `folder`.
+        why: What was seen, with numbers.
+    """
+
+    kind: str
+    level: Level
+    files: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Scans of a cleaned copy: those kept in each folder, those of them that changed sides, and those left out."""
+
+    kept: dict[str, int]
+    moved: int
+    left_out: int
+
+
+class AuditReport(BaseModel):
+    """What `audit.json` says (docs/audit.md)."""
+
+    errors: int
+    warnings: int
+    notes: int
+    scans: dict[str, int]
+    """By folder."""
+    findings: list[Finding]
+    cleaned: Cleaned | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As the file has it."""
+        return self.model_dump(mode="json", exclude_unset=True)

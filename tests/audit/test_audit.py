@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from ctmr.audit.audit import Faulty, audit, page_of
 from ctmr.cli.app import app
 from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.results import AuditReport
 from support.dicom_series import edit_all, make
 from support.pictures import save, slices, write_clean_data
 
@@ -45,14 +46,14 @@ def files_of(report, kind, level=None):
 
 
 def test_data_without_faults_has_no_findings(clean_data, tmp_path):
-    report = audit(clean_data, tmp_path / "audit.json")
+    report = audit(clean_data, tmp_path / "audit.json").as_json()
     assert report["findings"] == []
     assert report["errors"] == report["warnings"] == report["notes"] == 0
     assert report["scans"] == {"trainA": 12, "trainB": 12, "testA": 4, "testB": 4}
 
 
 def test_every_fault_is_found_by_its_name(faulty_data, tmp_path):
-    report = audit(faulty_data, tmp_path / "audit.json")
+    report = audit(faulty_data, tmp_path / "audit.json").as_json()
     assert files_of(report, "identical_train_test") == [["trainB/p4_0.png", "testB/same.png"]]
     assert files_of(report, "near_duplicate") == [["trainB/p4_1.png", "testB/mirrored.jpg"]]
     assert files_of(report, "wrong_modality") == [["trainB/ct.png"]]
@@ -75,9 +76,9 @@ def test_same_data_gives_the_same_report(faulty_data, tmp_path):
 
 def test_cleaned_copy_has_no_error(faulty_data, tmp_path):
     before = sorted(path.name for path in faulty_data.rglob("*"))
-    report = audit(faulty_data, tmp_path / "audit.json", tmp_path / "clean")
+    report = audit(faulty_data, tmp_path / "audit.json", tmp_path / "clean").as_json()
     assert report["cleaned"]["left_out"] == 4
-    again = audit(tmp_path / "clean", tmp_path / "again.json")
+    again = audit(tmp_path / "clean", tmp_path / "again.json").as_json()
     assert again["errors"] == 0
     assert sum(again["scans"].values()) == sum(report["cleaned"]["kept"].values()) == 35
     assert sorted(path.name for path in faulty_data.rglob("*")) == before
@@ -86,7 +87,7 @@ def test_cleaned_copy_has_no_error(faulty_data, tmp_path):
 def test_patient_pattern_finds_patients_on_both_sides(clean_data, tmp_path):
     shutil.copytree(clean_data, tmp_path / "data")
     (tmp_path / "data" / "testB" / "p8_3.png").rename(tmp_path / "data" / "testB" / "p4_9.png")
-    report = audit(tmp_path / "data", tmp_path / "a.json", patient_pattern=r"/(p\d+)_")
+    report = audit(tmp_path / "data", tmp_path / "a.json", patient_pattern=r"/(p\d+)_").as_json()
     (files,) = files_of(report, "patient_train_test", "error")
     assert files == [*(f"trainB/p4_{k}.png" for k in range(4)), "testB/p4_9.png"]
 
@@ -109,7 +110,7 @@ def test_no_text_of_a_dicom_header_is_written(tmp_path):
         edit_all(
             series, PatientID=f"CANARY-{split}", PatientName="CANARY", StudyDescription="CANARY"
         )
-    report = audit(tmp_path / "data", tmp_path / "a.json", tmp_path / "clean")
+    report = audit(tmp_path / "data", tmp_path / "a.json", tmp_path / "clean").as_json()
     assert files_of(report, "patient_train_test") == [["trainB/series", "testB/series"]]
     written = [tmp_path / "a.json", tmp_path / "a.html", tmp_path / "clean" / "manifest.csv"]
     assert not any(b"CANARY" in path.read_bytes() for path in written)
@@ -172,10 +173,11 @@ def test_help_shows_an_example():
 
 def test_faulty_folder_names_each_kind_of_error_once(tmp_path):
     findings = [
-        {"kind": kind, "level": level}
+        {"kind": kind, "level": level, "files": ["x"], "why": "y"}
         for kind, level in (("a", "error"), ("a", "error"), ("b", "note"))
     ]
-    error = Faulty(tmp_path, tmp_path / "x.json", {"errors": 2, "findings": findings})
+    said = {"errors": 2, "warnings": 0, "notes": 1, "scans": {}, "findings": findings}
+    error = Faulty(tmp_path, tmp_path / "x.json", AuditReport.model_validate(said))
     assert "found 2 (a)" in str(error)
     assert error.as_json()["findings"] == findings
     assert page_of(tmp_path / "x.json") == tmp_path / "x.html"

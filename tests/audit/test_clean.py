@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ctmr.audit.clean import plan_cleaning, write_clean
-from ctmr.audit.inventory import Finding, Inventory, take_inventory
+from ctmr.audit.inventory import Inventory, take_inventory
 from ctmr.audit.leaks import clusters, copies_of
 from ctmr.errors import DataError
 from ctmr.io.image_info import ImageInfo
+from ctmr.results import Finding
 from support.dicom_series import make
 from support.pictures import picture, save, slices
 
@@ -57,9 +58,9 @@ def test_shares_of_training_and_test_stay_about_the_same():
     ]
     labels = [0, *(1 + n // 2 for n in range(120))]
     found = planned(pictures, labels)
-    counts = found.as_json()["kept"]
+    counts = found.counted().kept
     assert abs(counts["trainB"] - counts["testB"]) <= 4
-    assert found.as_json()["moved"] == 60
+    assert found.counted().moved == 60
     sides = {}
     for kept in found.kept:
         sides.setdefault(found.clusters[kept.picture.label], set()).add(kept.split)

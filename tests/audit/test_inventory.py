@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from ctmr.audit.inventory import FEW, Finding, take_inventory
+from ctmr.audit.inventory import FEW, take_inventory
 from ctmr.errors import DataError, UsageError
+from ctmr.results import Finding
 from support.dicom_series import make
 from support.pictures import save, slices
 
@@ -131,13 +132,3 @@ def test_many_scans_are_looked_at_in_processes(data):
     assert len(found.pictures) == FEW + 4
     assert len({picture.digest for picture in found.pictures}) == 4
     assert [each.files for each in found.findings] == [("trainB/empty.png",)]
-
-
-def test_finding_as_json_has_the_keys_of_the_contract():
-    finding = Finding("near_duplicate", "error", ("a", "b"), "two")
-    assert finding.as_json() == {
-        "kind": "near_duplicate",
-        "level": "error",
-        "files": ["a", "b"],
-        "why": "two",
-    }

@@ -3,6 +3,7 @@ import re
 from html.parser import HTMLParser
 
 from ctmr.reporting.audit_report import FEWEST, MOST_FINDINGS, MOST_PICTURES, audit_page
+from ctmr.results import AuditReport, Finding
 from support.pictures import picture
 
 EVIL = "trainB/<img src=x onerror=alert(1)>\n&\"'.png"
@@ -28,13 +29,18 @@ class Page(HTMLParser):
 
 
 def finding(kind, *files, level="error", why="because"):
-    return {"kind": kind, "level": level, "files": list(files), "why": why}
+    return Finding(kind, level, files, why)
 
 
 def page(*findings, pictures=(), name="DATA"):
-    levels = [each["level"] for each in findings]
-    report = {f"{level}s": levels.count(level) for level in ("error", "warning", "note")}
-    report |= {"scans": {"trainA": 3, "trainB": 2}, "findings": list(findings)}
+    levels = [each.level for each in findings]
+    report = AuditReport(
+        errors=levels.count("error"),
+        warnings=levels.count("warning"),
+        notes=levels.count("note"),
+        scans={"trainA": 3, "trainB": 2},
+        findings=list(findings),
+    )
     return audit_page(name, report, {each.label: each.thumbnail for each in pictures})
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from ctmr.errors import OutputError
 from ctmr.reporting.curves import evaluation_curves, loss_curves
 from ctmr.reporting.figures import Case, comparison, sample_grid, save
+from ctmr.results import EvaluationLine
 
 LEVELS = (-0.6, -0.2, 0.2, 0.6)  # of the four rows of the paper's grid
 
@@ -227,7 +228,10 @@ def test_a_figure_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
 
 def test_evaluations_have_a_panel_for_each_figure_and_direction_and_mark_the_best() -> None:
     logged = [
-        {"step": step, "score": 0, **{d: {"mae": step, "ssim": 0.5} for d in ("a-to-b", "b-to-a")}}
+        EvaluationLine.model_validate(
+            {"step": step, "score": 0}
+            | {d: {"mae": step, "ssim": 0.5} for d in ("ct-to-mr", "mr-to-ct")}
+        )
         for step in (0, 5, 10)
     ]
     figure = evaluation_curves(logged, best=5)

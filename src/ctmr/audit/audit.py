@@ -7,10 +7,11 @@ from typing import Any
 
 from ctmr.audit.checks import find_faults
 from ctmr.audit.clean import plan_cleaning, write_clean
-from ctmr.audit.inventory import Finding, Inventory, take_inventory
+from ctmr.audit.inventory import Inventory, take_inventory
 from ctmr.audit.leaks import clusters, copies_of, find_leaks
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.reporting.audit_report import audit_page
+from ctmr.results import AuditReport, Finding
 from ctmr.system.files import json_bytes, require_empty
 from ctmr.system.ownership import require_own, write_own
 from ctmr.types import LEVELS, Progress
@@ -24,7 +25,7 @@ def audit(
     patient_pattern: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> AuditReport:
     """Look at every scan of a data folder and write what was found; the folder itself is not changed.
 
     Args:
@@ -56,34 +57,35 @@ def audit(
     page = audit_page(
         data.resolve().name, report, {each.label: each.thumbnail for each in inventory.pictures}
     )
-    write_own(out, json_bytes(report), overwrite=overwrite)
+    write_own(out, json_bytes(report.as_json()), overwrite=overwrite)
     write_own(page_of(out), page.encode(), overwrite=overwrite)
     if clean is not None:
         cleaning = plan_cleaning(inventory, findings, same)
         write_clean(clean, cleaning)
-        report["cleaned"] = cleaning.as_json()
-        write_own(out, json_bytes(report), overwrite=overwrite)
+        report.cleaned = cleaning.counted()
+        write_own(out, json_bytes(report.as_json()), overwrite=overwrite)
     return report
 
 
-def _report(inventory: Inventory, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What was found, as audit.json has it."""
+def _report(inventory: Inventory, findings: Sequence[Finding]) -> AuditReport:
     scans = Counter(picture.folder for picture in inventory.pictures)
     levels = Counter(finding.level for finding in findings)
-    return {
-        **{f"{level}s": levels[level] for level in LEVELS},
-        "scans": {folder: scans[folder] for folder in inventory.folders.values()},
-        "findings": [finding.as_json() for finding in findings],
-    }
+    return AuditReport(
+        errors=levels["error"],
+        warnings=levels["warning"],
+        notes=levels["note"],
+        scans={folder: scans[folder] for folder in inventory.folders.values()},
+        findings=list(findings),
+    )
 
 
 class Faulty(DataError):
     """A data folder with findings of level error; as JSON it holds all findings."""
 
-    def __init__(self, data: Path, out: Path, report: dict[str, Any]) -> None:
-        kinds = {each["kind"]: None for each in report["findings"] if each["level"] == "error"}
+    def __init__(self, data: Path, out: Path, report: AuditReport) -> None:
+        kinds = {each.kind: None for each in report.findings if each.level == "error"}
         super().__init__(
-            f"expected a folder without errors: found {report['errors']} ({', '.join(kinds)})",
+            f"expected a folder without errors: found {report.errors} ({', '.join(kinds)})",
             file=data,
             fix=f"look at {printable(str(page_of(out)))}; --clean OUT_DIR writes a cleaned copy",
         )
@@ -91,7 +93,7 @@ class Faulty(DataError):
 
     def as_json(self) -> dict[str, Any]:
         """The error, and what audit.json says."""
-        return super().as_json() | self.report
+        return super().as_json() | self.report.as_json()
 
 
 def page_of(out: Path) -> Path:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.audit.inventory import Finding, Inventory
+from ctmr.audit.inventory import Inventory
 from ctmr.audit.scan_profile import Mark, Picture
 from ctmr.imaging.appearance import Question, log_odds, log_odds_mr
 from ctmr.imaging.descriptors import Traits
+from ctmr.results import Finding
 from ctmr.types import NAMES, SPLITS, Level, Modality, Split
 
 SURE = 0.5  # log-odds of a wrong modality that are an error; from 0 on it is a warning

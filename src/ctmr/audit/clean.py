@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.audit.inventory import Finding, Inventory, label_of
+from ctmr.audit.inventory import Inventory, label_of
 from ctmr.audit.scan_profile import Picture
 from ctmr.data.folders import LAYOUTS, Source
 from ctmr.errors import DataError
 from ctmr.io.dicom.series import find_dicom
 from ctmr.io.image_info import INFO_NAME
+from ctmr.results import Cleaned, Finding
 from ctmr.system.files import making_folder, write_json, write_text
 from ctmr.types import MODALITIES, SPLITS, Modality, Split
 
@@ -59,11 +60,10 @@ class Cleaning:
     left_out: dict[str, str]
     clusters: dict[str, int]
 
-    def as_json(self) -> dict[str, Any]:
-        """Numbers for audit.json."""
+    def counted(self) -> Cleaned:
+        """How many scans go where."""
         counts = Counter(kept.folder for kept in self.kept)
-        moved = sum(kept.moved for kept in self.kept)
-        return {"kept": dict(counts), "moved": moved, "left_out": len(self.left_out)}
+        return Cleaned(dict(counts), sum(kept.moved for kept in self.kept), len(self.left_out))
 
 
 def plan_cleaning(

@@ -6,7 +6,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ctmr.audit.scan_profile import Picture, Unusable, take_picture
 from ctmr.data.folders import Source, find_data, infos_of, patient_finder
@@ -14,32 +13,12 @@ from ctmr.errors import ResourceError
 from ctmr.io.image_info import INFO_NAME, ImageInfo
 from ctmr.io.listing import OTHER, Listing, list_scans
 from ctmr.io.scan import info_place
+from ctmr.results import Finding
 from ctmr.system.parallel import serve, worker_context
 from ctmr.types import Level, Modality, Progress, Split
 
 FEW = 64  # scans for which other processes would take longer to start than they help
 CHUNK = 16  # scans handed to a process at a time
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth knowing.
-
-    Attributes:
-        kind: A word for it, as `wrong_modality`.
-        level: `error`: results would be wrong or no training starts; `warning`: look at it; `note`: good to know.
-        files: `folder/name` of each, or `folder`.
-        why: What was seen, with numbers.
-    """
-
-    kind: str
-    level: Level
-    files: tuple[str, ...]
-    why: str
-
-    def as_json(self) -> dict[str, Any]:
-        """As audit.json has it."""
-        return {"kind": self.kind, "level": self.level, "files": list(self.files), "why": self.why}
 
 
 @dataclass(frozen=True)

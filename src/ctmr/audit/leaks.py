@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ctmr.audit.inventory import Finding
 from ctmr.audit.near_duplicates import Copy, find_copies
 from ctmr.audit.scan_profile import Picture
+from ctmr.results import Finding
 from ctmr.types import Level
 
 Labels = NDArray[np.int64]

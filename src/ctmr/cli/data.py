@@ -81,11 +81,11 @@ def audit(
             )
         print_audit(report)
         say(f"report: {page_of(out)}")
-        if clean is not None:
-            say(f"cleaned copy: {clean} ({report['cleaned']['left_out']} files left out)")
-        if report["errors"]:
+        if report.cleaned is not None:
+            say(f"cleaned copy: {clean} ({report.cleaned.left_out} files left out)")
+        if report.errors:
             raise Faulty(data, out, report)
-        outcome.update(report)
+        outcome.update(report.as_json())
 
 
 def prepare(

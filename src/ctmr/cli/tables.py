@@ -7,7 +7,7 @@ from ctmr.cli.output import say
 from ctmr.errors import printable
 
 if TYPE_CHECKING:
-    from ctmr.results import Correlation, Definition, Metrics, Summary
+    from ctmr.results import AuditReport, Correlation, Definition, Finding, Metrics, Summary
 
 
 def say_correlations(correlations: "Mapping[Any, Correlation | None]") -> None:
@@ -66,24 +66,24 @@ def print_evaluation(metrics: "Metrics") -> None:
     say(metrics.notice)
 
 
-def print_audit(report: Mapping[str, Any]) -> None:
+def print_audit(report: "AuditReport") -> None:
     """The table of an audit: a row for each kind and level of finding, with its first reason and file."""
-    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for finding in report["findings"]:
-        rows.setdefault((finding["level"], finding["kind"]), []).append(finding)
+    rows: dict[tuple[str, str], list[Finding]] = {}
+    for finding in report.findings:
+        rows.setdefault((finding.level, finding.kind), []).append(finding)
     lines = [
         (
             kind,
             level,
-            printable(its[0]["files"][0]),
-            printable(its[0]["why"]),
+            printable(its[0].files[0]),
+            printable(its[0].why),
             str(len(its)),
-            str(sum(len(each["files"]) for each in its)),
+            str(sum(len(each.files) for each in its)),
         )
         for (level, kind), its in rows.items()
     ]
     heads = ("finding", "level", "the first of them", "why", "findings", "files")
-    _print_table(f"{sum(report['scans'].values())} scans", heads, lines, left=4)
+    _print_table(f"{sum(report.scans.values())} scans", heads, lines, left=4)
 
 
 def _print_table(

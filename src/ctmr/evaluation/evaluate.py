@@ -1,11 +1,13 @@
 """A model against scans it has not seen: errors where the truth is known, and what can be said without it."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from ctmr.data.folders import holds_data
 from ctmr.data.pairs import find_pairs
@@ -22,6 +24,7 @@ from ctmr.io.image_info import MAX_INFO_BYTES
 from ctmr.models.quality import MEASURES
 from ctmr.notice import NOTICE
 from ctmr.results import DirectionMetrics, Evaluated, Lesions, Metrics
+from ctmr.synthetic.data_folder import Subjects
 from ctmr.system.files import json_bytes, read_regular, require_writable
 from ctmr.system.ownership import is_own, require_own, write_own
 from ctmr.translation.translator import Translator, load_model
@@ -185,13 +188,9 @@ def _lesions(
 def _synthetic(place: Path) -> Literal["t1", "t2"] | None:
     """The MR weighting of synthetic heads that scans are of, by the `subjects.json` in their folder or above it."""
     for folder in (place, place.absolute().parent):
-        try:
-            said = json.loads(read_regular(folder / "subjects.json", MAX_INFO_BYTES))
-        except (OSError, ValueError):
-            continue
-        sequence = said.get("sequence") if isinstance(said, dict) else None
-        if sequence in ("t1", "t2"):
-            return cast(Literal["t1", "t2"], sequence)
+        with suppress(OSError, ValidationError):
+            content = read_regular(folder / "subjects.json", MAX_INFO_BYTES)
+            return TypeAdapter(Subjects).validate_json(content).sequence
     return None
 
 

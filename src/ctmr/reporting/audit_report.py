@@ -1,9 +1,9 @@
 """The page of an audit: a table of all kinds of finding, and a contact sheet of the worst of each."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ctmr.reporting.html import render
+from ctmr.results import AuditReport, Finding
 from ctmr.types import LEVELS
 
 MOST_FINDINGS = 24  # of a kind that are shown
@@ -11,7 +11,7 @@ FEWEST = 12  # pictures of a finding that is one of many
 MOST_PICTURES = 96  # of a finding that is the only one of its kind
 
 
-def audit_page(name: str, report: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
+def audit_page(name: str, report: AuditReport, thumbnails: Mapping[str, bytes]) -> str:
     """The page as HTML, complete in itself.
 
     Args:
@@ -19,16 +19,17 @@ def audit_page(name: str, report: Mapping[str, Any], thumbnails: Mapping[str, by
         report: What audit.json says.
         thumbnails: JPEG of each readable scan, by its label.
     """
-    findings: dict[str, list[Mapping[str, Any]]] = {}
-    for finding in report["findings"]:
-        findings.setdefault(finding["kind"], []).append(finding)
+    findings: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        findings.setdefault(finding.kind, []).append(finding)
     level_heads = [f"{level}s" for level in LEVELS]
-    scans = [(count, f"scans in {folder}") for folder, count in report["scans"].items()]
+    levels = zip((report.errors, report.warnings, report.notes), level_heads, strict=True)
+    scans = [(count, f"scans in {folder}") for folder, count in report.scans.items()]
     return render(
         "audit.html",
         {
             "name": name,
-            "totals": [*((report[head], head) for head in level_heads), *scans],
+            "totals": [*levels, *scans],
             "levels": LEVELS,
             "level_heads": level_heads,
             "findings": findings,

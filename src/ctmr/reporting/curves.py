@@ -1,12 +1,12 @@
 """Curves of a run: losses, and the figures of its evaluations. Import it where a figure is drawn."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.reporting.figures import DPI
+from ctmr.results import EvaluationLine
 from ctmr.system.contained import fonts_in_cache
 
 with fonts_in_cache():
@@ -47,21 +47,21 @@ def loss_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
     }
 
 
-def evaluation_curves(rows: Sequence[Mapping[str, Any]], best: int) -> Figure:
+def evaluation_curves(lines: Sequence[EvaluationLine], best: int) -> Figure:
     """For each direction, how the figures of the evaluations went; a dotted line marks the step that is kept.
 
     Args:
-        rows: Of `evaluations.jsonl`, at least one.
+        lines: Of `evaluations.jsonl`, at least one.
         best: A step of them.
     """
-    directions = [key for key, its in rows[-1].items() if isinstance(its, dict)]
-    shown = [key for key in EVALUATED if any(key in rows[-1][d] for d in directions)]
+    directions = lines[-1].directions
+    shown = [key for key in EVALUATED if any(key in its for its in directions.values())]
     figure = Figure(figsize=(8, 1.9 * len(shown) + 0.6), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(shown), len(directions), squeeze=False, sharex=True)
     for column, direction in enumerate(directions):
         for axis, key in zip(axes[:, column], shown, strict=True):
-            values = [row.get(direction, {}).get(key, np.nan) for row in rows]
-            axis.plot([row["step"] for row in rows], values, color="#0072B2", marker="o", ms=3)
+            values = [line.directions.get(direction, {}).get(key, np.nan) for line in lines]
+            axis.plot([line.step for line in lines], values, color="#0072B2", marker="o", ms=3)
             axis.axvline(best, color="0.35", linestyle=":")
             if key == "kernel":  # of an untrained model it is astronomical
                 axis.set_yscale("symlog")

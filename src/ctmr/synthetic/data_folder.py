@@ -17,7 +17,7 @@ from ctmr.io.images import write_image
 from ctmr.io.nifti import write_nifti
 from ctmr.io.scan import DESCRIPTION
 from ctmr.synthetic.head import Head, synthesise_head
-from ctmr.synthetic.lesions import LESIONS
+from ctmr.synthetic.lesions import LESIONS, Lesion
 from ctmr.system.files import require_empty, write_json
 from ctmr.system.parallel import in_processes
 from ctmr.system.rng import stream
@@ -51,6 +51,27 @@ class Subject:
     seed: int
     split: Group
     lesions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WrittenSubject:
+    """What `subjects.json` says of a subject."""
+
+    name: str
+    seed: int
+    group: Group
+    spacing_mm: float
+    slice_mm: float
+    lesions: tuple[Lesion, ...]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What `subjects.json` says: how the heads were made, and each subject."""
+
+    sequence: Literal["t1", "t2"]
+    seed: int
+    subjects: tuple[WrittenSubject, ...]
 
 
 def write_heads(
@@ -105,7 +126,7 @@ def write_heads(
         said.append(about)
         if progress is not None:
             progress(len(said), len(people))
-    write_json(out / "subjects.json", {"sequence": sequence, "seed": seed, "subjects": said})
+    write_json(out / "subjects.json", asdict(Subjects(sequence, seed, tuple(said))))
     return counts
 
 
@@ -167,7 +188,7 @@ def _write_subject(
     size: int,
     sequence: Literal["t1", "t2"],
     image_format: Format,
-) -> dict[str, object]:
+) -> WrittenSubject:
     """Write one subject's slices or volumes; return what `subjects.json` says of it."""
     spacing = pixel_spacing(person.seed, size)
     if image_format == "png":
@@ -192,14 +213,9 @@ def _write_subject(
     else:
         for folder in _folders(person.split):
             _write_volume(out / folder, person, head, image_format)
-    return {
-        "name": person.name,
-        "seed": person.seed,
-        "group": person.split,
-        "spacing_mm": spacing[0],
-        "slice_mm": distance,
-        "lesions": [asdict(lesion) for lesion in head.lesions],
-    }
+    return WrittenSubject(
+        person.name, person.seed, person.split, spacing[0], distance, tuple(head.lesions)
+    )
 
 
 def _write_volume(

@@ -4,10 +4,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from ctmr.cyclegan.state import TrainState
 from ctmr.data.pairs import Pair, find_pairs, require_all
@@ -23,7 +25,7 @@ from ctmr.io.scan import content_hash, kind_of
 from ctmr.models.engines import Precision, run_generator
 from ctmr.models.folder import model_of, save_model
 from ctmr.models.quality import difference, head_in
-from ctmr.results import DirectionMetrics
+from ctmr.results import DirectionMetrics, EvaluationLine
 from ctmr.system.files import read_log, write_text
 from ctmr.training.run_folder import RunFolder
 from ctmr.translation.translator import Translator
@@ -80,7 +82,7 @@ class Selection:
 
     def has(self, step: int) -> bool:
         """Whether that step has been evaluated."""
-        return any(row["step"] == step for row in read_evaluations(self._folder.evaluations, step))
+        return any(line.step == step for line in read_evaluations(self._folder.evaluations, step))
 
     def evaluate(self, state: TrainState, about: dict[str, Any]) -> dict[str, Any]:
         """Evaluate the model, draw the curve anew, and keep the model as `best/` if it is the best so far.
@@ -104,18 +106,18 @@ class Selection:
         if self._pairs:
             ranks = {d: its.model_dump()["uncertainty"] for d, its in found.items()}
             about = {**about, "correlations": ranks}
-        row = _row(state.step, found)
-        rows = [*read_evaluations(self._folder.evaluations, state.step - 1), row]
-        alike = [its for its in rows if its.get("by") == row["by"]]
-        best = max(alike, key=lambda its: float(its["score"]))
-        if best is row:
+        line = _line(state.step, found)
+        lines = [*read_evaluations(self._folder.evaluations, state.step - 1), line]
+        best = max((its for its in lines if its.by == line.by), key=lambda its: its.score)
+        if best is line:
             save_model(self._folder.best, state, about)
         try:
-            save(evaluation_curves(rows, best["step"]), self._folder.evaluation_curves)
+            save(evaluation_curves(lines, best.step), self._folder.evaluation_curves)
         except OutputError as error:
             logger.warning("the training goes on without the curves of its evaluations: %s", error)
         # Last: an evaluation without its line is done again.
-        write_text(self._folder.evaluations, "".join(json.dumps(its) + "\n" for its in rows))
+        text = "".join(json.dumps(its.as_json()) + "\n" for its in lines)
+        write_text(self._folder.evaluations, text)
         return about
 
     def _without_truth(self, state: TrainState) -> Seen:
@@ -147,16 +149,16 @@ def _hashes(pair: Pair) -> set[str]:
     return {content_hash(path, kind_of(path) or "image") for path in (pair.ct, pair.mr)}
 
 
-def read_evaluations(path: Path, step: int) -> list[dict[str, Any]]:
-    """The rows of an `evaluations.jsonl` up to a step."""
-    return [
-        row
-        for row in read_log(path)
-        if row["step"] <= step and isinstance(row.get("score"), int | float)
-    ]
+def read_evaluations(path: Path, step: int) -> list[EvaluationLine]:
+    """The lines of an `evaluations.jsonl` up to a step; those of another form are skipped."""
+    lines = []
+    for row in read_log(path):
+        with suppress(ValidationError):
+            lines.append(EvaluationLine.model_validate(row))
+    return [line for line in lines if line.step <= step]
 
 
-def _row(step: int, found: Mapping[Direction, DirectionMetrics]) -> dict[str, Any]:
+def _line(step: int, found: Mapping[Direction, DirectionMetrics]) -> EvaluationLine:
     """The line of `evaluations.jsonl`: the mean of each figure in each direction, and the score to choose by."""
     directions: dict[str, dict[str, float]] = {}
     for d, its in found.items():
@@ -166,12 +168,8 @@ def _row(step: int, found: Mapping[Direction, DirectionMetrics]) -> dict[str, An
     with_truth = all("ssim" in its for its in directions.values())
     key, sign = ("ssim", 1) if with_truth else ("kernel", -1)
     score = sign * float(np.mean([its.get(key, np.nan) for its in directions.values()]))
-    return {
-        "step": step,
-        "by": key,
-        "score": score if math.isfinite(score) else -1e9,
-        **directions,
-    }
+    score = score if math.isfinite(score) else -1e9
+    return EvaluationLine.model_validate({"step": step, "by": key, "score": score} | directions)
 
 
 def _evenly(all_of: Sequence[Item], most: int) -> list[Item]:
