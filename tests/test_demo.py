@@ -34,6 +34,10 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
     said = json.loads(result.stdout.splitlines()[-1])
     assert (said["run"], said["report"]) == (str(out), str(out / "report.html"))
     assert "mean image" in result.stdout  # the table
+    lines = result.stdout.splitlines()[:-1]
+    assert len(lines) <= 24  # one screen
+    assert sum("mean [95 % interval]" in line for line in lines) == 1
+    assert lines[-1] == f"report: {out / 'report.html'}"
 
     found = json.loads((out / "evaluation" / "metrics.json").read_text())
     assert found == {key: said[key] for key in found}

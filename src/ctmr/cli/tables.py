@@ -66,6 +66,20 @@ def print_evaluation(metrics: "Metrics") -> None:
     say(metrics.notice)
 
 
+def print_demo(metrics: "Metrics") -> None:
+    """One table of a demo: the metrics that are asked for first, beside the baselines, in both directions."""
+    lines, heads = [], [""]
+    for direction, its in metrics.directions.items():
+        tables = {"model": its.figures, **its.baselines}
+        heads = ["", *tables]
+        for key in ("mae", "psnr", "ssim"):
+            name = _named(key, metrics.figures[direction][key])
+            cells = (_summary_text(figures.get(key)) for figures in tables.values())
+            lines.append((f"{direction} {name}", *cells))
+    _print_table(f"{metrics.patients} unseen heads, mean [95 % interval]", heads, lines)
+    say(metrics.notice)
+
+
 def print_audit(report: "AuditReport") -> None:
     """The table of an audit: a row for each kind and level of finding, with its first reason and file."""
     rows: dict[tuple[str, str], list[Finding]] = {}

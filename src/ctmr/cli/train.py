@@ -7,7 +7,7 @@ import typer
 
 from ctmr.cli.options import ConfigFile, Debug, Json, Overwrite, Preset, Settings
 from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say, training_shown
-from ctmr.cli.tables import print_evaluation
+from ctmr.cli.tables import print_demo
 from ctmr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def demo(
                 progress=progress,
                 observe=training_shown(progress),
             )
-        print_evaluation(found.metrics)
+        print_demo(found.metrics)
         say(f"report: {out / 'report.html'}")
         outcome.update(found.summary, run=str(out), report=str(out / "report.html"))
 
