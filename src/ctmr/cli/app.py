@@ -71,7 +71,7 @@ app.command(epilog="Example: ctmr fetch kaggle ct-mri")(fetch)
 
 
 class _Plain(logging.Formatter):
-    """Lines that only inform have no word before them."""
+    """Lines that only inform have no word before them. Not rich's handler, which breaks lines after 80 letters in a pipe."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).removeprefix("INFO: ")
