@@ -194,16 +194,20 @@ def test_same_command_twice_gives_the_same_bytes(tmp_path):
 def test_series_replaces_an_earlier_translation_whole_and_nothing_else(tmp_path):
     phantom_series(tmp_path / "in", phantom("ct"), name="a", study="a")
     translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", quality="none")
-    (tmp_path / "out" / "slice_9999.dcm").write_bytes(b"of a longer series")
     translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", quality="none")
+    (tmp_path / "out" / "slice_9999.dcm").write_bytes(b"of a longer series")
+    with pytest.raises(OutputError, match="which is kept"):
+        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", quality="none")
+    options = {"quality": "none", "overwrite": True}
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", **options)
     assert len(list((tmp_path / "out").iterdir())) == SHAPE[2]
     phantom_series(tmp_path / "other", phantom("ct"), name="b", study="b")
     before = {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()}
-    with pytest.raises(OutputError, match="expected a new folder, or an earlier translation"):
+    with pytest.raises(OutputError, match="which is kept"):
         translate_files(unchanging(), tmp_path / "in", tmp_path / "other", "mr")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="expected a new folder, or an earlier translation"):
-        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr")
+        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", **options)
     assert (tmp_path / "out" / "notes.txt").exists()
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()}
     assert not list(tmp_path.glob(".*"))
