@@ -206,7 +206,7 @@ def test_tree_of_three_depths_is_translated_and_mirrored(tmp_path):
         *("a.nii.gz", "a.json", "s/a.nii.gz", "s/a.json"),
         *("s/t/x.png", "s/t/x.json", "s/t/ctmr.json", "s/t/.ctmr-outputs.json", "s/t/series.json"),
     }
-    assert len(written) == 8 + 31
+    assert len(written) == 9 + 31
     assert {name: (source / name).read_bytes() for name in files(source)} == before
     for name in ("a.nii.gz", "s/a.nii.gz", "s/t/series"):
         assert np.array_equal(

@@ -1,7 +1,6 @@
 """Which scans lie in a tree, and that nothing is left out of it unsaid."""
 
 import hashlib
-import json
 import logging
 import os
 
@@ -9,6 +8,7 @@ import pytest
 
 from ctmr.errors import DataError
 from ctmr.io.listing import find_scans, list_scans, stem_below
+from ctmr.system.ownership import sealed
 from support.dicom_series import make
 
 
@@ -150,7 +150,7 @@ def test_maps_are_known_by_the_sidecar_that_names_them(tmp_path, caplog):
     touch(tmp_path, "a.png", "quality/a_cycle_error.png", "quality/a_mine.png", "quality/b_c.png")
     digest = hashlib.sha256(b"x").hexdigest()
     said = {"result": "a.png", "outputs": {"a.png": digest, "quality/a_cycle_error.png": digest}}
-    (tmp_path / "a.json").write_text(json.dumps(said))
+    (tmp_path / "a.json").write_bytes(sealed(said))
     assert found_in(tmp_path) == ["a.png", "quality/a_mine.png", "quality/b_c.png"]
     assert "ctmr wrote are no scans: quality/a_cycle_error.png (1)" in caplog.text
     (tmp_path / "quality" / "a_cycle_error.png").write_bytes(b"changed by hand")

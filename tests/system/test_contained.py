@@ -14,7 +14,7 @@ from ctmr.system.contained import without_telemetry
 DRAWS = """
 import json, os, sys
 before = dict(os.environ)
-from ctmr import curves, figures
+from ctmr.reporting import curves, figures
 assert before == dict(os.environ)
 import matplotlib
 print(json.dumps([matplotlib.matplotlib_fname(), matplotlib.rcParams["figure.dpi"], matplotlib.get_cachedir()]))

@@ -148,7 +148,9 @@ def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataC
 def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
     """The store that is there already, if it is the one wanted; None if nothing is there."""
     try:
-        if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
+        if not (place.exists() or place.is_symlink()):
+            return None
+        if place.is_dir() and not any(place.iterdir()):
             return None
     except PermissionError as error:
         raise _cannot_write(place, error) from error
@@ -157,7 +159,10 @@ def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
     except DataError as error:
         if in_cache:
             aside = place.with_name(f"{place.name}.{secrets.token_hex(4)}.damaged")
-            place.rename(aside)  # it may hold files of others
+            try:
+                place.rename(aside)  # it may hold files of others
+            except OSError as failed:
+                raise _cannot_write(place, failed) from failed
             logger.warning("the cached store cannot be used and is made again: %s", error)
             logger.warning("what was there is kept as %s", printable(str(aside)))
             return None
