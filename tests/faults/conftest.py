@@ -130,7 +130,7 @@ def inject(
             os.kill(pid, signal.SIGCONT)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             tracer.communicate(timeout=20)
-        text = trace.read_text(errors="replace")
+        text = re.sub(r"(?m)^\d+ +", "", trace.read_text(errors="replace"))  # without process IDs
         killed = fault == KILL and code == -signal.SIGKILL
         record_property("processes traced", 1)
         record_property("faults in system calls that fired", int(killed or "(INJECTED)" in text))

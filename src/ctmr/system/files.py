@@ -62,7 +62,7 @@ def replacing(path: Path, held: contextlib.ExitStack | None = None) -> Iterator[
     with contextlib.ExitStack() as own:
         try:
             make_folder(path.parent)
-            draft = _draft(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            draft = _draft(temporary, _touch)
             (own if held is None else held).enter_context(draft)
             yield temporary
             sync(temporary)
@@ -111,8 +111,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, synced and gone when the block ends."""
     new = folder.with_name(f".{secrets.token_hex(8)}.new.tmp")
     try:
-        make_folder(new)
-        with _draft(new, os.O_RDONLY):
+        with _draft(new, make_folder):
             yield new
         sync(folder.parent)
     except OSError as error:
@@ -122,16 +121,27 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _draft(place: Path, flags: int) -> Iterator[None]:
-    """Hold a half-written file or folder, so that `remove_drafts` of another process leaves it alone."""
-    descriptor = os.open(place, flags, 0o666)
+def _draft(place: Path, make: Callable[[Path], None]) -> Iterator[None]:
+    """Make and hold a half-written file or folder, so that `remove_drafts` of another process leaves it alone."""
+    while True:
+        make(place)
+        with contextlib.suppress(FileNotFoundError):  # removed before it was held
+            descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+            with contextlib.suppress(OSError):  # a file system without locks
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), place.stat()):
+                    break
+            os.close(descriptor)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
+
+
+def _touch(place: Path) -> None:
+    place.touch(exist_ok=False)
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
@@ -338,13 +348,17 @@ def _abandoned(draft: Path) -> Iterator[None]:
     """Hold a draft that no process holds.
 
     Raises:
-        BlockingIOError: If one does.
+        BlockingIOError: If one does, or that cannot be known.
         OSError: If it cannot be opened.
     """
-    descriptor = os.open(draft, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    access = os.O_RDONLY if draft.is_dir() else os.O_RDWR
+    descriptor = os.open(draft, access | getattr(os, "O_NONBLOCK", 0))
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
         yield
     finally:
         os.close(descriptor)
