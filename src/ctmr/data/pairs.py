@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctmr.data.folders import patient_finder
@@ -15,8 +15,9 @@ from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid
 from ctmr.io.images import read_image
 from ctmr.io.listing import SHOWN, below_root, find_scans, stem_below
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_within, read_scan, read_scan_within
-from ctmr.types import BoolArray, Modality
+from ctmr.types import MODALITIES, BoolArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Pair:
         mr: The MR.
         mask: The head mask, if there is one.
         folder: PAIRS.
+        reading: What to believe where its scans say too little.
     """
 
     name: str
@@ -44,12 +46,15 @@ class Pair:
     mr: Path
     mask: Path | None
     folder: Path
+    reading: Reading = DEFAULT
 
 
 Look = Callable[[Pair, Mapping[Modality, Scan], BoolArray], None]
 
 
-def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
+def find_pairs(
+    folder: Path, patient_pattern: str | None = None, reading: Reading = DEFAULT
+) -> list[Pair]:
     """The pairs of a folder, sorted by name.
 
     Raises:
@@ -86,6 +91,7 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
                 mr=files["mr"][stem],
                 mask=files["mask"].get(stem),
                 folder=folder,
+                reading=reading,
             )
         )
     return pairs
@@ -97,11 +103,13 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
     Raises:
         CtmrError: If one cannot be read, or they are not on one grid.
     """
-    return _on_one_grid(
-        pair,
-        read_scan_within(pair.ct, pair.folder / "ct"),
-        read_scan_within(pair.mr, pair.folder / "mr"),
-    )
+    return _on_one_grid(pair, *(_scan_of(pair, modality) for modality in MODALITIES))
+
+
+def _scan_of(pair: Pair, modality: Modality) -> Scan:
+    path = pair.ct if modality == "ct" else pair.mr
+    root = pair.folder / modality
+    return read_scan_within(path, root, modality=modality, reading=pair.reading)
 
 
 def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
@@ -117,9 +125,9 @@ def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
     failures: list[CtmrError] = []
     for pair in pairs:
         scans: list[Scan] = []
-        for path, kind in ((pair.ct, "ct"), (pair.mr, "mr")):
+        for modality in MODALITIES:
             with _gathering(failures):
-                scans.append(read_scan_within(path, pair.folder / kind))
+                scans.append(_scan_of(pair, modality))
         with _gathering(failures):
             if len(scans) == 2:
                 images = _on_one_grid(pair, *scans)
@@ -150,10 +158,11 @@ def _gathering(failures: list[CtmrError]) -> Iterator[None]:
 
 
 def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
+    anyway = pair.reading.anyway
     if isinstance(ct, Volume) and isinstance(mr, Volume):
         return {
-            "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct")),
-            "mr": _said_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr")),
+            "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct", anyway=anyway)),
+            "mr": _said_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr", anyway=anyway)),
         }
     if ct.grey.shape != mr.grey.shape:
         raise DataError(
@@ -199,7 +208,7 @@ def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
 def _head_of_volume(pair: Pair, ct: Volume) -> BoolArray:
     """The head mask (I, J, K) on the grid of a CT volume."""
     if pair.mask is not None:
-        mask = read_scan(pair.mask)
+        mask = read_scan(pair.mask, reading=replace(pair.reading, ct_values=None))
         if not isinstance(mask, Volume):
             raise DataError(
                 "expected a volume as mask: found an image", file=pair.mask, fix="give a volume"

@@ -12,7 +12,7 @@ from ctmr.data.folders import Source
 from ctmr.data.store import Entry, Index
 from ctmr.data.survey import Histogram, Look, Survey, overlap, patient_of, refuse
 from ctmr.errors import CtmrError, DataError
-from ctmr.imaging.intensity import MR_UNITS, Intensities, Intensity, ct_window
+from ctmr.imaging.intensity import UNITLESS, Intensities, Intensity, ct_window
 from ctmr.imaging.resampling import Scale, training_scale
 from ctmr.types import MODALITIES, SPLITS, Encoding
 
@@ -112,8 +112,8 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
         for encoding, _ in trained.most_common():
             if encoding == "HU":
                 maps[encoding] = ct_window(config.ct_window)
-            elif encoding == "MR":
-                maps[encoding] = MR_UNITS
+            elif encoding in UNITLESS:
+                maps[encoding] = UNITLESS[encoding]
             elif encoding == "8-bit":
                 maps[encoding] = Intensity("grey", (0.0, 255.0))
             else:

@@ -21,6 +21,7 @@ from ctmr.evaluation.results import NO_REFERENCE, Seen
 from ctmr.evaluation.statistics import MODEL, Row
 from ctmr.evaluation.unpaired import look_at_scans
 from ctmr.io.image_info import MAX_INFO_BYTES
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.models.quality import MEASURES
 from ctmr.notice import NOTICE
 from ctmr.results import DirectionMetrics, Evaluated, Lesions, Metrics
@@ -70,6 +71,7 @@ def evaluate(
     out: Path | str | None = None,
     direction: Direction | Literal["both"] = "both",
     answers: Mapping[str, Path] | None = None,
+    reading: Reading = DEFAULT,
     overwrite: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Evaluation:
@@ -82,6 +84,7 @@ def evaluate(
         out: Where `metrics.json`, `metrics.csv` and `comparison.png` go; None writes nothing.
         direction: What is evaluated.
         answers: Translations of PAIRS by other means, which stand in the same table: name -> folder with `ct/` and `mr/`.
+        reading: What to believe of scans that say too little.
         overwrite: Replace files of these names in `out` too that ctmr did not write.
         progress: Called with a label, gives what is called with scans done and scans to do.
 
@@ -111,9 +114,11 @@ def evaluate(
                 file=place,
                 fix="give a folder of pairs, or leave out --answers",
             )
-        seen = look_at_scans(translator, place, directions, progress=start("translating"))
+        seen = look_at_scans(
+            translator, place, directions, reading=reading, progress=start("translating")
+        )
     else:
-        pairs = find_pairs(place, translator.model.card.data.patient_pattern)
+        pairs = find_pairs(place, translator.model.card.data.patient_pattern, reading)
         to = [TO[d] for d in directions]
         found = find_answers(answers or {}, to, pairs)
         require_usable(translator, pairs, directions, found)

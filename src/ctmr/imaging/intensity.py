@@ -84,6 +84,8 @@ Intensities = dict[Modality, dict[Encoding, Intensity]]
 # MR have no accepted unit: each volume that comes in is mapped by percentiles of its head, what goes out has 1000 where
 # those had their upper percentile.
 MR_UNITS = Intensity("MR", (0.0, 1000.0), percentiles=(0.5, 99.5))
+# A CT volume without HU is mapped as an MR is.
+UNITLESS: dict[Encoding, Intensity] = {"MR": MR_UNITS, "grey": replace(MR_UNITS, unit="grey")}
 
 
 def ct_window(name: CtWindow) -> Intensity:

@@ -21,6 +21,7 @@ from ctmr.evaluation.metrics.no_reference import without_truth
 from ctmr.evaluation.paired import look_at_pairs
 from ctmr.evaluation.results import Pile, Seen
 from ctmr.evaluation.statistics import MODEL, Row
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import content_hash, kind_of
 from ctmr.models.engines import Precision, run_generator
 from ctmr.models.folder import model_of, save_model
@@ -42,7 +43,9 @@ FEWEST = 8  # held-out slices of each modality whose distances say something
 WITH_TRUTH = ("mae", "ssim")
 
 
-def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
+def pairs_to_choose_by(
+    data: Path, patient_pattern: str | None, reading: Reading = DEFAULT
+) -> list[Pair]:
     """The pairs in the `val/` of a data folder, at most `MOST`, or `MOST_VOLUMES`; none where it has none.
 
     Raises:
@@ -51,7 +54,7 @@ def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
     folders = [data / VAL / modality for modality in MODALITIES]
     if not all(folder.is_dir() and any(folder.iterdir()) for folder in folders):
         return []
-    pairs = find_pairs(data / VAL, patient_pattern)
+    pairs = find_pairs(data / VAL, patient_pattern, reading)
     pairs = _evenly(pairs, MOST if kind_of(pairs[0].ct) == "image" else MOST_VOLUMES)
     require_all(pairs)
     return pairs
