@@ -221,11 +221,10 @@ def test_what_is_no_image_file_is_left_out_with_a_warning(tmp_path, caplog):
     source = folder_of(tmp_path / "in", "a.png", ".hidden.png")
     (source / "notes.txt").write_text("x")
     (source / "sub.png").mkdir()
-    (source / "dangling.png").symlink_to("nowhere")
     (source / "loop.png").symlink_to("loop.png")
     os.mkfifo(source / "pipe.png")
     assert translate_files(translator(), source, tmp_path / "out", "ct").written == 1
-    for name in ("dangling.png", "loop.png", "pipe.png"):
+    for name in ("loop.png", "pipe.png"):
         assert any(name in record.getMessage() for record in caplog.records)
 
 

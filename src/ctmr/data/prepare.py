@@ -35,7 +35,8 @@ from ctmr.io.image_info import read_bytes
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import content_hash
 from ctmr.system.cache import cache_folder
-from ctmr.system.files import sync, write_text
+from ctmr.system.disks import sync
+from ctmr.system.files import write_text
 from ctmr.types import MODALITIES, FloatArray, Progress
 
 LOOKED_AT = 48  # images of a training folder by which it is judged, evenly chosen

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ctmr.errors import DataError, OutputError
 from ctmr.imaging.image import Unit
 from ctmr.io.codecs import is_image_name
+from ctmr.io.fetched import require_fetched
 from ctmr.system.files import json_bytes, read_regular, write_json
 from ctmr.system.ownership import is_own, listing
 from ctmr.types import Spacing
@@ -45,6 +46,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: If it cannot be read.
     """
+    require_fetched(path)
+    require_fetched(path)
     try:
         return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:

@@ -13,6 +13,7 @@ from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume
 from ctmr.io.codecs import is_image_name
 from ctmr.io.dicom.series import Series, find_dicom, read_series
+from ctmr.io.fetched import require_fetched
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
 from ctmr.io.images import read_image, save_image
 from ctmr.io.nifti import is_nifti_name, nifti_bytes, read_nifti
@@ -66,6 +67,7 @@ def content_hash(path: Path, kind: Kind) -> str:
         DataError: If it cannot be read.
     """
     whole = hashlib.sha256()
+    require_fetched(path)
     for file in find_dicom(path) if kind == "series" else [path]:
         try:
             digest = content_digest(file)
@@ -138,6 +140,7 @@ def read_with_series(
     info: ImageInfo | None = None,
 ) -> tuple[Scan, Series | None]:
     """As `read_scan`, and the DICOM series that the scan comes from, if it does."""
+    require_fetched(path)
     kind, series = kind_of(path), None
     scan: Scan
     if kind == "series":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctmr.errors import OutputError, UsageError, printable
+from ctmr.system.disks import lock
 from ctmr.system.files import (
     cannot_write,
     content_digest,
@@ -45,11 +46,6 @@ _IN_FOLDERS = re.compile(
 MAX_SEALED_BYTES = 100_000_000  # of a list; a sidecar has some kB
 _UNSEALED = b"0" * 64
 _SEAL = re.compile(rb'\{\s*"seal": "([0-9a-f]{64})"')
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 Kind = Literal["scans", "files"]
 Put = Callable[[str, bytes, Kind], None]
@@ -259,14 +255,12 @@ def _locked(path: Path) -> Iterator[Callable[[bytes], None]]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
         descriptor = os.open(path, flags, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
+        missing = lock(descriptor, wait=True)
+        if missing is not None:
             logger.warning(
                 "%s: no locks there (%s), so that only one process may write into the folder",
                 printable(str(path)),
-                error.strerror,
+                missing,
             )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ctmr.config import Config, config_yaml, differing_keys, parse_config
 from ctmr.errors import OutputError, UsageError, printable
+from ctmr.system.disks import lock
 from ctmr.system.files import (
     cannot_write,
     is_draft,
@@ -31,11 +32,6 @@ from ctmr.system.ownership import (
     require_own,
 )
 from ctmr.system.yaml import read_yaml
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +88,13 @@ class RunFolder:
             ) from error
         with stream:
             try:
-                if fcntl is None:
+                missing = lock(stream.fileno(), wait=False)
+                if missing is not None:
                     logger.warning(
-                        "%s: this system has no locks, so that only one process may train in it",
+                        "%s: no locks there (%s), so that only one process may train in it",
                         printable(str(self.path)),
+                        missing,
                     )
-                else:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 stream.seek(0)
                 raise OutputError(
