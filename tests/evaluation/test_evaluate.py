@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from ctmr import evaluate, load_model
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
-from ctmr.evaluation.baselines import NAIVE
+from ctmr.evaluation.baselines import BASELINES
 from ctmr.imaging.image import Image
 from ctmr.io.image_info import write_image_info
 from ctmr.io.images import write_image
@@ -139,10 +139,10 @@ def test_one_direction_may_be_asked_for(tmp_path, direction):
     assert {row.direction for row in found.rows} == {direction}
 
 
-# Naive answers
+# Baselines
 
 
-def test_naive_answers_of_the_other_patients_stand_in_the_same_table(tmp_path):
+def test_baselines_of_the_other_patients_stand_in_the_same_table(tmp_path):
     found = evaluate(translator(), pairs(tmp_path, a=(100, 50), b=(140, 60)))
     figures = found.summary["directions"]["mr-to-ct"]
     # each other patient's CT is 40 away; the identity says 50 and 60
@@ -344,7 +344,7 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
         for name in ("mae", "psnr", "ssim"):
             assert set(figures[name]) == {"mean", "sd", "ci95"}
             assert figures[name]["ci95"][0] <= figures[name]["mean"] <= figures[name]["ci95"][1]
-        assert set(figures["baselines"]) == set(figures["difference"]) == set(NAIVE)
+        assert set(figures["baselines"]) == set(figures["difference"]) == set(BASELINES)
     with Pillow.open(out / "comparison.png") as image:
         assert image.format == "PNG"
     assert seen == [("comparing", done, 4) for done in (1, 2, 3, 4)]

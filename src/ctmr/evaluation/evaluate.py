@@ -13,7 +13,7 @@ from ctmr.data.folders import holds_data
 from ctmr.data.pairs import find_pairs
 from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.evaluation import statistics as tables
-from ctmr.evaluation.baselines import NAIVE, fit_naive
+from ctmr.evaluation.baselines import BASELINES, fit_baselines
 from ctmr.evaluation.lesion_test import lesion_table
 from ctmr.evaluation.paired import find_answers, look_at_pairs, require_usable
 from ctmr.evaluation.protocol import FIGURES, UNITS, described
@@ -41,7 +41,7 @@ GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 PROTOCOL = (
     "each figure as `figures` says, averaged over a patient's scans, then over patients; HU as SynthRAD2023 and 2025;"
     " MR volumes brought to 0..1000 by the 0.5 and 99.5 percentiles of their head;"
-    " naive answers from the truth of the other patients; 95 % intervals by bootstrap over patients"
+    " baselines from the truth of the other patients; 95 % intervals by bootstrap over patients"
 )
 
 
@@ -122,7 +122,7 @@ def evaluate(
             translator,
             pairs,
             directions,
-            naive=fit_naive(pairs, to),
+            baselines=fit_baselines(pairs, to),
             answers=found,
             shown=shown if out is not None else (),
             progress=start("comparing"),
@@ -149,8 +149,8 @@ def summary_of(seen: Seen) -> Metrics:
         its = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
         found = DirectionMetrics(
             figures=tables.table(ours, FIGURES),
-            others={m: table for m, table in its.items() if m not in NAIVE},
-            baselines={m: table for m, table in its.items() if m in NAIVE},
+            others={m: table for m, table in its.items() if m not in BASELINES},
+            baselines={m: table for m, table in its.items() if m in BASELINES},
             difference={m: tables.difference(rows, m, "mae") for m in others},
             no_reference=tables.table(ours, NO_REFERENCE),
             distances=seen.distances(direction),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctmr.data.pairs import Pair, head_of, read_pair, require_all, scans_by_stem
 from ctmr.errors import CtmrError, DataError, UsageError
-from ctmr.evaluation.baselines import NAIVE, Naive
+from ctmr.evaluation.baselines import BASELINES, Baselines
 from ctmr.evaluation.protocol import SPANS, UNITS, comparable, score
 from ctmr.evaluation.results import Pile, Seen, features_of, observe
 from ctmr.evaluation.statistics import MODEL, Row
@@ -52,7 +52,7 @@ def find_answers(
         DataError: If a folder lacks a modality, or the answer to a pair.
         UsageError: If a name is that of a row the table has anyway.
     """
-    taken = sorted(folders.keys() & {MODEL, *NAIVE})
+    taken = sorted(folders.keys() & {MODEL, *BASELINES})
     if taken:
         raise UsageError(
             f"{taken[0]!r} is a row of the table already: other answers need other names",
@@ -111,7 +111,7 @@ def look_at_pairs(
     pairs: Sequence[Pair],
     directions: Sequence[Direction],
     *,
-    naive: Naive | None = None,
+    baselines: Baselines | None = None,
     answers: Answers | None = None,
     only: Collection[str] | None = None,
     shown: Collection[int] = (),
@@ -123,7 +123,7 @@ def look_at_pairs(
         translator: Of the model in question.
         pairs: From `find_pairs`.
         directions: What is looked at.
-        naive: Naive answers, if wanted.
+        baselines: From `fit_baselines`, if wanted.
         answers: From `find_answers`.
         only: Keys of the figures with truth that are wanted; None for all.
         shown: Numbers of the pairs that a comparison shall show.
@@ -142,7 +142,7 @@ def look_at_pairs(
             result, figures, mirrored = _observed(translator, pair, images, to, mask)
             # A model writes MR volumes in 0..1000, to which comparable() brings those that come in.
             given = {MODEL: result.grey}
-            given |= naive.answers(pair, images, mask, to) if naive is not None else {}
+            given |= baselines.translate(pair, images, mask, to) if baselines is not None else {}
             for name, its in (answers or {}).items():
                 given[name] = comparable(its[to].read(pair, truth), mask)
             actual = comparable(truth, mask)
