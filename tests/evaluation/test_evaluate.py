@@ -254,14 +254,16 @@ def test_scans_that_do_not_pair_are_measured_without_the_truth(tmp_path):
     for direction in ("ct-to-mr", "mr-to-ct"):
         its = found.summary["directions"][direction]
         assert "mae" not in its
-        blind = its["no_reference"]
-        assert blind["cycle_error"]["mean"] == pytest.approx(0, abs=1e-6)  # the identity comes back
-        assert blind["copy_correlation"]["mean"] == pytest.approx(1, abs=1e-3)
+        no_reference = its["no_reference"]
+        assert no_reference["cycle_error"]["mean"] == pytest.approx(
+            0, abs=1e-6
+        )  # the identity comes back
+        assert no_reference["copy_correlation"]["mean"] == pytest.approx(1, abs=1e-3)
         assert its["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
         assert its["uncertainty"] == {
             m: None for m in ("cycle_error", "disagreement", "input_distance")
         }
-        assert found.summary["figures"][direction].keys() >= blind.keys()
+        assert found.summary["figures"][direction].keys() >= no_reference.keys()
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"metrics.json", "metrics.csv", ".ctmr-outputs.json"}
 
@@ -293,7 +295,7 @@ def test_result_with_left_and_right_exchanged_ends_with_a_safety_error(tmp_path)
     assert (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_doubt_ranks_the_error_where_it_can_be_ranked(tmp_path):
+def test_uncertainty_ranks_the_error_where_it_can_be_ranked(tmp_path):
     class Loses(Identity):
         """Halves what is bright, so that a brighter source comes back worse."""
 
