@@ -184,7 +184,7 @@ def test_a_patient_alone_has_a_copy_only(tmp_path):
     assert list(found.summary["directions"]["ct-to-mr"]["baselines"]) == ["copy"]
 
 
-# Answers by other means
+# Translations by other means
 
 
 def answered(folder: Path, **values: float) -> Path:

@@ -15,7 +15,7 @@ from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.evaluation import statistics as tables
 from ctmr.evaluation.baselines import BASELINES, fit_baselines
 from ctmr.evaluation.lesion_test import lesion_table
-from ctmr.evaluation.paired import find_answers, look_at_pairs, require_usable
+from ctmr.evaluation.paired import find_others, look_at_pairs, require_usable
 from ctmr.evaluation.protocol import FIGURES, UNITS, described
 from ctmr.evaluation.results import NO_REFERENCE, Seen
 from ctmr.evaluation.statistics import MODEL, Row
@@ -86,7 +86,7 @@ def evaluate(
         progress: Called with a label, gives what is called with scans done and scans to do.
 
     Returns:
-        Figures of the model and of other answers: mean, standard deviation and 95 % interval over patients. If a
+        Figures of the model and of other translators: mean, standard deviation and 95 % interval over patients. If a
         `subjects.json` of `ctmr synth` stands in `scans` or above it, also what becomes of lesions.
 
     Raises:
@@ -107,7 +107,7 @@ def evaluate(
     if holds_data(place):
         if answers:
             raise UsageError(
-                "other answers are compared with a truth: found a data folder, which has none",
+                "other translations are compared with a truth: found a data folder, which has none",
                 file=place,
                 fix="give a folder of pairs, or leave out --answers",
             )
@@ -115,15 +115,15 @@ def evaluate(
     else:
         pairs = find_pairs(place, translator.model.card.data.patient_pattern)
         to = [TO[d] for d in directions]
-        found = find_answers(answers or {}, to, pairs)
-        require_usable(translator, pairs, directions, found)
+        others = find_others(answers or {}, to, pairs)
+        require_usable(translator, pairs, directions, others)
         shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
         seen = look_at_pairs(
             translator,
             pairs,
             directions,
             baselines=fit_baselines(pairs, to),
-            answers=found,
+            others=others,
             shown=shown if out is not None else (),
             progress=start("comparing"),
         )

@@ -11,9 +11,9 @@ from ctmr.evaluation.metrics.no_reference import (
     copy_difference,
     local_mutual_information,
     mirror_check,
+    no_reference_metrics,
     slice_jitter,
     structure_kept,
-    no_reference_metrics,
 )
 from ctmr.system.rng import stream
 from support.heads import head
