@@ -51,7 +51,7 @@ def evaluate(
     with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation.evaluate import evaluate as evaluate_model
 
-        folders = dict(_answer(item) for item in answers or [])
+        folders = dict(_named_folder(item) for item in answers or [])
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         place = out or model / "evaluation"
@@ -89,7 +89,7 @@ def report(
         outcome.update(report=str(page))
 
 
-def _answer(item: str) -> tuple[str, Path]:
+def _named_folder(item: str) -> tuple[str, Path]:
     """The name and the folder in `NAME=FOLDER`."""
     name, equals, folder = item.partition("=")
     if not (name and equals and folder):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def say_correlations(correlations: "Mapping[Any, Correlation | None]") -> None:
-    """Say how well the measures of doubt in the JSON beside an output rank true errors."""
+    """Say how well the measures of uncertainty in the JSON beside an output rank true errors."""
     known = [
         f"{name} {its.spearman:.2f} [{its.ci95[0]:.2f}, {its.ci95[1]:.2f}]"
         for name, its in correlations.items()

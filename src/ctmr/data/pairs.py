@@ -144,7 +144,7 @@ def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
 
 
 def _label(path: Path, folder: Path) -> str:
-    """What a file of a pair, or of an answer to it, is called."""
+    """What a file of a pair, or of a translation of it, is called."""
     inside = path.is_relative_to(folder)
     return below_root(path, folder) if inside else "/".join(path.parts[-2:])
 

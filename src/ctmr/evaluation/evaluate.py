@@ -13,9 +13,9 @@ from ctmr.data.folders import holds_data
 from ctmr.data.pairs import find_pairs
 from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.evaluation import statistics as tables
-from ctmr.evaluation.baselines import NAIVE, fit_naive
+from ctmr.evaluation.baselines import BASELINES, fit_baselines
 from ctmr.evaluation.lesion_test import lesion_table
-from ctmr.evaluation.paired import find_answers, look_at_pairs, require_usable
+from ctmr.evaluation.paired import find_others, look_at_pairs, require_usable
 from ctmr.evaluation.protocol import FIGURES, UNITS, described
 from ctmr.evaluation.results import NO_REFERENCE, Seen
 from ctmr.evaluation.statistics import MODEL, Row
@@ -42,7 +42,7 @@ GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 PROTOCOL = (
     "each figure as `figures` says, averaged over a patient's scans, then over patients; HU as SynthRAD2023 and 2025;"
     " MR volumes brought to 0..1000 by the 0.5 and 99.5 percentiles of their head;"
-    " naive answers from the truth of the other patients; 95 % intervals by bootstrap over patients"
+    " baselines from the truth of the other patients; 95 % intervals by bootstrap over patients"
 )
 
 
@@ -89,7 +89,7 @@ def evaluate(
         progress: Called with a label, gives what is called with scans done and scans to do.
 
     Returns:
-        Figures of the model and of other answers: mean, standard deviation and 95 % interval over patients. If a
+        Figures of the model and of other translators: mean, standard deviation and 95 % interval over patients. If a
         `subjects.json` of `ctmr synth` stands in `scans` or above it, also what becomes of lesions.
 
     Raises:
@@ -110,7 +110,7 @@ def evaluate(
     if holds_data(place):
         if answers:
             raise UsageError(
-                "other answers are compared with a truth: found a data folder, which has none",
+                "other translations are compared with a truth: found a data folder, which has none",
                 file=place,
                 fix="give a folder of pairs, or leave out --answers",
             )
@@ -120,15 +120,15 @@ def evaluate(
     else:
         pairs = find_pairs(place, translator.model.card.data.patient_pattern, reading)
         to = [TO[d] for d in directions]
-        found = find_answers(answers or {}, to, pairs)
-        require_usable(translator, pairs, directions, found)
+        others = find_others(answers or {}, to, pairs)
+        require_usable(translator, pairs, directions, others)
         shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
         seen = look_at_pairs(
             translator,
             pairs,
             directions,
-            naive=fit_naive(pairs, to),
-            answers=found,
+            baselines=fit_baselines(pairs, to),
+            others=others,
             shown=shown if out is not None else (),
             progress=start("comparing"),
         )
@@ -154,8 +154,8 @@ def summary_of(seen: Seen) -> Metrics:
         its = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
         found = DirectionMetrics(
             figures=tables.table(ours, FIGURES),
-            others={m: table for m, table in its.items() if m not in NAIVE},
-            baselines={m: table for m, table in its.items() if m in NAIVE},
+            others={m: table for m, table in its.items() if m not in BASELINES},
+            baselines={m: table for m, table in its.items() if m in BASELINES},
             difference={m: tables.difference(rows, m, "mae") for m in others},
             no_reference=tables.table(ours, NO_REFERENCE),
             distances=seen.distances(direction),

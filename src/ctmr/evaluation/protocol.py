@@ -1,4 +1,4 @@
-"""What is measured of an answer against the truth: every figure with its unit, its mask and its range."""
+"""What is measured of a result against the truth: every figure with its unit, its mask and its range."""
 
 import math
 from collections.abc import Callable, Collection
@@ -29,9 +29,9 @@ AIR_BELOW, BONE_ABOVE = -200.0, 200.0  # HU; between is soft tissue
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """An answer beside the truth, (H, W) or (I, J, K), with the head mask and what the values are."""
+    """A result beside the truth, (H, W) or (I, J, K), with the head mask and what the values are."""
 
-    answer: FloatArray
+    result: FloatArray
     truth: FloatArray
     mask: BoolArray
     values: Encoding
@@ -39,32 +39,32 @@ class Compared:
 
     def masked(self, metric: Callable[[FloatArray, FloatArray, BoolArray], float]) -> float:
         """A metric in the head mask."""
-        return metric(self.answer, self.truth, self.mask)
+        return metric(self.result, self.truth, self.mask)
 
     def clipped(
         self, metric: Callable[[FloatArray, FloatArray, BoolArray, metrics.Span], float]
     ) -> float:
         """A metric in the head mask that clips to the range of the values."""
-        return metric(self.answer, self.truth, self.mask, SPANS[self.values])
+        return metric(self.result, self.truth, self.mask, SPANS[self.values])
 
     def mae_of(self, tissue: BoolArray) -> float:
         """MAE where the head mask has that tissue; nan if it has none."""
         where = self.mask & tissue
-        return metrics.mae(self.answer, self.truth, where) if where.any() else math.nan
+        return metrics.mae(self.result, self.truth, where) if where.any() else math.nan
 
     @property
     def bones(self) -> tuple[BoolArray, BoolArray]:
         """Bone of both in the head mask."""
-        return self.mask & (self.answer > BONE_ABOVE), self.mask & (self.truth > BONE_ABOVE)
+        return self.mask & (self.result > BONE_ABOVE), self.mask & (self.truth > BONE_ABOVE)
 
     @cached_property
     def heads(self) -> tuple[BoolArray, BoolArray, tuple[float, ...] | None]:
         """The head of both and the size of its pixels: of a volume every n-th voxel, so that they lie 2 mm apart."""
-        both, spacing = (self.answer, self.truth), self.spacing_mm
+        both, spacing = (self.result, self.truth), self.spacing_mm
         if self.truth.ndim == 3:
             voxel = spacing or (1.0, 1.0, 1.0)
             i, j, k = (max(1, round(NODE_MM / mm)) for mm in voxel)
-            both = self.answer[::i, ::j, ::k], self.truth[::i, ::j, ::k]
+            both = self.result[::i, ::j, ::k], self.truth[::i, ::j, ::k]
             spacing = (i * voxel[0], j * voxel[1], k * voxel[2])
         first, second = (_head(array, self.values, spacing) for array in both)
         return first, second, spacing
@@ -223,7 +223,7 @@ FIGURES: dict[str, Figure] = {
 
 
 def score(
-    answer: FloatArray,
+    result: FloatArray,
     truth: FloatArray,
     mask: BoolArray,
     *,
@@ -231,10 +231,10 @@ def score(
     spacing_mm: tuple[float, ...] | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, float]:
-    """The figures of an answer, under their keys in `FIGURES`.
+    """The figures of a result, under their keys in `FIGURES`.
 
     Args:
-        answer: Image (H, W), or volume (I, J, K) with its slices along K: HU, grey levels, or MR units 0..1000.
+        result: Image (H, W), or volume (I, J, K) with its slices along K: HU, grey levels, or MR units 0..1000.
         truth: Of the same shape, in the same unit.
         mask: Head mask of the same shape.
         values: What the values are.
@@ -251,7 +251,7 @@ def score(
     unknown = set(only or ()) - FIGURES.keys()
     if unknown:
         raise ValueError(f"only must hold keys of FIGURES: got {sorted(unknown)}")
-    its = Compared(answer, truth, mask, values, spacing_mm)
+    its = Compared(result, truth, mask, values, spacing_mm)
     wanted = [key for key in FIGURES if only is None or key in only]
     found = {k: FIGURES[k].measure(its) for k in wanted if values in FIGURES[k].values}
     return {key: figure for key, figure in found.items() if not math.isnan(figure)}

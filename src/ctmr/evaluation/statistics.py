@@ -17,7 +17,7 @@ MODEL = "model"
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Figures of one image; `method` is `model`, or the name of another answer to the same question."""
+    """Figures of one image; `method` is `model`, or the name of a baseline or another translator."""
 
     name: str
     patient: str

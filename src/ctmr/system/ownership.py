@@ -30,7 +30,7 @@ from ctmr.system.files import (
 )
 
 LIST_NAME = ".ctmr-outputs.json"
-MAPS_NAME = "quality"  # of the folder beside translations in which their maps of doubt lie
+MAPS_NAME = "quality"  # of the folder beside translations in which their uncertainty maps lie
 RUN_LOCK, RUN_CONFIG = "run.lock", "config.yaml"
 # What a run keeps under these names is its own.
 RUN_FOLDERS = ("checkpoints", "samples", "model", "best", "evaluation")
@@ -163,7 +163,7 @@ def known_digests(path: Path, sidecar: Path | None = None) -> set[str]:
 
 
 def is_own_extra(path: Path) -> bool:
-    """Whether ctmr wrote this file and it is no scan: a map of doubt, a preview, a figure, a sidecar."""
+    """Whether ctmr wrote this file and it is no scan: an uncertainty map, a preview, a figure, a sidecar."""
     said = read_sealed(path.parent / LIST_NAME) or {}
     hashes = set(_entries(said, "files").get(path.name, ()))
     for beside in _sidecars_of(path):

@@ -17,7 +17,7 @@ from ctmr.data.store import Store
 from ctmr.errors import OutputError
 from ctmr.evaluation.evaluate import summary_of
 from ctmr.evaluation.metrics.distribution import features
-from ctmr.evaluation.metrics.no_reference import without_truth
+from ctmr.evaluation.metrics.no_reference import no_reference_metrics
 from ctmr.evaluation.paired import look_at_pairs
 from ctmr.evaluation.results import Pile, Seen
 from ctmr.evaluation.statistics import MODEL, Row
@@ -95,7 +95,7 @@ class Selection:
             about: What `model.json` is to say.
 
         Returns:
-            `about`, with the rank correlations of the measures of doubt where the truth is known.
+            `about`, with the rank correlations of the uncertainty measures where the truth is known.
         """
         from ctmr.reporting.curves import evaluation_curves
         from ctmr.reporting.figures import save
@@ -104,7 +104,7 @@ class Selection:
             translator = Translator(model_of(state, about), precision=self._precision)
             seen = look_at_pairs(translator, self._pairs, DIRECTIONS, only=WITH_TRUTH)
         else:
-            seen = self._without_truth(state)
+            seen = self._no_reference(state)
         found = summary_of(seen).directions
         if self._pairs:
             ranks = {d: its.model_dump()["uncertainty"] for d, its in found.items()}
@@ -123,7 +123,7 @@ class Selection:
         write_text(self._folder.evaluations, text)
         return about
 
-    def _without_truth(self, state: TrainState) -> Seen:
+    def _no_reference(self, state: TrainState) -> Seen:
         """What can be seen of held-out slices of the store, or of training slices where it has too few."""
         held_out = min(self._store.count("test", modality) for modality in MODALITIES)
         split: Split = "test" if held_out >= FEWEST else "train"
@@ -138,7 +138,7 @@ class Selection:
                 mask = head_in(image)
                 error = difference(run_generator(generators[back], result), image)[mask].mean()
                 grey, grey_result = (its.mean(axis=-1)[None] for its in (image, result))
-                figures = without_truth(grey, grey_result, mask[None])
+                figures = no_reference_metrics(grey, grey_result, mask[None])
                 figures["cycle_error"] = float(error)
                 patient = entries[n].patient or entries[n].name
                 seen.rows.append(Row(entries[n].name, patient, d, MODEL, figures))

@@ -154,7 +154,7 @@ def translate_files(
         return write_translation(translator, *done, to, reading, overwrite=overwrite)
 
     for n, said in enumerate(one_ahead(write, translations())):
-        if _is_doubtful(said):
+        if _needs_warning(said):
             warned.add(jobs[n])
         if progress is not None:
             progress(n + 1, len(jobs))
@@ -194,19 +194,19 @@ def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
 
 
 def _done_before(jobs: Sequence[Job], request: Callable[[Job], str], warned: set[Job]) -> list[Job]:
-    """Those of which the same translation is there; the doubtful ones join `warned`."""
+    """Those of which the same translation is there; those with a warning join `warned`."""
     done = []
     for job in jobs:
         with suppress(CtmrError):  # what cannot be read is named with all others
             said = earlier(job, request(job))
             if said is not None:
                 done.append(job)
-                if _is_doubtful(said):
+                if _needs_warning(said):
                     warned.add(job)
     return done
 
 
-def _is_doubtful(said: Mapping[str, Any]) -> bool:
+def _needs_warning(said: Mapping[str, Any]) -> bool:
     return bool(said["quality"]["level"] != "ok")
 
 

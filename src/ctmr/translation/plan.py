@@ -211,7 +211,7 @@ def request_of(
 
 
 def _check_maps(jobs: Sequence[Job]) -> None:
-    """Refuse a translated series in the place of the folder for maps of doubt."""
+    """Refuse a translated series in the place of the folder for uncertainty maps."""
     for job in jobs:
         if job.target.name.lower() == MAPS_NAME:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What is written of a scan that was translated: the translation, maps of doubt, and the sidecar that says all is there."""
+"""What is written of a scan that was translated: the translation, uncertainty maps, and the sidecar that says all is there."""
 
 import functools
 import logging

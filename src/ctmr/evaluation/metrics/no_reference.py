@@ -38,7 +38,9 @@ class MirrorCheck:
         return self.mirrored > self.upright + MIRROR_MARGIN
 
 
-def without_truth(source: FloatArray, result: FloatArray, mask: BoolArray) -> dict[str, float]:
+def no_reference_metrics(
+    source: FloatArray, result: FloatArray, mask: BoolArray
+) -> dict[str, float]:
     """The figures below of one result; those that it is too small or too thin for are left out.
 
     Raises:
