@@ -18,7 +18,7 @@ POINTERS = [
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.png"])
 def test_pointer_file_is_refused_with_what_fetches_it(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"pointer file .* `datalad get`"):
+    with pytest.raises(DataError, match=r"(?s)pointer file.*`datalad get`"):
         read_scan(tmp_path / name)
 
 

@@ -12,7 +12,7 @@ from ctmr.data.folders import Source
 from ctmr.data.store import Entry, Index
 from ctmr.data.survey import Histogram, Look, Survey, overlap, patient_of, refuse
 from ctmr.errors import CtmrError, DataError
-from ctmr.imaging.intensity import UNITLESS, Intensities, Intensity, ct_window
+from ctmr.imaging.intensity import PICTURES, UNITLESS, Intensities, Intensity, ct_window
 from ctmr.imaging.resampling import Scale, training_scale
 from ctmr.types import MODALITIES, SPLITS, Encoding
 
@@ -102,8 +102,12 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
         trained = Counter(look.encoding for source, look in ours if source.split == "train")
         if len(trained) > 1:
             logger.warning("the %s training images differ in encoding: %s", modality, dict(trained))
+        own: dict[Encoding, Intensity] = {}
         for source, look in ours:
-            if look.encoding not in trained:
+            # An MR has no unit: a test picture of another depth is mapped by its own percentiles.
+            if modality == "mr" and look.encoding not in trained and look.encoding in PICTURES:
+                own[look.encoding] = PICTURES[look.encoding]
+            elif look.encoding not in trained:
                 what = f"expected {' or '.join(trained)} values, as the {modality} training images"
                 what += f" have: found {look.encoding}"
                 fix = "save the test images like the training images"
@@ -118,7 +122,7 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
                 maps[encoding] = Intensity("grey", (0.0, 255.0))
             else:
                 maps[encoding] = _percentiles(found.histograms[modality])
-        intensities[modality] = maps
+        intensities[modality] = maps | own
     refuse(failures, len(found.looks))
     return intensities
 

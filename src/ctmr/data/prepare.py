@@ -281,7 +281,7 @@ def _image(source: Source, plan: Plan, index: Index) -> FloatArray:
         raise _changed(source)
     image = image_of_source(source, content, 1 if index.channels == 1 else None)
     intensity = index.intensities[source.modality][image.encoding]
-    array = intensity.to_unit(resize(image.array, *plan.shape))
+    array = intensity.fitted(image.grey).to_unit(resize(image.array, *plan.shape))
     return array.reshape(*plan.shape, -1)
 
 

@@ -11,18 +11,17 @@ from typing import Any, Literal
 
 from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
 from ctmr.imaging.image import Scan
-from ctmr.imaging.volume import onto_grid
+from ctmr.imaging.volume import Volume, onto_grid
 from ctmr.io.dicom.series import Series, read_series
 from ctmr.io.image_info import INFO_NAME
-from ctmr.io.nifti import read_nifti
-from ctmr.io.scan import info_within, read_scan_within
+from ctmr.io.reading import DEFAULT, Reading
+from ctmr.io.scan import info_within, read_scan_within, read_with_series
 from ctmr.models.quality import Quality, require_like
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_own
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.plan import (
     Job,
-    Reading,
     check_outputs,
     choose_jobs,
     find_inputs,
@@ -38,7 +37,7 @@ from ctmr.translation.writer import (
     write_info,
     write_translation,
 )
-from ctmr.types import Modality
+from ctmr.types import OTHER, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,8 @@ def translate_files(
     *,
     quality: QualityLevel = "fast",
     on_error: OnError = "stop",
-    reading: Reading | None = None,
+    reading: Reading = DEFAULT,
+    like: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     only: str | None = None,
@@ -90,6 +90,7 @@ def translate_files(
             of uncertainty; `none` none.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
+        like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
         resume: Leave what an earlier call wrote of the same scan, model and options.
         overwrite: Replace files that ctmr did not write too; never an input, and never a `ctmr.json`.
         only: Translate the scans whose path below `source` matches this pattern, in which `*` stands for `/` too.
@@ -100,12 +101,11 @@ def translate_files(
         OutputError: If a file would be replaced that ctmr did not write; this is found before any work.
     """
     started = time.perf_counter()
-    reading = reading or Reading()
     inputs = find_inputs(source, output)
-    jobs = choose_jobs(plan_jobs(translator, inputs, source, output, to, reading), only)
+    jobs = choose_jobs(plan_jobs(translator, inputs, source, output, to, like=like), only)
     check_outputs(jobs, inputs, quality)
     require_writable(output, 0)
-    if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
+    if like is not None and not any(job.like for job in jobs):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
     info_of = functools.cache(info_within)
     levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
@@ -121,7 +121,7 @@ def translate_files(
     done = _done_before(jobs, request, warned) if resume else []
     todo = set(jobs).difference(done)
     jobs = [job for job in jobs if job in todo]
-    _require_free(jobs, inputs, quality, reading, overwrite)
+    _require_free(jobs, inputs, quality, overwrite)
     write_info(translator, [*done, *jobs], to, only_check=True)
     # A single volume is read once only; nothing is written before that.
     alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
@@ -141,7 +141,7 @@ def translate_files(
     def read(job: Job) -> Input:
         started = time.perf_counter()
         try:
-            its = request(job), *_read(job, to, reading)
+            its = request(job), *_read(translator, job, to, reading)
             return Input(job, *its, time.perf_counter() - started)
         except CtmrError as error:
             raise error.at(job.source) from error
@@ -170,7 +170,6 @@ def _require_free(
     jobs: Sequence[Job],
     inputs: Sequence[Path],
     quality: QualityLevel,
-    reading: Reading,
     overwrite: bool,
 ) -> None:
     """Refuse to replace inputs, or what ctmr did not write."""
@@ -179,11 +178,11 @@ def _require_free(
     require_own(
         [path for job in jobs for path in job.paths(measures)],
         overwrite=overwrite,
-        inputs=read if reading.like is None else {*read, reading.like},
+        inputs=read | {job.like for job in jobs if job.like is not None},
         sidecars={path: its for job in jobs for path, its in job.sidecars(measures).items()},
     )
     for job in jobs:
-        if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
+        if job.series is not None:
             require_replaceable(job)
 
 
@@ -225,26 +224,31 @@ def _translate(
     return done
 
 
-def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None]:
+def _read(
+    translator: Translator, job: Job, to: Modality, reading: Reading
+) -> tuple[Scan, Series | None]:
     """The scan, and the DICOM series it comes from or belongs to if it is to be written as one."""
-    if job.kind == "series":
-        series = read_series(job.source, irregular=reading.irregular)
-        return series.volume, series
+    if job.series is not None and to == "ct" and not translator.preprocessor.writes_hu(to):
+        raise SafetyError(
+            "expected a model that gives HU, as a CT series has them: found one trained on grey values",
+            fix="convert the series to NIfTI and translate that",
+        )
+    modality = OTHER[to]
     if job.kind == "image":
-        return read_scan_within(job.source, job.root), None
-    volume = read_nifti(job.source, geometry=reading.geometry)
-    if reading.like is None:
-        return volume, None
-    series = read_series(reading.like, irregular=reading.irregular)
+        return read_scan_within(job.source, job.root, modality=modality, reading=reading), None
+    scan, series = read_with_series(job.source, modality=modality, reading=reading)
+    if job.like is None or not isinstance(scan, Volume):
+        return scan, series
+    series = read_series(job.like, irregular=reading.irregular)
     if series.volume.modality == to:
         raise SafetyError(
             f"expected with --like the series the NIfTI input was made of: found one that shows"
             f" {to.upper()} already",
-            file=reading.like,
+            file=job.like,
             fix="name that series",
         )
-    onto_grid(volume, series.volume)  # before any work
-    return volume, series
+    onto_grid(scan, series.volume)  # before any work
+    return scan, series
 
 
 def _unusable(
@@ -254,7 +258,7 @@ def _unusable(
     bad: dict[Job, CtmrError] = {}
     for job in jobs:
         try:
-            scan = _read(job, to, reading)[0]
+            scan = _read(translator, job, to, reading)[0]
             quality = translator.check(scan, to, anyway=reading.anyway)
             if not reading.anyway:
                 _require_head(scan, quality)

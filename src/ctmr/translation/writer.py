@@ -22,11 +22,12 @@ from ctmr.io.dicom.writer import Derivation, write_series
 from ctmr.io.image_info import INFO_NAME, add_image_info, info_to_add
 from ctmr.io.images import image_bytes
 from ctmr.io.nifti import nifti_bytes
+from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION, content_hash, info_place, info_within
 from ctmr.notice import NOTICE
 from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
 from ctmr.system.ownership import digest_of, known_digests, read_sealed, require_own, sealed
-from ctmr.translation.plan import Job, Reading
+from ctmr.translation.plan import Job
 from ctmr.translation.translator import Translation, Translator
 from ctmr.types import DIRECTION_TO, Modality, Spacing
 
@@ -156,17 +157,13 @@ def require_replaceable(job: Job) -> None:
 
 def _believed(job: Job, reading: Reading) -> dict[str, Any]:
     """What the sidecar says of what the user vouched for."""
-    said: dict[str, Any] = {}
-    if job.kind == "nifti" and reading.geometry is not None:
-        said["geometry"] = reading.geometry
-    like = job.kind == "nifti" and reading.like is not None
-    if like:
-        said["like"] = True
-    if (like or job.kind == "series") and reading.irregular:
-        said["irregular"] = True
-    if reading.anyway:
-        said["anyway"] = True
-    return said
+    given = reading.vouched()
+    if job.kind != "nifti":
+        given.pop("geometry", None)
+    if job.series is None:
+        given.pop("irregular", None)
+        given.pop("series", None)
+    return ({"like": True} if job.like is not None else {}) | given
 
 
 def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading) -> Derivation:
