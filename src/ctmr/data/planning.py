@@ -54,14 +54,14 @@ def plan(
     plans, offset = [], 0
     for (source, look), shape in zip(found.looks, shapes, strict=True):
         height, width = max(shape[0], config.size), max(shape[1], config.size)
-        its = []
+        slices = []
         for n, mm in enumerate(look.heights_mm or (None,)):
             name = source.name if mm is None else f"{source.name}#{n:03d}"
             patient = patient_of(source, look)
-            its.append(Entry(name, patient, height, width, offset, look.sha256, mm))
+            slices.append(Entry(name, patient, height, width, offset, look.sha256, mm))
             offset += height * width * config.channels
-        entries[source.split, source.modality] += its
-        plans.append(Plan(tuple(its), shape))
+        entries[source.split, source.modality] += slices
+        plans.append(Plan(tuple(slices), shape))
     index = Index(
         fingerprint=fingerprint,
         size=config.size,
@@ -98,11 +98,11 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
     intensities: Intensities = {}
     failures: list[tuple[Source, CtmrError]] = []
     for modality in MODALITIES:
-        ours = [(source, look) for source, look in found.looks if source.modality == modality]
-        trained = Counter(look.encoding for source, look in ours if source.split == "train")
+        looks = [(source, look) for source, look in found.looks if source.modality == modality]
+        trained = Counter(look.encoding for source, look in looks if source.split == "train")
         if len(trained) > 1:
             logger.warning("the %s training images differ in encoding: %s", modality, dict(trained))
-        for source, look in ours:
+        for source, look in looks:
             if look.encoding not in trained:
                 what = f"expected {' or '.join(trained)} values, as the {modality} training images"
                 what += f" have: found {look.encoding}"
