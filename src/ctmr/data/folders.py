@@ -55,8 +55,8 @@ class Source:
     def folder(self) -> str:
         """The folder of its split and modality, as `trainA`."""
         names = [layout[self.split, self.modality] for layout in LAYOUTS]
-        its = [name for name in names if self.label.startswith(name + "/")]
-        return its[0] if its else self.label.rpartition("/")[0]
+        fitting = [name for name in names if self.label.startswith(name + "/")]
+        return fitting[0] if fitting else self.label.rpartition("/")[0]
 
     @property
     def below(self) -> str:

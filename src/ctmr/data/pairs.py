@@ -61,8 +61,8 @@ def find_pairs(
         DataError: If `ct/` or `mr/` is missing, no name is in both, or a name is there twice.
     """
     files = {kind: _by_stem(folder, kind) for kind in ("ct", "mr", "mask")}
-    both = sorted(files["ct"].keys() & files["mr"].keys())
-    if not both:
+    stems = sorted(files["ct"].keys() & files["mr"].keys())
+    if not stems:
         counts = ", ".join(f"{len(files[kind])} in {kind}/" for kind in ("ct", "mr"))
         raise DataError(
             f"expected scans of the same names in ct/ and mr/: found {counts}, none in both",
@@ -80,7 +80,7 @@ def find_pairs(
         )
     patient_of = patient_finder(patient_pattern)
     pairs = []
-    for stem in both:
+    for stem in stems:
         level = _LEVEL.search(stem.rpartition("/")[2])
         pairs.append(
             Pair(
@@ -161,8 +161,8 @@ def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
     anyway = pair.reading.anyway
     if isinstance(ct, Volume) and isinstance(mr, Volume):
         return {
-            "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct", anyway=anyway)),
-            "mr": _said_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr", anyway=anyway)),
+            "ct": _info_of(pair.ct, lambda: as_modality(ct, "ct", anyway=anyway)),
+            "mr": _info_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr", anyway=anyway)),
         }
     if ct.grey.shape != mr.grey.shape:
         raise DataError(
@@ -197,7 +197,7 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
     return mask
 
 
-def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
+def _info_of(path: Path, look: Callable[[], Volume]) -> Volume:
     """What `look` returns; an error of it names the file."""
     try:
         return look()
@@ -213,7 +213,7 @@ def _head_of_volume(pair: Pair, ct: Volume) -> BoolArray:
             raise DataError(
                 "expected a volume as mask: found an image", file=pair.mask, fix="give a volume"
             )
-        shown = _said_of(pair.mask, lambda: onto_grid(mask, ct)).array > 0
+        shown = _info_of(pair.mask, lambda: onto_grid(mask, ct)).array > 0
         if not shown.any():
             raise DataError(
                 "expected a head mask: found no voxel in it", file=pair.mask, fix="correct it"

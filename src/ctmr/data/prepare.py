@@ -104,14 +104,16 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
     """
     wrong = []
     for modality in MODALITIES:
-        its = [s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")]
-        places = np.unique(np.linspace(0, len(its) - 1, min(len(its), LOOKED_AT)).astype(int))
-        pictures = pool.map(_traits, [its[place] for place in places])
+        images = [
+            s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
+        ]
+        places = np.unique(np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int))
+        pictures = pool.map(_traits, [images[place] for place in places])
         looks = [traits for traits in pictures if traits is not None]
         if len(looks) >= FEWEST:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
             if np.median(odds) > SURE:
-                folder = its[0].folder
+                folder = images[0].folder
                 wrong.append(f"{int((odds > 0).sum())} of {len(odds)} in {folder}")
     if len(wrong) == len(MODALITIES):
         raise SafetyError(
@@ -150,8 +152,8 @@ def _fingerprint(
     )
     parts: list[object] = [PREPARATION, settings, infos, files]
     parts += [reading.vouched()] if reading != DEFAULT else []
-    said = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    content = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
@@ -190,14 +192,14 @@ def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
 
 
 def _warn_of_overlap(store: Store) -> None:
-    both = store.index.overlap
-    if both:
+    overlaps = store.index.overlap
+    if overlaps:
         logger.warning(
             "%d test images are in the training folders too, or of the same patients, so that test"
             " results will flatter: %s",
-            len(both),
-            printable("; ".join(f"{o.test} = {o.train} ({o.why})" for o in both[:3]))
-            + ("; ..." if len(both) > 3 else ""),
+            len(overlaps),
+            printable("; ".join(f"{o.test} = {o.train} ({o.why})" for o in overlaps[:3]))
+            + ("; ..." if len(overlaps) > 3 else ""),
         )
 
 

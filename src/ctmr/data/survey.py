@@ -138,10 +138,10 @@ def survey(
         if histogram is not None:
             histograms[source.modality] = histograms.get(source.modality, 0) + histogram
     refuse(failures, len(sources))
-    said = "had transparent pixels, which were put on black"
-    _say_which(looks, "transparent", said, logging.WARNING)
-    said = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
-    _say_which(looks, "colour", said, logging.INFO)
+    what = "had transparent pixels, which were put on black"
+    _say_which(looks, "transparent", what, logging.WARNING)
+    what = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
+    _say_which(looks, "colour", what, logging.INFO)
     return Survey(looks, histograms)
 
 
@@ -150,13 +150,13 @@ def overlap(found: Survey) -> tuple[Overlap, ...]:
     train = [(source, look) for source, look in found.looks if source.split == "train"]
     contents = {look.sha256: source.label for source, look in train}
     patients = {patient_of(*seen): seen[0].label for seen in train if patient_of(*seen)}
-    both = []
+    overlaps = []
     for source, look in found.looks:
         if source.split == "test" and look.sha256 in contents:
-            both.append(Overlap(contents[look.sha256], source.label, "identical"))
+            overlaps.append(Overlap(contents[look.sha256], source.label, "identical"))
         elif source.split == "test" and patient_of(source, look) in patients:
-            both.append(Overlap(patients[patient_of(source, look)], source.label, "patient"))
-    return tuple(both)
+            overlaps.append(Overlap(patients[patient_of(source, look)], source.label, "patient"))
+    return tuple(overlaps)
 
 
 def patient_of(source: Source, look: Look) -> str | None:

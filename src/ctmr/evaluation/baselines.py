@@ -85,8 +85,8 @@ class Baselines:
             CtmrError: If a pair of the patient cannot be read any more.
         """
         if pair.patient != self.left_out:
-            its = [other for other in self.pairs if other.patient == pair.patient]
-            self.left_out, self.own = pair.patient, _sums(its, self.to)
+            pairs = [other for other in self.pairs if other.patient == pair.patient]
+            self.left_out, self.own = pair.patient, _sums(pairs, self.to)
         source, truth = images[_other(to)], images[to]
         values = comparable(source, mask)
         spans = SPANS[source.encoding], SPANS[truth.encoding]
@@ -121,13 +121,13 @@ def _sums(pairs: Sequence[Pair], to: Collection[Modality]) -> dict[Kind, Sums]:
         mask = head_of(pair, images)
         for modality in to:
             source, truth = images[_other(modality)], images[modality]
-            its = found.setdefault(_kind(images, modality), Sums())
+            sums = found.setdefault(_kind(images, modality), Sums())
             actual = comparable(truth, mask)
             place = _bins(comparable(source, mask)[mask], source.encoding)
-            its.bins[0] += np.bincount(place, minlength=BINS)
-            its.bins[1] += np.bincount(place, actual[mask], minlength=BINS)
-            count, before = its.truths.get(pair.level, (0, np.zeros(1)))
-            its.truths[pair.level] = count + 1, before + _to_grid(actual, truth, mask)
+            sums.bins[0] += np.bincount(place, minlength=BINS)
+            sums.bins[1] += np.bincount(place, actual[mask], minlength=BINS)
+            count, before = sums.truths.get(pair.level, (0, np.zeros(1)))
+            sums.truths[pair.level] = count + 1, before + _to_grid(actual, truth, mask)
     return found
 
 

@@ -149,17 +149,17 @@ def summary_of(seen: Seen) -> Metrics:
     figures = {}
     for direction in dict.fromkeys(row.direction for row in seen.rows):
         rows = [row for row in seen.rows if row.direction == direction]
-        ours = tables.of_method(rows, MODEL)
+        model_rows = tables.of_method(rows, MODEL)
         others = [m for m in dict.fromkeys(row.method for row in rows) if m != MODEL]
-        its = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
+        compared = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
         found = DirectionMetrics(
-            figures=tables.table(ours, FIGURES),
-            others={m: table for m, table in its.items() if m not in BASELINES},
-            baselines={m: table for m, table in its.items() if m in BASELINES},
+            figures=tables.table(model_rows, FIGURES),
+            others={m: table for m, table in compared.items() if m not in BASELINES},
+            baselines={m: table for m, table in compared.items() if m in BASELINES},
             difference={m: tables.difference(rows, m, "mae") for m in others},
-            no_reference=tables.table(ours, NO_REFERENCE),
+            no_reference=tables.table(model_rows, NO_REFERENCE),
             distances=seen.distances(direction),
-            uncertainty=tables.correlations(ours, MEASURES, "mae"),
+            uncertainty=tables.correlations(model_rows, MEASURES, "mae"),
         )
         figures[direction] = NO_REFERENCE
         values = seen.values.get(direction)
@@ -167,7 +167,9 @@ def summary_of(seen: Seen) -> Metrics:
             found.unit = UNITS[values]
             figures[direction] = described(values, in_mm=seen.in_mm) | NO_REFERENCE
         directions[direction] = found
-    units = dict.fromkeys(its.unit for its in directions.values() if its.unit is not None)
+    units = dict.fromkeys(
+        metrics.unit for metrics in directions.values() if metrics.unit is not None
+    )
     return Metrics(
         n=len({row.name for row in seen.rows}),
         patients=len({row.patient for row in seen.rows}),

@@ -72,8 +72,8 @@ def find_others(
                     file=place,
                     fix="translate all scans of PAIRS, keeping their names",
                 )
-            its = {pair: files[stem] for pair, stem in stems.items()}
-            found.setdefault(name, {})[modality] = Translations(place, its)
+            by_pair = {pair: files[stem] for pair, stem in stems.items()}
+            found.setdefault(name, {})[modality] = Translations(place, by_pair)
     return found
 
 
@@ -100,8 +100,8 @@ def require_usable(
                 raise error.at(files[OTHER[to]]) from error
             encoding = translator.preprocessor.target_encoding(source, to)
             _require_values(encoding, truth, files[to])
-            for its in others.values():
-                its[to].read(pair, truth)
+            for by_modality in others.values():
+                by_modality[to].read(pair, truth)
 
     require_all(pairs, look)
 
@@ -143,11 +143,11 @@ def look_at_pairs(
             # A model writes MR volumes in 0..1000, to which comparable() brings those that come in.
             given = {MODEL: result.grey}
             given |= baselines.translate(pair, images, mask, to) if baselines is not None else {}
-            for name, its in (others or {}).items():
-                given[name] = comparable(its[to].read(pair, truth), mask)
+            for name, by_modality in (others or {}).items():
+                given[name] = comparable(by_modality[to].read(pair, truth), mask)
             actual = comparable(truth, mask)
             for method, array in given.items():
-                its_figures = score(
+                measured = score(
                     array,
                     actual,
                     mask,
@@ -155,8 +155,8 @@ def look_at_pairs(
                     spacing_mm=truth.spacing_mm,
                     only=only,
                 )
-                its_figures |= figures if method == MODEL else {}
-                seen.rows.append(Row(pair.name, pair.patient, d, method, its_figures))
+                measured |= figures if method == MODEL else {}
+                seen.rows.append(Row(pair.name, pair.patient, d, method, measured))
             _gather(seen, translator, pair, d, (truth, result, mask))
             seen.mirrored[d] = seen.mirrored.get(d, 0) + mirrored
             seen.values[d] = truth.encoding

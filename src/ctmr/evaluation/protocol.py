@@ -60,13 +60,13 @@ class Compared:
     @cached_property
     def heads(self) -> tuple[BoolArray, BoolArray, tuple[float, ...] | None]:
         """The head of both and the size of its pixels: of a volume every n-th voxel, so that they lie 2 mm apart."""
-        both, spacing = (self.result, self.truth), self.spacing_mm
+        arrays, spacing = (self.result, self.truth), self.spacing_mm
         if self.truth.ndim == 3:
             voxel = spacing or (1.0, 1.0, 1.0)
             i, j, k = (max(1, round(NODE_MM / mm)) for mm in voxel)
-            both = self.result[::i, ::j, ::k], self.truth[::i, ::j, ::k]
+            arrays = self.result[::i, ::j, ::k], self.truth[::i, ::j, ::k]
             spacing = (i * voxel[0], j * voxel[1], k * voxel[2])
-        first, second = (_head(array, self.values, spacing) for array in both)
+        first, second = (_head(array, self.values, spacing) for array in arrays)
         return first, second, spacing
 
 
@@ -106,7 +106,7 @@ NO_DICE = "; 0 if only one of the two has such, left out if none has"
 NO_DISTANCE = "; the diagonal of the image if only one of the two has such, left out if none has"
 FIGURES: dict[str, Figure] = {
     "mae": Figure(
-        "mean absolute error", None, IN_HEAD, ALL, False, lambda its: its.masked(metrics.mae)
+        "mean absolute error", None, IN_HEAD, ALL, False, lambda pair: pair.masked(metrics.mae)
     ),
     "psnr": Figure(
         "peak signal-to-noise ratio",
@@ -114,7 +114,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         CLIPPED,
         True,
-        lambda its: its.clipped(metrics.psnr),
+        lambda pair: pair.clipped(metrics.psnr),
     ),
     "ssim": Figure(
         "structural similarity",
@@ -122,7 +122,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD + " less 3 pixels at each border of the image",
         CLIPPED + ", the lower end outside the mask",
         True,
-        lambda its: its.clipped(metrics.ssim),
+        lambda pair: pair.clipped(metrics.ssim),
     ),
     "ms_ssim": Figure(
         "structural similarity at five scales",
@@ -130,7 +130,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD + " less 3 pixels at each border of the image, at each scale",
         CLIPPED + f", the lower end outside the mask; sides extended to {metrics.SMALLEST} pixels",
         True,
-        lambda its: its.clipped(metrics.ms_ssim),
+        lambda pair: pair.clipped(metrics.ms_ssim),
     ),
     "mae_air": Figure(
         "mean absolute error of air",
@@ -138,7 +138,7 @@ FIGURES: dict[str, Figure] = {
         f"{IN_HEAD} where the truth is below {AIR_BELOW:g} HU",
         ALL,
         False,
-        lambda its: its.mae_of(its.truth < AIR_BELOW),
+        lambda pair: pair.mae_of(pair.truth < AIR_BELOW),
         HU,
     ),
     "mae_soft": Figure(
@@ -147,7 +147,7 @@ FIGURES: dict[str, Figure] = {
         f"{IN_HEAD} where the truth is from {AIR_BELOW:g} to {BONE_ABOVE:g} HU",
         ALL,
         False,
-        lambda its: its.mae_of((its.truth >= AIR_BELOW) & (its.truth <= BONE_ABOVE)),
+        lambda pair: pair.mae_of((pair.truth >= AIR_BELOW) & (pair.truth <= BONE_ABOVE)),
         HU,
     ),
     "mae_bone": Figure(
@@ -156,7 +156,7 @@ FIGURES: dict[str, Figure] = {
         f"{IN_HEAD} where the truth is above {BONE_ABOVE:g} HU",
         ALL,
         False,
-        lambda its: its.mae_of(its.truth > BONE_ABOVE),
+        lambda pair: pair.mae_of(pair.truth > BONE_ABOVE),
         HU,
     ),
     "dice_bone": Figure(
@@ -165,7 +165,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         BONE + NO_DICE,
         True,
-        lambda its: dice(*its.bones),
+        lambda pair: dice(*pair.bones),
         HU,
     ),
     "hd95_bone": Figure(
@@ -174,7 +174,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         BONE + NO_DISTANCE,
         False,
-        lambda its: hd95(*its.bones, its.spacing_mm),
+        lambda pair: hd95(*pair.bones, pair.spacing_mm),
         HU,
     ),
     "dice_head": Figure(
@@ -183,7 +183,7 @@ FIGURES: dict[str, Figure] = {
         WHOLE,
         HEAD + NO_DICE,
         True,
-        lambda its: dice(*its.heads[:2]),
+        lambda pair: dice(*pair.heads[:2]),
     ),
     "hd95_head": Figure(
         "95 % Hausdorff distance of the head",
@@ -191,7 +191,7 @@ FIGURES: dict[str, Figure] = {
         WHOLE,
         HEAD + NO_DISTANCE,
         False,
-        lambda its: hd95(*its.heads),
+        lambda pair: hd95(*pair.heads),
     ),
     "mae_shifted": Figure(
         f"mean absolute error at the best shift within {metrics.REACH} pixels",
@@ -199,7 +199,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         ALL,
         False,
-        lambda its: its.masked(metrics.mae_shifted),
+        lambda pair: pair.masked(metrics.mae_shifted),
     ),
     "mae_z": Figure(
         "mean absolute error of z-scores",
@@ -207,7 +207,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         "each image at mean 0 and standard deviation 1 in the mask",
         False,
-        lambda its: its.masked(metrics.mae_z),
+        lambda pair: pair.masked(metrics.mae_z),
         UNSCALED,
     ),
     "nmi": Figure(
@@ -216,7 +216,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         f"{metrics.BINS} bins from the smallest to the largest value in the mask",
         True,
-        lambda its: its.masked(metrics.nmi),
+        lambda pair: pair.masked(metrics.nmi),
         UNSCALED,
     ),
 }
@@ -251,9 +251,9 @@ def score(
     unknown = set(only or ()) - FIGURES.keys()
     if unknown:
         raise ValueError(f"only must hold keys of FIGURES: got {sorted(unknown)}")
-    its = Compared(result, truth, mask, values, spacing_mm)
+    pair = Compared(result, truth, mask, values, spacing_mm)
     wanted = [key for key in FIGURES if only is None or key in only]
-    found = {k: FIGURES[k].measure(its) for k in wanted if values in FIGURES[k].values}
+    found = {k: FIGURES[k].measure(pair) for k in wanted if values in FIGURES[k].values}
     return {key: figure for key, figure in found.items() if not math.isnan(figure)}
 
 

@@ -208,19 +208,19 @@ def _leave_out_below(listing: Listing, series: Path, depth: int) -> None:
     for path in sorted(series.iterdir()):
         if not path.is_dir():
             continue
-        its = Listing(series)
+        nested = Listing(series)
         why = _why_no_folder(path, depth + 1, None)
         if why:
             _leave_out(listing, why, path)
         else:
-            _visit(its, path, depth + 1, None)
-        for scan in its.scans:
+            _visit(nested, path, depth + 1, None)
+        for scan in nested.scans:
             _leave_out(listing, BELOW, scan.path)
-        for fault in its.faults:
+        for fault in nested.faults:
             listing.left_out.setdefault(BELOW, []).extend(fault.paths)
-        for its_why, paths in its.left_out.items():
-            if its_why != OTHER:
-                listing.left_out.setdefault(its_why, []).extend(paths)
+        for reason, paths in nested.left_out.items():
+            if reason != OTHER:
+                listing.left_out.setdefault(reason, []).extend(paths)
 
 
 def _is_loose_dicom(path: Path) -> bool:

@@ -200,7 +200,7 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
                 given["qform"], codes["qform"], given["sform"], codes["sform"]
             )
     if geometry in _SIGNS:
-        _require(not usable, "a header without axes", _said(usable), path, fix, UsageError)
+        _require(not usable, "a header without axes", _stated(usable), path, fix, UsageError)
         affine = np.diag([*(sides * _SIGNS[geometry]), 1.0])
         affine[:3, 3] = affine[:3, :3] @ (1 - header["dim"][1:4]) / 2
         return affine, Forms(affine, 2, affine, 2)
@@ -222,12 +222,12 @@ def _require_clear(given: _Matrices, header: Nifti1Header, path: Path, fix: str)
     _require(is_sound, "an invertible sform or qform", found, path, fix, SafetyError)
     if len(given) == 2:
         shift = _shift(given["qform"], given["sform"], header)
-        found = f"{_said(given)}, up to {shift:.3g} mm apart"
+        found = f"{_stated(given)}, up to {shift:.3g} mm apart"
         agree = shift < MAX_SHIFT_MM or _same_sides(given["qform"], given["sform"])
         _require(agree, "forms that agree", found, path, fix, SafetyError)
 
 
-def _said(matrices: _Matrices) -> str:
+def _stated(matrices: _Matrices) -> str:
     """Where the axes run, as `sform says RAS, qform says LAS`."""
     return ", ".join(f"{name} says {''.join(aff2axcodes(m))}" for name, m in matrices.items())
 

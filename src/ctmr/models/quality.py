@@ -235,7 +235,7 @@ def require_claimed(
     """
     other: Modality = "mr" if claimed == "ct" else "ct"
     features = describe(image)
-    outside = {m: widths_outside(features, its) for m, its in ranges.items()}
+    outside = {m: widths_outside(features, training) for m, training in ranges.items()}
     if outside[claimed] > FOREIGN and outside[other] <= SLACK:
         raise SafetyError(
             f"expected {NAMES[claimed]}: found an image unlike the {NAMES[claimed]} and like the"

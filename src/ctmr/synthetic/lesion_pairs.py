@@ -49,9 +49,9 @@ def make_lesion_pairs(
         heights_mm: Slices beside those through the lesions, in mm below the top of the head.
         slice_mm: Thickness of a slice.
     """
-    jobs = [(seed, n, size, sequence, tuple(heights_mm), slice_mm) for n in range(heads)]
+    arguments = [(seed, n, size, sequence, tuple(heights_mm), slice_mm) for n in range(heads)]
     for start in range(0, heads, AT_A_TIME):
-        yield from in_processes(_make, jobs[start : start + AT_A_TIME])
+        yield from in_processes(_make, arguments[start : start + AT_A_TIME])
 
 
 def _make(

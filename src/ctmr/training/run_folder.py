@@ -202,10 +202,10 @@ def _require_lock(place: Path) -> None:
         OutputError: If it says something else.
     """
     try:
-        said = read_regular(place, MAX_LOCK_BYTES)
+        content = read_regular(place, MAX_LOCK_BYTES)
     except OSError as error:
         raise cannot_write(place, error) from error
-    if not _LOCK.fullmatch(said):
+    if not _LOCK.fullmatch(content):
         raise OutputError(
             "expected the lock of a run: found another file, which is kept",
             file=place,
@@ -240,9 +240,9 @@ def check_config(file: Path, old: Config, new: Config) -> None:
     changed = differing_keys(old, new)
     frozen = {key: values for key, values in changed.items() if key not in RESUMABLE}
     if frozen:
-        said = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
+        listed = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
         raise UsageError(
-            f"a resumed run keeps its settings; changed are {said}",
+            f"a resumed run keeps its settings; changed are {listed}",
             file=file,
             fix="leave them as they were, or start a new run with --init",
         )

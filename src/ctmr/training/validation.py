@@ -73,14 +73,14 @@ class Selection:
         self._folder, self._store, self._pairs = folder, store, pairs
         self._precision: Precision = precision
         trained = {entry.sha256 for m in MODALITIES for entry in store.entries("train", m)}
-        both = [pair.name for pair in pairs if _hashes(pair) & trained]
-        if both:
+        shared = [pair.name for pair in pairs if _hashes(pair) & trained]
+        if shared:
             logger.warning(
                 "%d pairs in %s/ hold training scans, so that the best model is not chosen by unseen"
                 " ones: %s",
-                len(both),
+                len(shared),
                 VAL,
-                ", ".join(both[:3]) + ("; ..." if both[3:] else ""),
+                ", ".join(shared[:3]) + ("; ..." if shared[3:] else ""),
             )
 
     def has(self, step: int) -> bool:
@@ -107,11 +107,11 @@ class Selection:
             seen = self._no_reference(state)
         found = summary_of(seen).directions
         if self._pairs:
-            ranks = {d: its.model_dump()["uncertainty"] for d, its in found.items()}
+            ranks = {d: each.model_dump()["uncertainty"] for d, each in found.items()}
             about = {**about, "correlations": ranks}
         line = _line(state.step, found)
         lines = [*read_evaluations(self._folder.evaluations, state.step - 1), line]
-        best = max((its for its in lines if its.by == line.by), key=lambda its: its.score)
+        best = max((each for each in lines if each.by == line.by), key=lambda each: each.score)
         if best is line:
             save_model(self._folder.best, state, about)
         try:
@@ -119,7 +119,7 @@ class Selection:
         except OutputError as error:
             logger.warning("the training goes on without the curves of its evaluations: %s", error)
         # Last: an evaluation without its line is done again.
-        text = "".join(json.dumps(its.as_json()) + "\n" for its in lines)
+        text = "".join(json.dumps(each.as_json()) + "\n" for each in lines)
         write_text(self._folder.evaluations, text)
         return about
 
@@ -137,7 +137,7 @@ class Selection:
                 result = run_generator(generators[d], image)
                 mask = head_in(image)
                 error = difference(run_generator(generators[back], result), image)[mask].mean()
-                grey, grey_result = (its.mean(axis=-1)[None] for its in (image, result))
+                grey, grey_result = (array.mean(axis=-1)[None] for array in (image, result))
                 figures = no_reference_metrics(grey, grey_result, mask[None])
                 figures["cycle_error"] = float(error)
                 patient = entries[n].patient or entries[n].name
@@ -164,13 +164,16 @@ def read_evaluations(path: Path, step: int) -> list[EvaluationLine]:
 def _line(step: int, found: Mapping[Direction, DirectionMetrics]) -> EvaluationLine:
     """The line of `evaluations.jsonl`: the mean of each figure in each direction, and the score to choose by."""
     directions: dict[str, dict[str, float]] = {}
-    for d, its in found.items():
-        directions[d] = {k: v.mean for k, v in (its.figures | its.no_reference).items()}
-        if its.distances is not None:
-            directions[d] |= {"frechet": its.distances.frechet, "kernel": its.distances.kernel}
-    with_truth = all("ssim" in its for its in directions.values())
+    for d, metrics in found.items():
+        directions[d] = {k: v.mean for k, v in (metrics.figures | metrics.no_reference).items()}
+        if metrics.distances is not None:
+            directions[d] |= {
+                "frechet": metrics.distances.frechet,
+                "kernel": metrics.distances.kernel,
+            }
+    with_truth = all("ssim" in metrics for metrics in directions.values())
     key, sign = ("ssim", 1) if with_truth else ("kernel", -1)
-    score = sign * float(np.mean([its.get(key, np.nan) for its in directions.values()]))
+    score = sign * float(np.mean([metrics.get(key, np.nan) for metrics in directions.values()]))
     score = score if math.isfinite(score) else -1e9
     return EvaluationLine.model_validate({"step": step, "by": key, "score": score} | directions)
 

@@ -25,7 +25,7 @@ from ctmr.types import Modality
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
 
 
-class Job(NamedTuple):
+class PlanItem(NamedTuple):
     """One scan to be translated."""
 
     source: Path
@@ -98,7 +98,7 @@ def find_inputs(source: Path, output: Path) -> list[Path]:
     return paths
 
 
-def plan_jobs(
+def plan_items(
     translator: Translator,
     paths: Sequence[Path],
     source: Path,
@@ -106,7 +106,7 @@ def plan_jobs(
     to: Modality,
     *,
     like: Path | None = None,
-) -> list[Job]:
+) -> list[PlanItem]:
     """What is written where: OUTPUT has the sub-folders of INPUT, and outputs have names of their own.
 
     Raises:
@@ -128,39 +128,39 @@ def plan_jobs(
     else:
         targets = [_one_target(translator, source, kinds[0], output, to, like)]
     stems = Counter((target.parent, stem_of(target).lower()) for target in targets)
-    jobs = []
+    items = []
     for path, kind, target in zip(paths, kinds, targets, strict=True):
         stem = stem_of(target)
         # `ctmr.json` has another meaning.
         alone = stems[target.parent, stem.lower()] == 1 and stem.lower() != "ctmr"
         sidecar = target.with_name((stem if alone else target.name) + ".json")
         own = like if kind == "nifti" else None
-        jobs.append(Job(path, kind, target, sidecar, root, own))
-    return jobs
+        items.append(PlanItem(path, kind, target, sidecar, root, own))
+    return items
 
 
-def choose_jobs(jobs: Sequence[Job], only: str | None) -> list[Job]:
+def choose_items(items: Sequence[PlanItem], only: str | None) -> list[PlanItem]:
     """Those whose scan has a path below INPUT that matches a pattern, in which `*` stands for `/` too.
 
     Raises:
         UsageError: If there is none.
     """
     if only is None:
-        return list(jobs)
-    chosen = [job for job in jobs if fnmatchcase(job.name, only)]
+        return list(items)
+    chosen = [item for item in items if fnmatchcase(item.name, only)]
     if not chosen:
-        shown = ", ".join(job.name for job in jobs[:SHOWN]) + (", ..." if jobs[SHOWN:] else "")
+        shown = ", ".join(item.name for item in items[:SHOWN]) + (", ..." if items[SHOWN:] else "")
         raise UsageError(
-            f"expected scans that match --only {only!r}: found none among {len(jobs)}, such as"
+            f"expected scans that match --only {only!r}: found none among {len(items)}, such as"
             f" {printable(shown)}",
-            file=jobs[0].root,
+            file=items[0].root,
             fix="write the pattern for paths below INPUT",
         )
     found.info("%d of them match %s", len(chosen), printable(repr(only)))
     return chosen
 
 
-def check_outputs(jobs: Sequence[Job], inputs: Sequence[Path], quality: QualityLevel) -> None:
+def check_outputs(items: Sequence[PlanItem], inputs: Sequence[Path], quality: QualityLevel) -> None:
     """Refuse outputs that cannot be written, or would overwrite a scan of INPUT or each other.
 
     Raises:
@@ -168,16 +168,16 @@ def check_outputs(jobs: Sequence[Job], inputs: Sequence[Path], quality: QualityL
         DataError: If two outputs would have one name, or one is too long.
     """
     if quality == "full":
-        _check_maps(jobs)
-    paths = [path for job in jobs for path in (job.target, job.sidecar)]
+        _check_maps(items)
+    paths = [path for item in items for path in (item.target, item.sidecar)]
     if quality == "full":
-        paths += [job.map_path(measure) for job in jobs for measure in MAPPED]
+        paths += [item.map_path(measure) for item in items for measure in MAPPED]
     _check_paths(paths, inputs)
 
 
 def request_of(
     translator: Translator,
-    job: Job,
+    item: PlanItem,
     to: Modality,
     quality: QualityLevel,
     reading: Reading,
@@ -191,25 +191,27 @@ def request_of(
     Raises:
         DataError: If the scan cannot be read.
     """
-    said = (
-        content_hash(job.source, job.kind),
-        (info.unit, info.slope, info.intercept, info.spacing_of(job.source.name)) if info else None,
-        content_hash(job.like, "series") if job.like is not None else None,
+    described = (
+        content_hash(item.source, item.kind),
+        (info.unit, info.slope, info.intercept, info.spacing_of(item.source.name))
+        if info
+        else None,
+        content_hash(item.like, "series") if item.like is not None else None,
         translator.about,
         (to, quality, reading.vouched(), version("ctmr")),
-        job.target.name,
+        item.target.name,
     )
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def _check_maps(jobs: Sequence[Job]) -> None:
+def _check_maps(items: Sequence[PlanItem]) -> None:
     """Refuse a translated series in the place of the folder for uncertainty maps."""
-    for job in jobs:
-        if job.target.name.lower() == MAPS_NAME:
+    for item in items:
+        if item.target.name.lower() == MAPS_NAME:
             raise UsageError(
                 f"expected another name than {MAPS_NAME!r} for a translated series, as maps go"
                 " into a folder of that name beside it",
-                file=job.target,
+                file=item.target,
                 fix="choose another name, or leave out --quality full",
             )
 

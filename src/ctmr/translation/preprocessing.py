@@ -95,12 +95,12 @@ class NetworkInput:
         """What the sidecar says of the way there and back."""
         target = self.target
         unit = "arbitrary MR units" if target.unit == "MR" else target.unit
-        said: dict[str, Any] = {"unit": unit, "range": [target.low, target.high]}
+        about: dict[str, Any] = {"unit": unit, "range": [target.low, target.high]}
         if self.head is None:
-            return said
+            return about
         count, *pixels = self.slices.shape[:3]
         clipped = self.intensity.clipped_share(self.head.head.values)
-        return said | {
+        return about | {
             "source_range": [self.intensity.low, self.intensity.high],
             "source_clipped_share": round(clipped, 6),
             "slices": count,
