@@ -25,9 +25,9 @@ from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.image_info import read_image_info, write_image_info
 from ctmr.io.images import write_image
+from ctmr.io.reading import Reading
 from ctmr.training.validation import pairs_to_choose_by
 from ctmr.translation.batch import translate_files
-from ctmr.translation.plan import Reading
 from support.heads import head, save_grey
 from support.identity import GREY_8, HU, smooth_head, translator
 from support.pictures import save as save_picture
@@ -308,9 +308,7 @@ def test_translated_series_is_no_folder_of_others(tmp_path):
     write_scan(tmp_path / "in" / "p" / "a.nii.gz", volume("mr"))
     phantom_series(tmp_path / "like", volume("mr"), name="P", study="S")
     with pytest.raises(DataError, match="two inputs would be written to one output"):
-        translate_files(
-            model, tmp_path / "in", tmp_path / "out", "ct", reading=Reading(like=tmp_path / "like")
-        )
+        translate_files(model, tmp_path / "in", tmp_path / "out", "ct", like=tmp_path / "like")
 
 
 def test_unit_and_spacing_of_a_tree_are_said_in_each_folder(tree, tmp_path):

@@ -21,9 +21,9 @@ from ctmr.imaging.resampling import Scale
 from ctmr.imaging.volume import Forms, Volume, axial_slices
 from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION
 from ctmr.translation.batch import translate_files
-from ctmr.translation.plan import Reading
 from ctmr.translation.translator import Translator
 from support.identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
@@ -217,9 +217,9 @@ def test_nifti_is_written_as_dicom_where_its_series_is_named(tmp_path):
     phantom_series(tmp_path / "series", phantom("ct"), name="a", study="a")
     series = read_series(tmp_path / "series")
     write_scan(tmp_path / "ct.nii.gz", turned(series.volume, ORIENTATIONS[13]))
-    reading = Reading(like=tmp_path / "series")
+    like = tmp_path / "series"
     out = tmp_path / "out"
-    translate_files(unchanging(), tmp_path / "ct.nii.gz", out, "mr", reading=reading)
+    translate_files(unchanging(), tmp_path / "ct.nii.gz", out, "mr", like=like)
     after = read_series(out)
     np.testing.assert_array_equal(after.volume.array, series.volume.array)
     assert after.volume.modality == "mr"
@@ -231,11 +231,9 @@ def test_series_of_another_grid_is_refused_for_like(tmp_path):
     shifted = phantom("ct").affine.copy()
     shifted[0, 3] += 1
     write_scan(tmp_path / "ct.nii.gz", Volume(phantom("ct").array, shifted, "ct"))
-    reading = Reading(like=tmp_path / "series")
+    like = tmp_path / "series"
     with pytest.raises(DataError, match="expected the grid of"):
-        translate_files(
-            unchanging(), tmp_path / "ct.nii.gz", tmp_path / "out", "mr", reading=reading
-        )
+        translate_files(unchanging(), tmp_path / "ct.nii.gz", tmp_path / "out", "mr", like=like)
 
 
 # Other pixel sizes
@@ -552,8 +550,8 @@ def test_two_niftis_like_one_series_get_different_uids(tmp_path):
     ct = read_series(tmp_path / "series").volume
     write_scan(tmp_path / "in/one.nii", ct)
     write_scan(tmp_path / "in/two.nii", Volume(np.minimum(ct.array, 1500), ct.affine, "ct"))
-    reading = Reading(like=tmp_path / "series")
-    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", reading=reading)
+    like = tmp_path / "series"
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", like=like)
     one, two = (read_series(tmp_path / "out" / name).headers[0] for name in ("one", "two"))
     assert one.SeriesInstanceUID != two.SeriesInstanceUID
     assert one.SOPInstanceUID != two.SOPInstanceUID
@@ -563,12 +561,10 @@ def test_two_niftis_like_one_series_get_different_uids(tmp_path):
 def test_like_is_for_niftis_and_for_the_series_they_were_made_of(tmp_path):
     series = as_dicom(tmp_path, phantom("ct"))
     with pytest.raises(UsageError, match="--like is for NIfTI inputs"):
-        translate_files(unchanging(), series, tmp_path / "out", "mr", reading=Reading(like=series))
+        translate_files(unchanging(), series, tmp_path / "out", "mr", like=series)
     write_scan(tmp_path / "mr.nii", Volume(phantom("mr").array, phantom("ct").affine, "mr"))
     with pytest.raises(SafetyError, match="found one that shows CT already"):
-        translate_files(
-            unchanging(), tmp_path / "mr.nii", tmp_path / "out", "ct", reading=Reading(like=series)
-        )
+        translate_files(unchanging(), tmp_path / "mr.nii", tmp_path / "out", "ct", like=series)
 
 
 def test_working_folder_is_no_place_for_a_series(tmp_path, monkeypatch):

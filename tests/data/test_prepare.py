@@ -58,13 +58,13 @@ def data(tmp_path):
 def decodes(monkeypatch):
     """Names of the images whose pixels were decoded, by the first look."""
     seen = []
-    decode = ctmr.data.survey.image_of
+    decode = ctmr.data.survey.image_of_source
 
-    def counted(content, path, channels, info):
-        seen.append(path.name)
-        return decode(content, path, channels, info)
+    def counted(source, content):
+        seen.append(source.path.name)
+        return decode(source, content)
 
-    monkeypatch.setattr(ctmr.data.survey, "image_of", counted)
+    monkeypatch.setattr(ctmr.data.survey, "image_of_source", counted)
     return seen
 
 

@@ -10,9 +10,10 @@ from ctmr.data.prepare import prepare
 from ctmr.data.store import from_codes
 from ctmr.errors import DataError, SafetyError
 from ctmr.evaluation.evaluate import evaluate
+from ctmr.imaging.ct_values import looks_like_hu
 from ctmr.imaging.head import find_head
 from ctmr.imaging.intensity import MR_UNITS, ct_window
-from ctmr.imaging.modality import as_modality, looks_like_ct
+from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import Scale
 from ctmr.imaging.slices import head_slices
 from ctmr.imaging.volume import Volume, canonical
@@ -136,8 +137,8 @@ def test_head_with_no_large_slice_is_refused():
 
 
 def test_ct_in_hu_and_mr_are_told_apart():
-    assert looks_like_ct(CT)
-    assert not looks_like_ct(MR)
+    assert looks_like_hu(CT.array)
+    assert not looks_like_hu(MR.array)
     assert as_modality(Volume(CT.array, CT.affine), "ct").modality == "ct"
     with pytest.raises(SafetyError, match="the header says MR"):
         as_modality(MR, "ct")
