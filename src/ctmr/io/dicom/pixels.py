@@ -55,7 +55,7 @@ def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinte
     fix = "`pip install 'ctmr[jpeg]'` (pylibjpeg-libjpeg) for JPEG and JPEG-LS, else decompress it"
     require(not plugin or _has_decoder(syntax, plugin), what, path, fix)
     with parsing(path):
-        found = dcmread(path, specific_tags=[*LAYOUT, "PixelData"])
+        found = dcmread(path, specific_tags=[*LAYOUT, "PixelData"], force=True)
         data = bytes(found.PixelData) if "PixelData" in found else b""
     expected = rows * columns * bits // 8
     what = f"expected {expected} bytes of PixelData (7FE0,0010): found {len(data)}"

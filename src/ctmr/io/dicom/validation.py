@@ -38,12 +38,6 @@ _MULTI_FRAME = (
 )
 
 
-def is_localizer(image: SliceFile) -> bool:
-    """Whether it is a scout view (DICOM PS3.3 C.8.2.1.1.1)."""
-    kind = image.values.get("ImageType", "")
-    return not isinstance(kind, str) and len(kind) > 2 and kind[2] == "LOCALIZER"
-
-
 def check_file(image: SliceFile) -> None:
     """Refuse a file that is no single CT or MR slice, or whose place or units are not known.
 
