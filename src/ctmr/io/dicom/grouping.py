@@ -12,6 +12,7 @@ from ctmr.errors import CtmrError, DataError, UsageError, refuse_all
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
     SliceFile,
+    check_uids,
     hashed,
     is_dicom,
     read_header,
@@ -19,8 +20,10 @@ from ctmr.io.dicom.header import (
     start_of,
 )
 from ctmr.io.dicom.kinds import (
+    CLASSES,
     Kind,
     Weighting,
+    is_capture,
     kind_of_image,
     modality_of,
     other_object,
@@ -185,29 +188,41 @@ def group_files(folder: Path) -> tuple[list[list[SliceFile]], dict[str, list[Pat
     paths, others = find_files(folder)
     _require_whole(paths, others, folder)
     left_out: dict[str, list[Path]] = {NOT_DICOM: others} if others else {}
-    images = []
-    for image in of_all(read_header, paths, folder):
-        if modality_of(image.values) is None:
-            left_out.setdefault(other_object(image.values), []).append(image.path)
+    headers = of_all(read_header, paths, folder)
+    images = [image for image in headers if modality_of(image.values) is not None]
+    of_all(check_uids, images, folder)
+    series = {_series(image) for image in images if not is_capture(image.values)} - {""}
+    kept = []
+    for image in headers:
+        known, capture = _series(image) in series, is_capture(image.values)
+        # A slice of another modality than the others of its series is refused with them.
+        stray = known and str(image.values.get("SOPClassUID", "")) in CLASSES
+        if stray or (modality_of(image.values) is not None and not (known and capture)):
+            kept.append(image)
         else:
-            images.append(image)
-    return group_images(images), left_out
+            left_out.setdefault(other_object(image.values), []).append(image.path)
+    return group_images(kept), left_out
 
 
 def group_images(images: Iterable[SliceFile]) -> list[list[SliceFile]]:
-    """Headers by series; those with a UID of their own each go together if all else fits."""
+    """Headers by series; those without a UID, or with one of their own each, go where all else fits."""
     groups: dict[tuple[object, ...], list[SliceFile]] = {}
     for image in images:
-        series = str(image.values.get("SeriesInstanceUID", "")) or _grid(image)
-        key = (series, kind_of_image(image.values) == "localizer")
+        key = (_series(image) or _grid(image), kind_of_image(image.values) == "localizer")
         groups.setdefault(key, []).append(image)
-    several = [group for group in groups.values() if len(group) > 1]
-    alone: dict[tuple[object, ...], list[SliceFile]] = {}
+    several = [group for group in groups.values() if len(group) > 1 and _series(group[0])]
+    rest: dict[tuple[object, ...], list[SliceFile]] = {}
     for group in groups.values():
-        if len(group) == 1:
-            alone.setdefault(_grid(group[0]), []).append(group[0])
-    for group in alone.values():
-        several.extend([group] if _is_stack(group) else [[image] for image in group])
+        if len(group) == 1 or not _series(group[0]):
+            rest.setdefault(_grid(group[0]), []).extend(group)
+    for grid, group in rest.items():
+        homes = [one for one in several if _grid(one[0]) == grid]
+        if len(homes) == 1 and not any(map(_series, group)):
+            homes[0].extend(group)
+        elif _is_stack(group) or not any(map(_series, group)):
+            several.append(group)
+        else:
+            several.extend([image] for image in group)
     return several
 
 
@@ -223,7 +238,7 @@ def describe(images: Sequence[SliceFile], folder: Path) -> SeriesFiles:
         folder=folder,
         files=tuple(image.path for image in images),
         number=_integer(images[0], "SeriesNumber"),
-        uid=min(str(image.values.get("SeriesInstanceUID", "")) for image in images),
+        uid=min(map(_series, images)),
         modality=modality,
         patient=_hash(images, "PatientID"),
         study=_hash(images, "StudyInstanceUID"),
@@ -280,6 +295,11 @@ def _suits(series: SeriesFiles, to: Modality | None) -> tuple[bool, int, float, 
 
 def _order(series: SeriesFiles) -> tuple[float, str]:
     return np.inf if series.number is None else series.number, series.uid
+
+
+def _series(image: SliceFile) -> str:
+    """SeriesInstanceUID (0020,000E), empty if there is none."""
+    return str(image.values.get("SeriesInstanceUID", ""))
 
 
 def _hash(images: Sequence[SliceFile], keyword: str) -> str | None:

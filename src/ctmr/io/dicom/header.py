@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,11 +223,31 @@ def _as_bytes(item: DataElement | RawDataElement, keyword: str) -> DataElement |
     return RawDataElement(item.tag, vr, len(content), content, 0, False, True)
 
 
+def check_uids(image: SliceFile) -> None:
+    """Refuse UIDs that are none; they may be missing.
+
+    Raises:
+        DataError: Naming the tag, never the value.
+    """
+    for keyword in UIDS:
+        value = str(image.values.get(keyword, "0"))
+        valid = len(value) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)*", value)
+        what = f"expected a valid {tagged(keyword)}: found an invalid one"
+        fix = "export the series again, or convert it to NIfTI, for instance with dcm2niix"
+        require(bool(valid), what, image.path, fix)
+
+
 def text_of(header: Dataset, keyword: str) -> str:
     """A value of a header as text, of whatever bytes it is; empty if there is none."""
     item = header.get_item(keyword) if keyword in header else None
     raw = getattr(item, "value", "") or ""
     return (raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)).strip(" \0")
+
+
+def new_uid(*parts: str) -> str:
+    """A UID by hash: `2.25.` and 128 bits (DICOM PS3.5 B.2)."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def hashed(text: str) -> str:

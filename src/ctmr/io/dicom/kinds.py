@@ -25,8 +25,8 @@ _BY_CLASS = {
     "481.": "radiotherapy objects",
     "88.": "reports",
     "11.": "presentation states",
-    "7": "secondary captures",
-    "66": "segmentations and registrations",
+    "7.": "secondary captures",
+    "66.": "segmentations and registrations",
     "104.": "documents",
 }
 _BY_MODALITY = {
@@ -62,16 +62,21 @@ def modality_of(values: Mapping[str, Any]) -> Modality | None:
         return said if "Modality" in values else known.get(kind)
     # Converters write slices as secondary captures, with their place.
     placed = "ImagePositionPatient" in values and "ImageOrientationPatient" in values
-    captured = kind.startswith(_ROOT + "7")
     units = said == "mr" or "RescaleIntercept" in values
-    return said if captured and placed and units else None
+    return said if is_capture(values) and placed and units else None
+
+
+def is_capture(values: Mapping[str, Any]) -> bool:
+    """Whether SOPClassUID (0008,0016) is that of a secondary capture."""
+    kind = str(values.get("SOPClassUID", ""))
+    return kind == _ROOT + "7" or kind.startswith(_ROOT + "7.")
 
 
 def other_object(values: Mapping[str, Any]) -> str:
     """What an object is that is neither CT nor MR, in the plural."""
     kind = str(values.get("SOPClassUID", "")).removeprefix(_ROOT)
     for start, name in _BY_CLASS.items():
-        if kind.startswith(start):
+        if f"{kind}.".startswith(start):
             return name
     return _BY_MODALITY.get(str(values.get("Modality", "")).strip(), OTHER_OBJECTS)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
+from ctmr.errors import printable
 from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.contradictions import contradictions, require_hu
 from ctmr.io.dicom.grouping import (
     SeriesFiles,
     describe,
@@ -18,9 +20,10 @@ from ctmr.io.dicom.grouping import (
     series_rows,
 )
 from ctmr.io.dicom.header import SliceFile, hashed, read_header, require, text_of
+from ctmr.io.dicom.lean import complete, without_copies
 from ctmr.io.dicom.pixels import read_units
 from ctmr.io.dicom.validation import affine_of, check_file, check_series
-from ctmr.types import Modality
+from ctmr.types import FloatArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -50,41 +53,71 @@ def find_dicom(folder: Path) -> list[Path]:
     return find_files(folder)[0]
 
 
-def read_series(source: Path | SeriesFiles, *, irregular: bool = False) -> Series:
+def read_series(
+    source: Path | SeriesFiles, *, irregular: bool = False, vouched: bool = False
+) -> Series:
     """Read a CT or MR series.
 
     Slices are sorted by ImagePositionPatient (0020,0032) along the normal, never by name or InstanceNumber; a tilted
     gantry gives a sheared affine, nothing is resampled. PixelPaddingValue (0028,0120) becomes -1024 HU in CT, 0 in MR.
+    Files that show the same at the same place are taken once.
 
     Args:
         source: One of `list_series`, or a folder with one series beside localizers, derived images and other objects.
         irregular: Read slices that lie unevenly too, see `Series.even`.
+        vouched: The caller knows what the values of a CT are: they are read as stored, by RescaleSlope and RescaleIntercept
+            where there are any, whatever their unit; padding becomes the lowest value of its slice.
 
     Raises:
         DataError: If a file is damaged or of a kind that is not read, or there is not exactly one series.
         SafetyError: If patients, geometry or units are missing, contradictory or irregular.
     """
     if isinstance(source, SeriesFiles):
-        folder, images, notes = source.folder, of_all(read_header, source.files, source.folder), []
+        folder, notes = source.folder, list[str]()
+        images = of_all(read_header, source.files, folder)
     else:
         folder = source
         images, notes = _only_series(folder)
-    of_all(check_file, images, folder)
-    check_series(images, folder)
+    of_all(lambda image: check_file(image, vouched=vouched), images, folder)
+    notes += check_series(images, folder)
     slices = sorted(images, key=lambda image: image.along(images[0].normal))
+    slices = without_copies(slices)
+    if len(slices) < len(images):
+        notes.append(f"{len(images) - len(slices)} copies of slices left out")
     affine, even = affine_of(slices, folder, irregular)
+    array = _pixels(slices, folder, vouched)
+    for line in contradictions(slices, array, affine, even):
+        logger.warning("%s: %s", printable(folder.name), line)
     modality: Modality = "ct" if slices[0].values["Modality"] == "CT" else "mr"
-    rows, columns = slices[0].values["Rows"], slices[0].values["Columns"]
-    array = np.empty((len(slices), rows, columns), np.float32)  # (K, rows, columns)
-
-    def fill(k: int) -> None:
-        array[k] = read_units(slices[k])
-
-    of_all(fill, range(len(slices)), folder)
+    if modality == "ct" and not vouched:
+        require_hu(slices, array, folder)
     if any(image.values.get("BurnedInAnnotation") == "YES" for image in slices):
         logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
     volume = Volume(array.transpose(2, 1, 0), affine, modality)  # (I, J, K)
-    return Series(tuple(image.header for image in slices), volume, even, tuple(notes))
+    return Series(complete(slices, array), volume, even, tuple(notes))
+
+
+def _pixels(slices: Sequence[SliceFile], folder: Path, vouched: bool) -> FloatArray:
+    """(K, rows, columns) in HU or MR units."""
+    rows, columns = slices[0].values["Rows"], slices[0].values["Columns"]
+    array = np.empty((len(slices), rows, columns), np.float32)
+    distrusted = 0
+
+    def fill(k: int) -> None:
+        nonlocal distrusted
+        array[k], more = read_units(slices[k], vouched=vouched)
+        distrusted += more
+
+    of_all(fill, range(len(slices)), folder)
+    if distrusted:
+        value = slices[0].values.get("PixelPaddingValue")
+        logger.warning(
+            "%s: PixelPaddingValue (0028,0120) %s lies within the picture (%d pixels): kept as values",
+            printable(folder.name),
+            int(value) if value is not None else "of some slices",
+            distrusted,
+        )
+    return array
 
 
 def _only_series(folder: Path) -> tuple[list[SliceFile], list[str]]:
