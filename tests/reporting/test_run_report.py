@@ -160,7 +160,7 @@ def test_long_runs_show_forty_grids_with_the_ends_and_the_papers(tmp_path: Path)
 def test_large_grids_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", grids=tuple(range(1, 31)))
     largest = max(path.stat().st_size for path in (run / "samples").iterdir())
-    monkeypatch.setattr("ctmr.reporting.run_report.MOST_GRID_BYTES", 7 * largest)
+    monkeypatch.setattr("ctmr.reporting.run_report.MAX_GRID_BYTES", 7 * largest)
     shown = shown_grids(Page(write_report(run)))
     assert len(shown) == 7
     assert (shown[0], shown[-1]) == ("step 1", "step 30")

@@ -176,7 +176,7 @@ def test_run_that_was_killed_before_its_first_step_goes_on(
     with pytest.raises(Killed):
         train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run)
     monkeypatch.undo()
-    monkeypatch.setattr("ctmr.training.validation.MOST", 4)
+    monkeypatch.setattr("ctmr.training.validation.MAX_SLICES", 4)
     if what == "write_config":  # no run yet: it is started anew, and nothing is left of the first
         train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run, stop_after=1)
         assert steps(run) == [1, 0]

@@ -141,7 +141,7 @@ def test_contrast_to_noise_by_hand() -> None:
     lesion = np.array([[1, 1, 0, 0, 0, 0]], bool)
     at = Zones(lesion | ~lesion, lesion, ~lesion, ~lesion)
     assert contrast_to_noise(image, at) == 2.5
-    assert contrast_to_noise(image, at, least_noise=4.0) == 1.25
+    assert contrast_to_noise(image, at, min_noise=4.0) == 1.25
     assert contrast_to_noise(-image, at) == -2.5
 
 
