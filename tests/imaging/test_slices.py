@@ -167,8 +167,8 @@ def test_store_holds_mr_by_the_percentiles_of_its_head(folders, small):
     assert store.scale == Scale(36, 4.0)
     entries = store.entries("train", "mr")
     name = entries[0].name.partition("#")[0]
-    ours = [i for i, entry in enumerate(entries) if entry.name.startswith(name)]
-    values = np.stack([store.slice("train", "mr", i)[..., 0] for i in ours])
+    own = [i for i, entry in enumerate(entries) if entry.name.startswith(name)]
+    values = np.stack([store.slice("train", "mr", i)[..., 0] for i in own])
     volume = read_scan(folders / "nifti/train/mr" / name)
     head = find_head(canonical(volume), "mr")
     share = float((values > 0.995).mean() * values.size / (head.coarse.sum() / (4 / 3.4) ** 2))

@@ -287,9 +287,9 @@ def test_thin_images_have_features():
 
 
 def test_judgement_is_json(model):
-    said = quality_of(model, smooth_head(40, 40)).as_json()
+    content = quality_of(model, smooth_head(40, 40)).as_json()
     measures = {"cycle_error", "disagreement", "input_distance"}
-    assert set(said) == {"level", "why", *measures, "features"}
-    assert all(said[measure] >= 0 for measure in measures)
-    assert set(said["features"]) == set(FEATURES)
-    json.dumps(said, allow_nan=False)
+    assert set(content) == {"level", "why", *measures, "features"}
+    assert all(content[measure] >= 0 for measure in measures)
+    assert set(content["features"]) == set(FEATURES)
+    json.dumps(content, allow_nan=False)
