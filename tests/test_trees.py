@@ -147,7 +147,7 @@ def test_tree_is_audited_and_cleaned(tmp_path):
     shutil.copy(data / "trainB/site/deep/p4_1.png", data / "testB/site/same.png")
     report = audit(data, tmp_path / "audit.json", tmp_path / "clean")
     assert report.scans == {"trainA": 12, "trainB": 12, "testA": 4, "testB": 5}
-    found = {its.kind: list(its.files) for its in report.findings}
+    found = {each.kind: list(each.files) for each in report.findings}
     assert found["identical_train_test"] == ["trainB/site/deep/p4_1.png", "testB/site/same.png"]
     assert found["skipped"] == ["trainB/loop"]
     with (tmp_path / "clean" / "manifest.csv").open(newline="") as file:
@@ -325,8 +325,8 @@ def test_grey_images_below_a_folder_in_hu_say_that_they_are_grey(tree, tmp_path)
     out.mkdir()
     write_image_info(out, "HU")
     translate_files(translator(), tree, out, "ct", only="s/*")
-    said = json.loads((out / "s" / "ctmr.json").read_text())
-    assert said == {"unit": "grey"}
+    content = json.loads((out / "s" / "ctmr.json").read_text())
+    assert content == {"unit": "grey"}
     grey(out / "t" / "u" / "other.png")
     with pytest.raises(OutputError, match="would lie beside others for which"):
         translate_files(translator(), tree, out, "ct", only="t/*")

@@ -332,9 +332,9 @@ def test_wrong_modality_is_translated_where_the_user_insists_and_the_sidecar_say
 
 def test_translated_nifti_says_that_it_is_synthetic(tmp_path):
     translate(tmp_path, phantom("ct"), "mr")
-    said = nib.load(tmp_path / "out" / "scan.nii.gz").header["descrip"].item().decode()
-    assert said == DESCRIPTION
-    assert said.startswith("SYNTHETIC")
+    content = nib.load(tmp_path / "out" / "scan.nii.gz").header["descrip"].item().decode()
+    assert content == DESCRIPTION
+    assert content.startswith("SYNTHETIC")
 
 
 def test_axes_that_the_user_vouched_for_stand_in_the_sidecar(tmp_path):
@@ -369,15 +369,15 @@ def test_sidecar_states_units_ranges_and_what_was_clipped(tmp_path):
     model = translator(ct={"HU": ct_window("brain")}, mr={"MR": MR_UNITS}, scale=Scale(64, MM))
     write_scan(tmp_path / "ct.nii", phantom("ct"))
     translate_files(model, tmp_path / "ct.nii", tmp_path / "mr.nii", "mr", quality="full")
-    said = json.loads((tmp_path / "mr.json").read_text())
-    assert said["unit"] == "arbitrary MR units"
-    assert said["range"] == [0.0, 1000.0]
-    assert said["source_range"] == [0.0, 80.0]
+    content = json.loads((tmp_path / "mr.json").read_text())
+    assert content["unit"] == "arbitrary MR units"
+    assert content["range"] == [0.0, 1000.0]
+    assert content["source_range"] == [0.0, 80.0]
     values = find_head(phantom("ct"), "ct").values
     outside = float(((values < 0) | (values > 80)).mean())
-    assert said["source_clipped_share"] == pytest.approx(outside, abs=1e-5)
-    assert said["quality"]["cycle_error"] == pytest.approx(0, abs=1e-6)
-    assert "not for diagnosis" in said["notice"]
+    assert content["source_clipped_share"] == pytest.approx(outside, abs=1e-5)
+    assert content["quality"]["cycle_error"] == pytest.approx(0, abs=1e-6)
+    assert "not for diagnosis" in content["notice"]
 
 
 def test_mr_comes_in_by_percentiles_of_its_own_head():

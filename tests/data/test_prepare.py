@@ -393,8 +393,8 @@ def test_opened_store_says_what_it_holds(data, tmp_path):
 
 
 def edit(path: Path, **changes: object) -> None:
-    said = json.loads(path.read_text())
-    path.write_text(json.dumps(said | changes))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | changes))
 
 
 def test_incomplete_or_foreign_store_is_refused(data, tmp_path):

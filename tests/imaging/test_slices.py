@@ -5,7 +5,7 @@ import pytest
 
 from ctmr import read_scan, synthesise_head, train, write_scan
 from ctmr.config import DataConfig
-from ctmr.data.dataset import NEAR_MM, UnpairedSlices
+from ctmr.data.dataset import SAME_HEIGHT_MM, UnpairedSlices
 from ctmr.data.prepare import prepare
 from ctmr.data.store import from_codes
 from ctmr.errors import DataError, SafetyError
@@ -168,8 +168,8 @@ def test_store_holds_mr_by_the_percentiles_of_its_head(folders, small):
     assert store.scale == Scale(36, 4.0)
     entries = store.entries("train", "mr")
     name = entries[0].name.partition("#")[0]
-    ours = [i for i, entry in enumerate(entries) if entry.name.startswith(name)]
-    values = np.stack([store.slice("train", "mr", i)[..., 0] for i in ours])
+    own = [i for i, entry in enumerate(entries) if entry.name.startswith(name)]
+    values = np.stack([store.slice("train", "mr", i)[..., 0] for i in own])
     volume = read_scan(folders / "nifti/train/mr" / name)
     head = find_head(canonical(volume), "mr")
     share = float((values > 0.995).mean() * values.size / (head.coarse.sum() / (4 / 3.4) ** 2))
@@ -184,7 +184,7 @@ def test_partner_lies_at_a_similar_height(folders, small):
         ct, mr = dataset.pair(n)
         heights = [store.entries("train", m)[i].height_mm for m, i in (("ct", ct), ("mr", mr))]
         differences.append(abs(heights[0] - heights[1]))
-    assert max(differences) <= NEAR_MM
+    assert max(differences) <= SAME_HEIGHT_MM
     larger = max(("ct", "mr"), key=lambda m: store.count("train", m))
     seen = {dataset.pair(n)[0 if larger == "ct" else 1] for n in range(dataset.images)}
     assert len(seen) == dataset.images  # an epoch shows all of the larger folder

@@ -180,8 +180,8 @@ def test_hu_written_by_a_translation_are_read_back_within_half_a_unit(tmp_path):
         write_image(tmp_path / "in" / name, Image(array, "grey", 8))
     write_image_info(tmp_path / "in", "grey", files={"a.png": (0.5, 0.7)})
     translate_files(identity, tmp_path / "in", tmp_path / "out", "ct")
-    said = json.loads((tmp_path / "out" / "ctmr.json").read_text())
-    assert said == {
+    content = json.loads((tmp_path / "out" / "ctmr.json").read_text())
+    assert content == {
         "unit": "HU",
         "slope": 1.0,
         "intercept": -1024.0,
