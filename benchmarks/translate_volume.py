@@ -81,8 +81,8 @@ def main() -> None:
         in_turn({name: programs[name] for name in precisions}, 1)
     found = in_turn(programs, options.rounds)
     arithmetic = gflop(options, run)
-    for name, precision in precisions.items():
-        found[name].printed = {"gflop": arithmetic, "precision": precision}
+    for name, kind in precisions.items():
+        found[name].printed = {"gflop": arithmetic, "precision": kind}
     peaks: dict[str, float] = {name: convolution_peak(name) for name in PRECISIONS}
     print(
         f"{options.slices} slices, {options.rounds} rounds, {torch.get_num_threads()} threads;",

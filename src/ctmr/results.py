@@ -254,3 +254,58 @@ class AuditReport(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """As the file has it."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+
+class JudgedTranslation(BaseModel):
+    """What a sidecar says of the quality of a translation (docs/quality.md)."""
+
+    level: Literal["ok", "warn", "refuse"]
+    why: tuple[str, ...]
+    cycle_error: float | None
+    disagreement: float | None
+    input_distance: float
+    features: dict[str, float]
+    correlations: dict[str, Correlation | None]
+    """How well each measure ranks true errors, where that was measured for the model."""
+    maps: tuple[str, ...]
+    """Measures with a map."""
+
+
+class Sidecar(BaseModel):
+    """What the JSON beside a translation says."""
+
+    notice: str
+    model_sha256: str
+    direction: Direction
+    unit: str
+    range: tuple[float, float]
+    """Of the translation, in its unit."""
+    source_range: tuple[float, float] | None = None
+    """Of a volume, as all up to `resampled`: the source's values that the network tells apart."""
+    source_clipped_share: float | None = None
+    slices: int | None = None
+    slice_pixels: tuple[int, int] | None = None
+    network_pixels: tuple[int, int] | None = None
+    resampled: bool | None = None
+    scale: dict[str, int | float | None]
+    engine: str
+    precision: str
+    seconds: float
+    quality: JudgedTranslation
+    geometry: str | None = None
+    """The option of that name, as the three that follow, where it made a difference."""
+    like: bool | None = None
+    irregular: bool | None = None
+    anyway: bool | None = None
+    request_sha256: str
+    """Of all that the translation follows from."""
+    result: str
+    """Name of the translation; the other outputs are maps."""
+    outputs: dict[str, str | None]
+    """Output -> SHA-256."""
+    notes: tuple[str, ...] | None = None
+    """What is irregular in a DICOM series."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As the file has it."""
+        return self.model_dump(mode="json", exclude_unset=True)

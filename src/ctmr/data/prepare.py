@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ctmr.config import DataConfig
-from ctmr.data.folders import Source, list_sources
+from ctmr.data.folders import Source, require_sources
 from ctmr.data.planning import Plan, plan
 from ctmr.data.store import (
     INDEX_NAME,
@@ -75,7 +75,7 @@ def prepare(
     """
     if (data / INDEX_NAME).is_file():
         return with_settings(open_store(data), config)
-    sources = list_sources(data, config.patient_pattern, reading)
+    sources = require_sources(data, config.patient_pattern, reading)
     scale = None
     if any(source.kind != "image" for source in sources):
         scale = Scale(round(MARGIN * config.size), config.pixel_mm)

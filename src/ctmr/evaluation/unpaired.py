@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.data.folders import Source, list_sources
+from ctmr.data.folders import Source, require_sources
 from ctmr.data.survey import refuse
 from ctmr.errors import CtmrError, SafetyError, printable
 from ctmr.evaluation.results import Pile, Seen, features_of, observe
@@ -45,7 +45,7 @@ def look_at_scans(
     Raises:
         CtmrError: Naming all scans that cannot be read or translated, before any work.
     """
-    sources = list_sources(data, translator.model.card.data.patient_pattern, reading)
+    sources = require_sources(data, translator.model.card.data.patient_pattern, reading)
     held_out = [source for source in sources if source.split == "test"]
     if {source.modality for source in held_out} != set(MODALITIES):
         logger.warning("no test scans of both modalities: the training scans are evaluated")

@@ -3,11 +3,11 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
 from ctmr.imaging.image import Scan
@@ -17,6 +17,7 @@ from ctmr.io.image_info import INFO_NAME
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_within, read_scan_within, read_with_series
 from ctmr.models.quality import Quality, require_like
+from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_own
 from ctmr.system.parallel import one_ahead
@@ -151,11 +152,11 @@ def translate_files(
         for loaded in one_ahead(read, items):
             yield loaded, _translate(translator, loaded, to, levels[loaded.item], reading)
 
-    def write(done: tuple[Loaded, Translation]) -> dict[str, Any]:
+    def write(done: tuple[Loaded, Translation]) -> Sidecar:
         return write_translation(translator, *done, to, reading, overwrite=overwrite)
 
     for n, sidecar in enumerate(one_ahead(write, translations())):
-        if _needs_warning(sidecar):
+        if sidecar.quality.level != "ok":
             warned.add(items[n])
         if progress is not None:
             progress(n + 1, len(items))
@@ -205,13 +206,9 @@ def _done_before(
             sidecar = earlier(item, request(item))
             if sidecar is not None:
                 done.append(item)
-                if _needs_warning(sidecar):
+                if sidecar.quality.level != "ok":
                     warned.add(item)
     return done
-
-
-def _needs_warning(sidecar: Mapping[str, Any]) -> bool:
-    return bool(sidecar["quality"]["level"] != "ok")
 
 
 def _translate(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -29,7 +29,6 @@ from ctmr.models.quality import (
     difference,
     judge,
 )
-from ctmr.notice import NOTICE
 from ctmr.results import Correlation
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.preprocessing import Preprocessor
@@ -190,26 +189,6 @@ class Translator:
         """How well each measure of uncertainty ranks true errors, where that was measured for the model."""
         measured = (self.model.card.correlations or {}).get(DIRECTION_TO[to], {})
         return {measure: measured.get(measure) for measure in MEASURES}
-
-    def sidecar(self, done: Translation, to: Modality, seconds: float) -> dict[str, Any]:
-        """What the JSON beside an output says."""
-        card = self.model.card
-        correlations = {m: found and asdict(found) for m, found in self.correlations(to).items()}
-        return {
-            "notice": NOTICE,
-            "model_sha256": card.sha256,
-            "direction": DIRECTION_TO[to],
-            **done.about,
-            "scale": asdict(card.scale),
-            "engine": self.engine,
-            "precision": self.precision,
-            "seconds": round(seconds, 4),
-            "quality": {
-                **done.quality.as_json(),
-                "correlations": correlations,
-                "maps": list(done.maps),
-            },
-        }
 
 
 def load_model(

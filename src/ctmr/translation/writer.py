@@ -4,14 +4,15 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ctmr.errors import OutputError, printable
 from ctmr.imaging.image import Image, Scan, Unit
@@ -25,6 +26,7 @@ from ctmr.io.nifti import nifti_bytes
 from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION, content_hash, info_place, info_within
 from ctmr.notice import NOTICE
+from ctmr.results import Sidecar
 from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
 from ctmr.system.ownership import digest_of, known_digests, read_sealed, require_own, sealed
 from ctmr.translation.plan import PlanItem
@@ -56,7 +58,7 @@ def write_translation(
     reading: Reading,
     *,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Sidecar:
     """Write the translation of a scan and, last, its sidecar, which is returned.
 
     Before the first file takes its place the sidecar names the hashes of the new ones and of those they replace: what a
@@ -68,13 +70,10 @@ def write_translation(
     item, series = loaded.item, loaded.series
     require_own(item.paths(done.maps), overwrite=overwrite, sidecars=item.sidecars(done.maps))
     contents = _contents(loaded, done)
-    record = {"notice": NOTICE, "unfinished": True, "result": item.target.name}
+    outputs: dict[str, str | None] = {}
 
     def write() -> None:
         replaced = {item.name_of(path): _own_digest(item, path) for path in item.outputs(done.maps)}
-        record["replaced"] = {
-            name: digest for name, digest in replaced.items() if digest is not None
-        }
         with ExitStack() as publishing:
             drafts: dict[Path, Path] = {}
             if series is not None and isinstance(done.scan, Volume):
@@ -88,23 +87,56 @@ def write_translation(
                     drafts[path].write_bytes(content)
                 except OSError as error:
                     raise cannot_write(path, error, len(content)) from error
-            record["outputs"] = {
-                item.name_of(path): digest_of(draft) for path, draft in drafts.items()
+            outputs.update({item.name_of(path): digest_of(at) for path, at in drafts.items()})
+            unfinished = {
+                "notice": NOTICE,
+                "unfinished": True,
+                "result": item.target.name,
+                "replaced": {name: digest for name, digest in replaced.items() if digest},
+                "outputs": outputs,
             }
-            write_bytes(item.sidecar, sealed(record))
+            write_bytes(item.sidecar, sealed(unfinished))
 
     persistently(write)
-    about = translator.sidecar(done, to, loaded.seconds) | _believed(item, reading)
-    about |= {
-        "request_sha256": loaded.request,
-        "result": record["result"],
-        "outputs": record["outputs"],
-    }
-    if series is not None and series.notes:
-        logger.warning("%s: %s", printable(str(item.source)), "; ".join(series.notes))
-        about["notes"] = list(series.notes)
-    write_bytes(item.sidecar, sealed(about))
-    return about
+    sidecar = _sidecar(translator, loaded, done, to, reading, outputs)
+    if sidecar.notes:
+        logger.warning("%s: %s", printable(str(item.source)), "; ".join(sidecar.notes))
+    write_bytes(item.sidecar, sealed(sidecar.as_json()))
+    return sidecar
+
+
+def _sidecar(
+    translator: Translator,
+    loaded: Loaded,
+    done: Translation,
+    to: Modality,
+    reading: Reading,
+    outputs: Mapping[str, str | None],
+) -> Sidecar:
+    """What the JSON beside a translation says once all is written."""
+    about = done.about | _believed(loaded.item, reading)
+    if loaded.series is not None and loaded.series.notes:
+        about["notes"] = loaded.series.notes
+    return Sidecar.model_validate(
+        {
+            "notice": NOTICE,
+            "model_sha256": translator.model.card.sha256,
+            "direction": DIRECTION_TO[to],
+            "scale": asdict(translator.model.card.scale),
+            "engine": translator.engine,
+            "precision": translator.precision,
+            "seconds": round(loaded.seconds, 4),
+            "quality": {
+                **done.quality.as_json(),
+                "correlations": translator.correlations(to),
+                "maps": tuple(done.maps),
+            },
+            "request_sha256": loaded.request,
+            "result": loaded.item.target.name,
+            "outputs": outputs,
+            **about,
+        }
+    )
 
 
 def _contents(loaded: Loaded, done: Translation) -> dict[Path, bytes]:
@@ -136,14 +168,14 @@ def _own_digest(item: PlanItem, path: Path) -> str | None:
     return digest if digest in known_digests(path, item.sidecar) else None
 
 
-def earlier(item: PlanItem, request: str) -> dict[str, Any] | None:
-    """What the sidecar of an earlier translation says that followed from the same and is there whole; else None."""
-    sidecar = read_sealed(item.sidecar)
-    if sidecar is None or sidecar.get("request_sha256") != request or sidecar.get("unfinished"):
+def earlier(item: PlanItem, request: str) -> Sidecar | None:
+    """The sidecar of an earlier translation that followed from the same and is there whole; else None."""
+    try:
+        sidecar = Sidecar.model_validate(read_sealed(item.sidecar))
+    except ValidationError:  # none is there, or an unfinished one
         return None
-    whole = all(
-        digest_of(item.sidecar.parent / name) == digest
-        for name, digest in sidecar["outputs"].items()
+    whole = sidecar.request_sha256 == request and all(
+        digest_of(item.sidecar.parent / name) == digest for name, digest in sidecar.outputs.items()
     )
     return sidecar if whole else None
 
