@@ -218,7 +218,10 @@ def _place_scan(source: Source, target: Path) -> str:
     if source.kind != "series":
         return _place_file(source.path, target)
     target.mkdir()
-    hows = {_place_file(path, target / path.name) for path in find_dicom(source.path)}
+    hows = {
+        _place_file(path, target / path.name)
+        for path in (source.files.files if source.files else find_dicom(source.path))
+    }
     return " and ".join(sorted(hows))
 
 

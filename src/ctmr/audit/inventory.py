@@ -66,7 +66,8 @@ def take_inventory(
     pictures: list[Picture] = []
     for done, found in enumerate(_pictures(listed.scans), 1):
         if isinstance(found, Unusable):
-            findings.append(Finding(found.fault, "error", (found.source.label,), found.why))
+            level: Level = "warning" if found.fault == "no_scan" else "error"
+            findings.append(Finding(found.fault, level, (found.source.label,), found.why))
         else:
             pictures.append(found)
         if progress is not None:

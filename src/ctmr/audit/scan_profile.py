@@ -17,6 +17,7 @@ from ctmr.errors import CtmrError, SafetyError
 from ctmr.imaging.descriptors import Traits, _shown, _small, describe, inside_frame, shrunk
 from ctmr.imaging.head import HeadRegion, find_head
 from ctmr.imaging.image import luma
+from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, axial_slices, canonical
 from ctmr.io.dicom.header import text_of
@@ -24,7 +25,7 @@ from ctmr.io.image_info import read_bytes
 from ctmr.io.scan import read_with_series
 from ctmr.types import BoolArray, FloatArray
 
-Fault = Literal["unreadable", "wrong_modality", "not_hu"]
+Fault = Literal["unreadable", "wrong_modality", "not_hu", "no_scan"]
 Mark = Literal["frame", "letters", "colour"]
 Plane = Literal["axial", "coronal", "sagittal"]
 NEAR = 4  # pixels of the small picture round the head: ears and tubes are no letters
@@ -95,6 +96,8 @@ def take_picture(source: Source) -> Picture | Unusable:
     """Read a scan and measure it; of a header nothing is kept but a hash of the patient's identity."""
     try:
         return _of_image(source) if source.kind == "image" else _of_volume(source)
+    except NotAScan as error:
+        return Unusable(source, "no_scan", error.what)
     except CtmrError as error:
         return Unusable(source, "unreadable", error.what)
 
@@ -133,13 +136,17 @@ def _of_image(source: Source) -> Picture:
 
 def _of_volume(source: Source) -> Picture | Unusable:
     patient, drawn = source.patient, tuple[Mark, ...]()
-    volume, series = read_with_series(source.path, modality=source.modality, reading=source.reading)
+    volume, series = read_with_series(
+        source.path, modality=source.modality, reading=source.reading, files=source.files
+    )
     if not isinstance(volume, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")
     if series is not None:
         patient = source.patient or series.patient
         if text_of(series.headers[0], "BurnedInAnnotation") == "YES":
             drawn = ("letters",)
+    if not source.reading.anyway:
+        require_scan(volume)
     try:
         volume = as_modality(volume, source.modality, anyway=source.reading.anyway)
     except SafetyError as error:

@@ -89,6 +89,7 @@ def prepare(
         prepared = _existing(place, fingerprint, in_cache=store is None)
         if prepared is None:
             found = survey(pool, sources, progress, config.size, scale)
+            sources = [source for source, _ in found.looks]
             _require_in_place(pool, sources)
             index, plans = plan(found, config, scale, fingerprint)
             index = index.model_copy(update={"reading": reading.vouched()})
@@ -267,7 +268,7 @@ def _codes(source: Source, plan: Plan, index: Index) -> Codes:
     if source.kind == "image":
         arrays = [_image(source, plan, index)]
     else:
-        if content_hash(source.path, source.kind) != entry.sha256:
+        if content_hash(source.path, source.kind, source.files) != entry.sha256:
             raise _changed(source)
         volume, _ = read_volume(source)
         found = head_slices(volume, source.modality, index.scale, index.size)

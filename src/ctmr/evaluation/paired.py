@@ -62,7 +62,7 @@ def find_others(
     for name, folder in folders.items():
         for modality in to:
             place = folder / modality
-            files = scans_by_stem(place, f"{name}/{modality}") if place.is_dir() else {}
+            files = scans_by_stem(place, f"{name}/{modality}", modality) if place.is_dir() else {}
             stems = {pair.name: stem_below(pair.ct, pair.folder / "ct") for pair in pairs}
             missing = [pair for pair, stem in stems.items() if stem not in files]
             if missing:

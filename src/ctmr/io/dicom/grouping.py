@@ -155,7 +155,7 @@ def series_rows(series: Sequence[SeriesFiles]) -> list[tuple[str, ...]]:
     The first column is what `--series` takes: the number, or a hash where the number is missing or not the only one.
     """
     numbers = [one.number for one in series]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in series:
         spacing = [format(mm, ".3g") for mm in one.spacing_mm or ()]
         kinds = (NAMES[one.modality] if one.modality else "-", one.weighting or "-")
