@@ -35,7 +35,6 @@ def demo(
                 minutes=minutes,
                 seed=seed,
                 overwrite=overwrite,
-                say=say,
                 progress=progress,
                 observe=training_shown(progress),
             )
