@@ -104,7 +104,7 @@ def translate_files(
     reading = reading or Reading()
     inputs = find_inputs(source, output)
     items = choose_items(plan_items(translator, inputs, source, output, to, reading), only)
-    check_outputs(items, inputs, quality)
+    check_outputs(items, quality)
     require_writable(output, 0)
     if reading.like is not None and not any(item.kind == "nifti" for item in items):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
