@@ -613,7 +613,7 @@ def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run)
         caught.value
     )
     assert "grey.png (expected an image of a head: found one grey value (77) " in str(caught.value)
-    assert "noise.png (expected a scan like those the model was trained" in str(caught.value)
+    assert "noise.png (scan is unlike the training data: distance " in str(caught.value)
     with pytest.raises(DataError, match="found one grey value"):
         translate_files(model, tmp_path / "all" / "blank.png", tmp_path / "out.png", "ct")
     assert [path.name for path in tmp_path.iterdir()] == ["all"]

@@ -176,6 +176,6 @@ def _line(step: int, found: Mapping[Direction, DirectionMetrics]) -> EvaluationL
 
 
 def _evenly(all_of: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of a sequence, evenly chosen."""
+    """Pick up to `most` evenly spaced items."""
     places = np.unique(np.linspace(0, len(all_of) - 1, min(len(all_of), most)).astype(int))
     return [all_of[int(place)] for place in places]
