@@ -721,7 +721,7 @@ def test_resume_never_takes_what_another_model_left_for_its_own(tmp_path, monkey
     translate_files(first, source, tmp_path / "out", "ct")
     whole = images(tmp_path / "out")
     with monkeypatch.context() as patch:  # ends after the image is written, before its sidecar
-        patch.setattr(Translator, "sidecar", lambda *_: 1 / 0)
+        patch.setattr(Translator, "correlations", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             translate_files(second, source, tmp_path / "out", "ct")
     assert images(tmp_path / "out") != whole
