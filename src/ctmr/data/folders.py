@@ -137,7 +137,6 @@ def list_sources(data: Path, patient_pattern: str | None) -> Sources:
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
             listing = list_scans(folder)
-            listing.count(label_of(data, folder))
             infos, wrong = _infos_of(folder, modality, [path for path, _ in listing.scans])
             for path, kind in listing.scans:
                 label, info = label_of(data, path), infos.get(path.parent, ImageInfo())
@@ -160,6 +159,7 @@ def require_sources(data: Path, patient_pattern: str | None) -> list[Source]:
     for (split, _), listing in found.listings.items():
         if listing.faults:
             raise listing.faults[0].error
+        listing.count(label_of(data, listing.folder))
         listing.warn(label_of(data, listing.folder))
         if split == "train" and not listing.scans:
             raise DataError(
