@@ -610,7 +610,7 @@ def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run)
         caught.value
     )
     assert "grey.png (expected an image of a head: found one grey value (77) " in str(caught.value)
-    assert "noise.png (expected a scan like those the model was trained" in str(caught.value)
+    assert "noise.png (scan is unlike the training data: distance " in str(caught.value)
     with pytest.raises(DataError, match="found one grey value"):
         translate_files(model, tmp_path / "all" / "blank.png", tmp_path / "out.png", "ct")
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
@@ -718,7 +718,7 @@ def test_resume_never_takes_what_another_model_left_for_its_own(tmp_path, monkey
     translate_files(first, source, tmp_path / "out", "ct")
     whole = images(tmp_path / "out")
     with monkeypatch.context() as patch:  # ends after the image is written, before its sidecar
-        patch.setattr(Translator, "sidecar", lambda *_: 1 / 0)
+        patch.setattr(Translator, "correlations", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             translate_files(second, source, tmp_path / "out", "ct")
     assert images(tmp_path / "out") != whole

@@ -58,6 +58,7 @@ def take_inventory(
     listed = list_sources(data, patient_pattern, reading)
     findings: list[Finding] = []
     for listing in listed.listings.values():
+        listing.count(label_of(data, listing.folder))
         findings += _of_listing(data, listing)
         for place, error in listed.wrong.items():
             if place.is_relative_to(listing.folder):

@@ -145,7 +145,6 @@ def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEF
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
             listing = list_scans(folder)
-            listing.count(label_of(data, folder))
             infos, wrong = _infos_of(folder, modality, [scan.path for scan in listing.scans])
             for scan in listing.scans:
                 label = label_of(data, scan.path / scan.part)
@@ -176,6 +175,7 @@ def require_sources(
     for (split, _), listing in found.listings.items():
         if listing.faults:
             raise listing.faults[0].error
+        listing.count(label_of(data, listing.folder))
         listing.warn(label_of(data, listing.folder))
         if split == "train" and not listing.scans:
             raise DataError(

@@ -21,6 +21,7 @@ from ctmr.data.store import (
     Codes,
     Index,
     Store,
+    evenly,
     open_store,
     to_codes,
     with_settings,
@@ -110,9 +111,7 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         images = [
             s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
         ]
-        places = np.unique(
-            np.linspace(0, len(images) - 1, min(len(images), MAX_JUDGED_IMAGES)).astype(int)
-        )
+        places = evenly(len(images), MAX_JUDGED_IMAGES)
         pictures = pool.map(_traits, [images[place] for place in places])
         looks = [traits for traits in pictures if traits is not None]
         if len(looks) >= MIN_JUDGED_IMAGES:

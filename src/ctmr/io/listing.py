@@ -14,12 +14,11 @@ from ctmr.io.dicom.header import is_dicom
 from ctmr.io.fetched import is_dangling
 from ctmr.io.image_info import INFO_NAME, is_regular
 from ctmr.io.scan import Kind, kind_by_name, stem_of
-from ctmr.system.ownership import is_own_extra
+from ctmr.system.ownership import is_own_extra, is_run
 from ctmr.types import Modality
 
 MAX_DEPTH = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning
-RUN_FILES = ("run.lock", "config.yaml")  # a folder with both is a run
 
 # Why something is not read.
 OTHER = "files that are no scans by name are skipped"
@@ -203,7 +202,7 @@ def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
         what = f"cannot list the folder ({error.strerror})"
         _fault(listing, folder, DataError(what, file=folder, fix="check the path"))
         return
-    if depth > 0 and set(RUN_FILES) <= set(names):
+    if depth > 0 and is_run(folder):
         _leave_out(listing, RUN, folder)
         return
     folders = {name for name in names if (folder / name).is_dir()}

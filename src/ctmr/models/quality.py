@@ -214,8 +214,8 @@ def require_like(quality: Quality) -> None:
     """
     if quality.level == "refuse":
         raise SafetyError(
-            f"expected a scan like those the model was trained on, up to {REFUSE_DISTANCE:g} times as far off as their"
-            f" edge: found one at {quality.input_distance:.3g}",
+            f"scan is unlike the training data: distance {quality.input_distance:.3g},"
+            f" limit {REFUSE_DISTANCE:g}",
             fix="name another scan or model, or give --anyway",
         )
 

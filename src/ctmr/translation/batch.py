@@ -107,7 +107,7 @@ def translate_files(
     inputs = find_inputs(source, output, to, reading)
     items = choose_items(plan_items(translator, inputs, source, output, to, like=like), only)
     paths = [scan.path for scan in inputs]
-    check_outputs(items, paths, quality)
+    check_outputs(items, quality)
     require_writable(output, 0)
     if like is not None and not any(item.like for item in items):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")

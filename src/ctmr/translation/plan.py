@@ -206,11 +206,11 @@ def choose_items(items: Sequence[PlanItem], only: str | None) -> list[PlanItem]:
     return chosen
 
 
-def check_outputs(items: Sequence[PlanItem], inputs: Sequence[Path], quality: QualityLevel) -> None:
-    """Refuse outputs that cannot be written, or would overwrite a scan of INPUT or each other.
+def check_outputs(items: Sequence[PlanItem], quality: QualityLevel) -> None:
+    """Refuse outputs that cannot be written, or would overwrite each other.
 
     Raises:
-        UsageError: If a scan of INPUT would be overwritten, or a translated series has the name of the folder for maps.
+        UsageError: If a translated series has the name of the folder for maps.
         DataError: If two outputs would have one name, or one is too long.
     """
     if quality == "full":
@@ -218,7 +218,7 @@ def check_outputs(items: Sequence[PlanItem], inputs: Sequence[Path], quality: Qu
     paths = [path for item in items for path in (item.target, item.sidecar)]
     if quality == "full":
         paths += [item.map_path(measure) for item in items for measure in MAPPED]
-    _check_paths(paths, inputs)
+    _check_paths(paths)
 
 
 def request_of(
@@ -295,16 +295,11 @@ def _one_target(
     return output
 
 
-def _check_paths(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Refuse outputs that cannot be written, or would overwrite an input or each other."""
-    taken = {path.resolve() for path in inputs}
+def _check_paths(paths: Sequence[Path]) -> None:
+    """Refuse outputs of one name, or whose name is too long."""
     seen: set[str] = set()
     folders = {str(folder).lower() for path in paths for folder in path.parents}
     for path in paths:
-        if path.resolve() in taken:
-            raise UsageError(
-                "the output would overwrite an input", file=path, fix="choose another OUTPUT"
-            )
         if str(path).lower() in seen or str(path).lower() in folders:
             raise DataError(
                 "two inputs would be written to one output", file=path, fix="rename one of them"
