@@ -84,13 +84,7 @@ def shrunk(grey: FloatArray, side: int = SIDE) -> FloatArray:
 
 def outline(picture: FloatArray) -> BoolArray:
     """Where the head is in a small picture; all False if there is none."""
-    air, white = air_and_white(picture)
-    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    noise = float(edge[edge <= air + 0.3 * (white - air)].std())
-    above = min(max(0.12 * (white - air), 5 * noise), 0.35 * (white - air))
-    if white - air <= 0:
-        return np.zeros(picture.shape, np.bool_)
-    head = head_mask(picture, air + above, radius=RADIUS)
+    head = head_mask(picture, hu=False, radius=RADIUS)
     return head if head.mean() >= LEAST else np.zeros_like(head)
 
 
