@@ -69,17 +69,17 @@ def main() -> None:
     steps = epochs_of(options) * largest(options)
     reference, ours = seconds_per_step(options)
     budgets = {OURS_IMAGES: steps, OURS_SECONDS: round(steps * reference / ours)}
-    answers = {f"reference, {name}": run_reference(options, name) for name in WEIGHTS}
+    folders = {f"reference, {name}": run_reference(options, name) for name in WEIGHTS}
     for name, count in budgets.items():
         run = options.work / "runs" / name.replace(", ", "-").replace(" ", "-")
         train_ours(options, run, count)
-        answers[name] = translated(options, run)
+        folders[name] = translated(options, run)
     last = options.work / "runs" / OURS_SECONDS.replace(", ", "-").replace(" ", "-")
     found = evaluate(
         last,
         options.work / "pairs",
         out=options.work / "evaluation",
-        answers={name: folder for name, folder in answers.items() if name != OURS_SECONDS},
+        answers={name: folder for name, folder in folders.items() if name != OURS_SECONDS},
     )
     seconds = {f"reference, {name}": steps * reference for name in WEIGHTS}
     seconds |= {name: count * ours for name, count in budgets.items()}
@@ -194,11 +194,11 @@ def seconds_per_step(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def run_reference(options: argparse.Namespace, weights: str) -> Path:
-    """Train the reference and translate the pairs; the folder with `ct/` and `mr/` of its answers."""
+    """Train the reference and translate the pairs; the folder with `ct/` and `mr/` of its translations."""
     name = f"reference-{list(WEIGHTS).index(weights)}"
-    answers: Path = options.work / "answers" / name
-    if answers.exists():
-        return answers
+    results: Path = options.work / "answers" / name
+    if results.exists():
+        return results
     epochs = epochs_of(options)
     if not (options.work / "reference" / name / "latest_net_G_B.pth").exists():
         cycle_a, cycle_b, identity = WEIGHTS[weights]
@@ -231,8 +231,8 @@ def run_reference(options: argparse.Namespace, weights: str) -> Path:
         info = options.work / "pairs" / to / "ctmr.json"
         if info.exists():
             shutil.copy(info, scratch / to)
-    scratch.rename(answers)
-    return answers
+    scratch.rename(results)
+    return results
 
 
 def our_config(options: argparse.Namespace, steps: int) -> Config:
@@ -253,20 +253,20 @@ def train_ours(options: argparse.Namespace, run: Path, steps: int) -> None:
 
 
 def translated(options: argparse.Namespace, run: Path) -> Path:
-    """The folder with `ct/` and `mr/` of a run's answers to the pairs."""
-    answers: Path = options.work / "answers" / run.name
+    """The folder with `ct/` and `mr/` of a run's translations of the pairs."""
+    results: Path = options.work / "answers" / run.name
     for to in MODALITIES:
         source = OTHER[to]
-        if not (answers / to).exists():
+        if not (results / to).exists():
             pairs = options.work / "pairs" / source
-            translate_files(load_model(run), pairs, answers / to, to, quality="none")
-    return answers
+            translate_files(load_model(run), pairs, results / to, to, quality="none")
+    return results
 
 
 def print_table(
     summary: Mapping[str, Any], steps: Mapping[str, int], seconds: Mapping[str, float]
 ) -> None:
-    """Every answer in both directions as a Markdown table."""
+    """Every method in both directions as a Markdown table."""
     print(f"{summary['n']} pairs of {summary['patients']} patients; {summary['protocol']}\n")
     for direction, its in summary["directions"].items():
         rows = {OURS_SECONDS: its, **its["others"], **its["baselines"]}

@@ -447,7 +447,7 @@ def test_python_reads_translates_and_writes_a_volume(tmp_path):
         load_model(tmp_path)
 
 
-# Maps of doubt
+# Uncertainty maps
 
 
 def test_maps_of_a_volume_lie_on_its_grid_for_every_slice_and_its_measures_are_of_the_head():

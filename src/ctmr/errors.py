@@ -145,9 +145,9 @@ def refuse_all(
         names: dict[str, list[str]] = {}
         for name, error in failures:
             names.setdefault(error.what, []).append(printable(name))
-        said = "; ".join(f"{', '.join(its)} ({reason})" for reason, its in names.items())
+        listed = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in names.items())
         gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
-        raise type(gravest)(f"{len(failures)} {what}: {said}", file=file, fix=fix)
+        raise type(gravest)(f"{len(failures)} {what}: {listed}", file=file, fix=fix)
 
 
 def printable(text: str) -> str:

@@ -150,18 +150,18 @@ class DirectionMetrics(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, said: Any) -> Any:
-        if not isinstance(said, dict) or "figures" in said:
-            return said
-        said = {RENAMED.get(key, key): value for key, value in said.items()}
-        known = {key: said.pop(key) for key in cls.model_fields if key in said}
-        return {**known, "figures": said}
+    def _gather(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "figures" in content:
+            return content
+        content = {RENAMED.get(key, key): value for key, value in content.items()}
+        known = {key: content.pop(key) for key in cls.model_fields if key in content}
+        return {**known, "figures": content}
 
     @model_serializer(mode="wrap")
     def _spread(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = dump(self)
-        unit = {"unit": said.pop("unit")} if "unit" in said else {}
-        return {**unit, **said.pop("figures"), **said}
+        content: dict[str, Any] = dump(self)
+        unit = {"unit": content.pop("unit")} if "unit" in content else {}
+        return {**unit, **content.pop("figures"), **content}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ctmr.cli.tables import say_correlations
 from ctmr.results import Correlation
 
 
-def test_known_correlations_of_the_measures_of_doubt_are_said(capsys):
+def test_known_correlations_of_the_measures_of_uncertainty_are_said(capsys):
     found = Correlation(0.712, (0.6, 0.8), 120)
     say_correlations({"cycle_error": None, "disagreement": found})
     assert capsys.readouterr().out == (

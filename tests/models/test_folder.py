@@ -245,7 +245,7 @@ def test_foreign_block_is_named(folder, key, value):
         load_model(folder)
 
 
-def test_correlations_of_the_measures_of_doubt_are_read_where_they_were_measured(folder):
+def test_correlations_of_the_measures_of_uncertainty_are_read_where_they_were_measured(folder):
     assert load_model(folder).model.card.correlations is None
     known = {"spearman": 0.5, "ci95": [0.3, 0.7], "n": 24}
     rewrite(folder, correlations={"mr-to-ct": {"cycle_error": known, "disagreement": None}})

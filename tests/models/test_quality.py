@@ -94,7 +94,7 @@ def test_difference_is_a_share_of_the_range_averaged_over_channels():
     assert np.array_equal(difference(first, second), np.full((2, 3), 0.5, np.float32))
 
 
-# The measures of doubt
+# The measures of uncertainty
 
 
 def square() -> np.ndarray:

@@ -227,7 +227,7 @@ def test_script_in_any_text_of_a_run_comes_out_escaped(tmp_path: Path) -> None:
     assert [each for each in used if each not in page.words] == [key]  # its name stands for it
 
 
-def test_evaluation_stands_with_units_intervals_and_naive_answers(tmp_path: Path) -> None:
+def test_evaluation_stands_with_units_intervals_and_baselines(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     direction = {
         "mae": summary(61.25),

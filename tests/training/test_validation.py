@@ -68,7 +68,7 @@ def test_the_model_with_the_highest_score_is_kept(run: Path) -> None:
     assert load_model(run).model.card.provenance["steps"] == 6
 
 
-def test_the_model_says_how_well_its_doubt_ranks_errors(run: Path) -> None:
+def test_the_model_says_how_well_its_uncertainty_ranks_errors(run: Path) -> None:
     correlations = load_model(run).model.card.correlations
     assert correlations is not None
     assert correlations.keys() == {"ct-to-mr", "mr-to-ct"}

@@ -263,7 +263,7 @@ def test_depth_of_the_translation_is_the_scans_where_the_model_knows_it(depth, k
     assert result.encoding == expected
 
 
-# Maps of doubt
+# Uncertainty maps
 
 
 @pytest.mark.parametrize("colour", [False, True])

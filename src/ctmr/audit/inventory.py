@@ -12,6 +12,7 @@ from ctmr.data.folders import Source, find_data, infos_of, patient_finder
 from ctmr.errors import ResourceError
 from ctmr.io.image_info import INFO_NAME, ImageInfo
 from ctmr.io.listing import OTHER, Listing, list_scans
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_place
 from ctmr.results import Finding
 from ctmr.system.parallel import serve, worker_context
@@ -37,7 +38,11 @@ class Inventory:
 
 
 def take_inventory(
-    data: Path, patient_pattern: str | None, progress: Progress | None = None
+    data: Path,
+    patient_pattern: str | None,
+    progress: Progress | None = None,
+    *,
+    reading: Reading = DEFAULT,
 ) -> Inventory:
     """Look at every scan of a data folder.
 
@@ -45,6 +50,7 @@ def take_inventory(
         data: `trainA trainB testA testB` or `train/ct train/mr test/ct test/mr`.
         patient_pattern: Regular expression whose first group, searched in a file's path, names the patient.
         progress: Called with scans done and scans to do.
+        reading: What to believe of scans that say too little.
 
     Raises:
         DataError: If a training folder is missing, or both layouts are there.
@@ -68,7 +74,9 @@ def take_inventory(
                 label, info = label_of(data, path), infos.get(path.parent, ImageInfo())
                 info = ImageInfo() if info_place(path.parent, folder) in wrong else info
                 patient = patient_of(label)
-                sources.append(Source(data, split, modality, path, kind, label, patient, info))
+                sources.append(
+                    Source(data, split, modality, path, kind, label, patient, info, reading)
+                )
     pictures: list[Picture] = []
     for done, found in enumerate(_pictures(sources), 1):
         if isinstance(found, Unusable):

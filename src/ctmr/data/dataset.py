@@ -53,8 +53,8 @@ class UnpairedSlices(Dataset[Sample]):
         self._heights: dict[Modality, NDArray[np.float64]] = {}
         entries = {modality: store.entries("train", modality) for modality in MODALITIES}
         if config.match_heights and all(e.height_mm is not None for e in sum(entries.values(), ())):
-            for modality, its in entries.items():
-                self._heights[modality] = np.array([e.height_mm for e in its], dtype=np.float64)
+            for modality, worker in entries.items():
+                self._heights[modality] = np.array([e.height_mm for e in worker], dtype=np.float64)
 
     @property
     def images(self) -> int:
@@ -167,16 +167,18 @@ def _iterate(batches: DataLoader[Any], step: int) -> Iterator[Sample]:
     try:
         for batch in batches:
             if not workers:
-                workers = [its for its in multiprocessing.active_children() if its not in others]
+                workers = [
+                    worker for worker in multiprocessing.active_children() if worker not in others
+                ]
             if isinstance(batch, CtmrError):
                 raise batch
             yield batch
             step += 1
     except (RuntimeError, OSError, EOFError) as error:  # or its pipe is torn
         wait(
-            [its.sentinel for its in workers], GRACE_S
+            [worker.sentinel for worker in workers], GRACE_S
         )  # its end may be told later than the pipe's
-        dead = [str(its.pid) for its in workers if not its.is_alive()]
+        dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
         if not dead:
             raise
         raise ResourceError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from ctmr.errors import CtmrError, DataError, UsageError, printable, refuse_all
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import below_root, find_scans
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import READABLE, Kind, info_place, info_within, kind_of
 from ctmr.types import MODALITIES, SPLITS, Modality, Split
 
@@ -37,6 +38,7 @@ class Source:
         label: The path below the data folder, with undecodable bytes escaped.
         patient: What the patient pattern found in the label.
         info: The `ctmr.json` that holds for it.
+        reading: What to believe where it says too little.
     """
 
     data: Path
@@ -47,13 +49,14 @@ class Source:
     label: str
     patient: str | None
     info: ImageInfo
+    reading: Reading = DEFAULT
 
     @property
     def folder(self) -> str:
         """The folder of its split and modality, as `trainA`."""
         names = [layout[self.split, self.modality] for layout in LAYOUTS]
-        its = [name for name in names if self.label.startswith(name + "/")]
-        return its[0] if its else self.label.rpartition("/")[0]
+        fitting = [name for name in names if self.label.startswith(name + "/")]
+        return fitting[0] if fitting else self.label.rpartition("/")[0]
 
     @property
     def below(self) -> str:
@@ -109,7 +112,9 @@ def holds_data(folder: Path) -> bool:
     return any((folder / layout["train", "ct"]).is_dir() for layout in LAYOUTS)
 
 
-def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
+def list_sources(
+    data: Path, patient_pattern: str | None, reading: Reading = DEFAULT
+) -> list[Source]:
     """All scans of a data folder: by split, modality and the bytes of their names.
 
     Raises:
@@ -140,7 +145,9 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
                 kind = kind_of(path) or "image"
                 patient = patient_of(label)
                 info = infos[path.parent]
-                sources.append(Source(data, split, modality, path, kind, label, patient, info))
+                sources.append(
+                    Source(data, split, modality, path, kind, label, patient, info, reading)
+                )
     what = "folders have a ctmr.json that cannot be used"
     refuse_all(failures, what, file=data, fix="correct them; see docs/data.md")
     images = [source for source in sources if source.kind == "image"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctmr.evaluation.metrics.distribution import Features, compare, features
-from ctmr.evaluation.metrics.no_reference import mirror_check, without_truth
+from ctmr.evaluation.metrics.no_reference import mirror_check, no_reference_metrics
 from ctmr.evaluation.statistics import Row
 from ctmr.imaging.image import Scan
 from ctmr.results import Definition, Distances
@@ -108,7 +108,7 @@ def observe(
         mask: Head mask on the scan's grid.
 
     Returns:
-        The translation; the figures of `blind.without_truth` and the measures of doubt of `Quality`; whether left and
+        The translation; the figures of `no_reference_metrics` and the measures of uncertainty of `Quality`; whether left and
         right seem to be exchanged.
 
     Raises:
@@ -118,7 +118,7 @@ def observe(
     source = translator.preprocessor.own_slices(scan, OTHER[to], mask)
     result = translator.preprocessor.own_slices(done.scan, to, mask)
     inside = scan.axial(mask)
-    figures = without_truth(source, result, inside)
+    figures = no_reference_metrics(source, result, inside)
     figures |= {str(name): value for name, value in done.quality.measures().items()}
     return done.scan, figures, mirror_check(source, result, inside).looks_mirrored
 

@@ -111,12 +111,12 @@ def _check_hash(file: Path, expected: str, content: bytes) -> None:
 
 
 def _foreign(file: Path, error: Exception) -> CheckpointError:
-    said = str(error)
+    reason = str(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return CheckpointError(
-        f"not a model.json of ctmr ({type(error).__name__}: {said})",
+        f"not a model.json of ctmr ({type(error).__name__}: {reason})",
         file=file,
         fix="copy the whole model folder again",
     )

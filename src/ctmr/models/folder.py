@@ -82,12 +82,14 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
     networks[DISCRIMINATOR_FILES["ct"]] = state.model.D_X
     networks[DISCRIMINATOR_FILES["mr"]] = state.model.D_Y
     contents = {
-        name: to_bytes({key: value.cpu().contiguous() for key, value in its.state_dict().items()})
-        for name, its in networks.items()
+        name: to_bytes(
+            {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        )
+        for name, network in networks.items()
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    said = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
-    contents[CARD_NAME] = sealed(json.dumps({**said, "files": hashes}, indent=1))
+    card = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
+    contents[CARD_NAME] = sealed(json.dumps({**card, "files": hashes}, indent=1))
 
     def write() -> None:
         with replacing_folder(folder) as new:
@@ -155,7 +157,7 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
     """
     with torch.device("meta"):
         network = build()
-    needed = sum(its.numel() * its.element_size() for its in network.state_dict().values())
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     content = _read(file, needed + MAX_HEADER_BYTES)
     _check_hash(file, hashes.get(file.name, ""), content)
     try:

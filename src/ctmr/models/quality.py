@@ -1,4 +1,4 @@
-"""What can be said of one result without the truth: three measures of doubt, and a level."""
+"""What can be said of one result without the truth: three measures of uncertainty, and a level."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +89,7 @@ class Quality:
         return asdict(self)
 
     def measures(self) -> dict[Measure, float]:
-        """The measures of doubt that were computed: the greater, the less the result can be believed."""
+        """The measures of uncertainty that were computed: the greater, the less the result can be believed."""
         found: dict[Measure, float | None] = {
             "cycle_error": self.cycle_error,
             "disagreement": self.disagreement,
@@ -235,7 +235,7 @@ def require_claimed(
     """
     other: Modality = "mr" if claimed == "ct" else "ct"
     features = describe(image)
-    outside = {m: widths_outside(features, its) for m, its in ranges.items()}
+    outside = {m: widths_outside(features, training) for m, training in ranges.items()}
     if outside[claimed] > FOREIGN and outside[other] <= SLACK:
         raise SafetyError(
             f"expected {NAMES[claimed]}: found an image unlike the {NAMES[claimed]} and like the"

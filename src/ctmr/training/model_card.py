@@ -70,15 +70,15 @@ def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
         "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
         "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
     }
-    said: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     for modality in MODALITIES:
         features = training_features(store, modality)
-        said[modality] = {
+        statistics[modality] = {
             "ranges": training_ranges(features),
             "cycle_error": typical_cycle_error(store, modality, cycles[modality]),
             "distribution": asdict(training_distribution(features)),
         }
-    return said
+    return statistics
 
 
 Cycle = Callable[[FloatArray], FloatArray]

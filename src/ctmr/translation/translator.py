@@ -148,9 +148,9 @@ class Translator:
                 images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
                 chosen = [k for k in places if uncertainty.is_cycled(k)]
                 if chosen:
-                    ours = [k - places.start for k in chosen]
-                    errors = self._errors(unit[ours], images[ours], to, quality)
-                    uncertainty.add(chosen, unit[ours], errors)
+                    within = [k - places.start for k in chosen]
+                    errors = self._errors(unit[within], images[within], to, quality)
+                    uncertainty.add(chosen, unit[within], errors)
                 yield from images
 
         result = made.restore(translated())
@@ -194,7 +194,7 @@ class Translator:
     def sidecar(self, done: Translation, to: Modality, seconds: float) -> dict[str, Any]:
         """What the JSON beside an output says."""
         card = self.model.card
-        correlations = {m: its and asdict(its) for m, its in self.correlations(to).items()}
+        correlations = {m: found and asdict(found) for m, found in self.correlations(to).items()}
         return {
             "notice": NOTICE,
             "model_sha256": card.sha256,
@@ -233,5 +233,5 @@ def load_model(
     require_engine(chosen, precision)
     model = read_model(Path(path))
     on_gpu = chosen == "torch" and torch.cuda.is_available()
-    its = choose_precision(precision, "cuda" if on_gpu else "cpu")
-    return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else its)
+    fitting = choose_precision(precision, "cuda" if on_gpu else "cpu")
+    return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else fitting)

@@ -25,8 +25,8 @@ def dice(result: BoolArray, truth: BoolArray) -> float:
         ValueError: If the shapes differ.
     """
     _require_one_shape(result, truth)
-    both = int(result.sum()) + int(truth.sum())
-    return 2 * int((result & truth).sum()) / both if both else math.nan
+    total = int(result.sum()) + int(truth.sum())
+    return 2 * int((result & truth).sum()) / total if total else math.nan
 
 
 def hd95(result: BoolArray, truth: BoolArray, spacing: Sequence[float] | None = None) -> float:

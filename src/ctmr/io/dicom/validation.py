@@ -130,8 +130,8 @@ def _check_units(image: SliceFile) -> None:
         what = (
             "expected RescaleSlope (0028,1053) and RescaleIntercept (0028,1052) of a CT: found none"
         )
-        both = "RescaleSlope" in values and "RescaleIntercept" in values
-        require(both, what, path, "export the original images", SafetyError)
+        rescaled = "RescaleSlope" in values and "RescaleIntercept" in values
+        require(rescaled, what, path, "export the original images", SafetyError)
         hu = str(values.get("RescaleType", "HU")).strip() == "HU"
         what = "expected RescaleType (0028,1054) HU of a CT: found another unit"
         require(hu, what, path, "choose the series in Hounsfield units", SafetyError)
