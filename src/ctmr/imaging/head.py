@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from skimage.morphology import isotropic_closing
 
+from ctmr.imaging.ct_values import AIR_HU
 from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import Volume, canonical, like
 from ctmr.types import BoolArray, FloatArray, Matrix, Modality
@@ -28,7 +29,6 @@ MIN_RIM_SHARE = 0.3  # so much of the rim
 MIN_PICTURE_SHARE = 0.25  # and so much of the whole: a line drawn round a picture does not
 MIN_CONSTANT_SHARE = 0.5  # of the rim, one value that is no air, round a brain cut out of a CT
 MAX_AIR_SHARE = 0.02  # of such a CT
-AIR_HU = -1024.0  # what such a CT gets round it
 RADIUS_SHARE = 0.03  # of the short side, the disk of `head_mask`: 8 pixels of 256
 NODE_MM = 2.0  # of the grid on which the head is looked for in a volume
 # Gaps up to twice this are closed, and what is thinner is cut off: in MR that joins scalp and brain over the dark skull,
@@ -187,6 +187,19 @@ class HeadRegion:
     top: int
     areas_mm2: Matrix
 
+    def on_air(self, volume: Volume) -> Volume:
+        """The volume with what surrounds the head as dark as air, where its background is not.
+
+        Args:
+            volume: That the head was found in.
+        """
+        is_hu = volume.encoding == "HU"
+        if not self.background.is_inside and not (is_hu and self.background.level > AIR_HU):
+            return volume
+        air = AIR_HU if is_hu else float(self.values.min())
+        even = ~self.background.tissue(volume.array) | ~self.mask(volume.array.shape)
+        return replace(volume, array=np.where(_from_edges(even), np.float32(air), volume.array))
+
     def mask(self, shape: tuple[int, int, int]) -> BoolArray:
         """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
         wider = ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
@@ -206,7 +219,7 @@ def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
     coarse = np.ascontiguousarray(volume.array[:: steps[0], :: steps[1], :: steps[2]])
     # Rounded, since a header holds 2 mm as 2.0000001: NIfTI and DICOM of one head give one mask.
     spacing = [round(step * mm, 3) for step, mm in zip(steps, volume.spacing_mm, strict=True)]
-    background = find_background(coarse, hu=modality == "ct")
+    background = find_background(coarse, hu=modality == "ct" and volume.unit != "grey")
     mask = _largest_region(background.tissue(coarse), RADIUS_MM[modality], spacing)
     areas = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
     nodes = np.minimum(
@@ -223,6 +236,47 @@ def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
         top=int(shown[-1]),
         areas_mm2=areas[nodes].astype(np.float64),
     )
+
+
+def whole_volume(volume: Volume) -> HeadRegion:
+    """All of a canonical volume, for one in which no head is found and that a user vouches for."""
+    i, j, k = volume.array.shape
+    area_mm2 = i * j * volume.spacing_mm[0] * volume.spacing_mm[1]
+    return HeadRegion(
+        coarse=np.ones(volume.array.shape, dtype=np.bool_),
+        steps=(1, 1, 1),
+        values=volume.array.ravel(),
+        background=Background(float(volume.array.min()), 0.0, is_inside=False),
+        top=k - 1,
+        areas_mm2=np.full(k, area_mm2),
+    )
+
+
+def air_for_missing(array: FloatArray) -> tuple[FloatArray, float]:
+    """A volume whose values outside the scan, NaN or infinite, are the lowest of the others; and their share.
+
+    Outside is what is joined to an edge of the box. What is missing elsewhere, as in the head, is left as it is.
+
+    Args:
+        array: (I, J, K).
+    """
+    missing = ~np.isfinite(array)
+    if not missing.any() or missing.all():
+        return array, 0.0
+    outside = _from_edges(missing)
+    air = array[~missing].min()
+    return np.where(outside, air, array), float(outside.mean())
+
+
+def _from_edges(mask: BoolArray) -> BoolArray:
+    """What of a mask (I, J, K) is joined to one of the twelve edges of the box."""
+    ends = [np.isin(np.arange(side), (0, side - 1)).astype(np.int8) for side in mask.shape]
+    at_edge = ends[0][:, None, None] + ends[1][:, None] + ends[2] >= 2
+    labels, count = ndimage.label(mask)
+    is_joined = np.zeros(count + 1, dtype=np.bool_)
+    is_joined[labels[at_edge]] = True
+    is_joined[0] = False
+    return np.asarray(is_joined[labels])
 
 
 def head_of_scan(scan: Scan, modality: Modality) -> BoolArray:
