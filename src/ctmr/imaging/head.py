@@ -138,9 +138,7 @@ def head_mask(
     return _largest_region(find_background(array, hu=hu).tissue(array), radius, spacing)
 
 
-def _largest_region(
-    tissue: BoolArray, radius: float, spacing: Sequence[float] | None
-) -> BoolArray:
+def _largest_region(tissue: BoolArray, radius: float, spacing: Sequence[float] | None) -> BoolArray:
     """The largest region of tissue, closed, filled and without what is thinner than the disk or ball."""
     if not tissue.any():
         return tissue
@@ -178,6 +176,7 @@ class HeadRegion:
         background: Round the head.
         top: Index K of the highest slice that shows some head.
         areas_mm2: Area of the head in each slice, (K,).
+        is_found: Whether it was found, not vouched for.
     """
 
     coarse: BoolArray
@@ -186,6 +185,7 @@ class HeadRegion:
     background: Background
     top: int
     areas_mm2: Matrix
+    is_found: bool = True
 
     def on_air(self, volume: Volume) -> Volume:
         """The volume with what surrounds the head as dark as air, where its background is not.
@@ -249,6 +249,7 @@ def whole_volume(volume: Volume) -> HeadRegion:
         background=Background(float(volume.array.min()), 0.0, is_inside=False),
         top=k - 1,
         areas_mm2=np.full(k, area_mm2),
+        is_found=False,
     )
 
 
