@@ -67,8 +67,8 @@ def main() -> None:
     options.work = options.work.absolute()
     write_folders(options)
     steps = epochs_of(options) * largest(options)
-    reference, ours = seconds_per_step(options)
-    budgets = {OURS_IMAGES: steps, OURS_SECONDS: round(steps * reference / ours)}
+    reference, own = seconds_per_step(options)
+    budgets = {OURS_IMAGES: steps, OURS_SECONDS: round(steps * reference / own)}
     folders = {f"reference, {name}": run_reference(options, name) for name in WEIGHTS}
     for name, count in budgets.items():
         run = options.work / "runs" / name.replace(", ", "-").replace(" ", "-")
@@ -82,9 +82,9 @@ def main() -> None:
         answers={name: folder for name, folder in folders.items() if name != OURS_SECONDS},
     )
     seconds = {f"reference, {name}": steps * reference for name in WEIGHTS}
-    seconds |= {name: count * ours for name, count in budgets.items()}
+    seconds |= {name: count * own for name, count in budgets.items()}
     counts = dict.fromkeys(seconds, steps) | budgets
-    print(f"seconds a step, median: reference {reference:.3f}, small {ours:.3f}")
+    print(f"seconds a step, median: reference {reference:.3f}, small {own:.3f}")
     print_table(found.summary, counts, seconds)
 
 
@@ -136,8 +136,8 @@ def write_8_bit(source: Path, folder: Path, size: int) -> None:
     if image.unit == "HU" or spacings:
         write_image_info(folder, image.unit, files=spacings)
     if image.unit == "HU":  # its default scale is that of 16 bits
-        said = json.loads((folder / "ctmr.json").read_text())
-        write_json(folder / "ctmr.json", said | {"slope": HU_A_LEVEL})
+        content = json.loads((folder / "ctmr.json").read_text())
+        write_json(folder / "ctmr.json", content | {"slope": HU_A_LEVEL})
 
 
 def largest(options: argparse.Namespace) -> int:
@@ -170,7 +170,7 @@ def seconds_per_step(options: argparse.Namespace) -> tuple[float, float]:
     kept = options.work / "seconds.json"
     if not kept.exists():
         theirs: list[float] = []
-        ours: list[float] = []
+        own: list[float] = []
         seconds: list[float] = []
         for _ in range(ROUNDS):
             shutil.rmtree(options.work / "reference" / "timing", ignore_errors=True)
@@ -187,10 +187,10 @@ def seconds_per_step(options: argparse.Namespace) -> tuple[float, float]:
                     stop_after=TIMED,
                     observer=lambda row, _: seconds.append(row["seconds_per_step"]),
                 )
-                ours += seconds[TIMED // 4 :]
-        write_json(kept, {"reference": statistics.median(theirs), "ours": statistics.median(ours)})
-    said = json.loads(kept.read_text())
-    return said["reference"], said["ours"]
+                own += seconds[TIMED // 4 :]
+        write_json(kept, {"reference": statistics.median(theirs), "ours": statistics.median(own)})
+    content = json.loads(kept.read_text())
+    return content["reference"], content["ours"]
 
 
 def run_reference(options: argparse.Namespace, weights: str) -> Path:
@@ -268,9 +268,9 @@ def print_table(
 ) -> None:
     """Every method in both directions as a Markdown table."""
     print(f"{summary['n']} pairs of {summary['patients']} patients; {summary['protocol']}\n")
-    for direction, its in summary["directions"].items():
-        rows = {OURS_SECONDS: its, **its["others"], **its["baselines"]}
-        print(f"| {direction} | steps | seconds | MAE, {its['unit']} | shifted | SSIM |", end="")
+    for direction, each in summary["directions"].items():
+        rows = {OURS_SECONDS: each, **each["others"], **each["baselines"]}
+        print(f"| {direction} | steps | seconds | MAE, {each['unit']} | shifted | SSIM |", end="")
         print(f" its MAE less that of {OURS_SECONDS} |")
         print("|---|---|---|---|---|---|---|")
         for name, figures in rows.items():
@@ -281,7 +281,7 @@ def print_table(
                 interval(figures["mae"], 1),
                 f"{figures['mae_shifted']['mean']:.1f}",
                 f"{figures['ssim']['mean']:.3f}",
-                interval(its["difference"][name], 1) if name in its["difference"] else "-",
+                interval(each["difference"][name], 1) if name in each["difference"] else "-",
             )
             print(f"| {' | '.join(cells)} |")
         print()

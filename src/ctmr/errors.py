@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+SHOWN_NAMES = 3  # of files with one fault
+SHOWN_REASONS = 8
+
 
 class CtmrError(Exception):
     """An error a user can act on: what is wrong, where, and one thing to do.
@@ -131,13 +134,16 @@ class Stopped(CtmrError):
 def refuse_all(
     failures: Sequence[tuple[str, CtmrError]], what: str, *, file: Path, fix: str
 ) -> None:
-    """Raise one error that names everything that cannot be used, if there is any; of the gravest kind among them.
+    """Raise one error of everything that cannot be used, if there is any; of the gravest kind among them.
+
+    Reasons come first, each with the first names and how many more there are.
 
     Args:
         failures: Name and error of each.
         what: Goes after their number, as "of 20 scans cannot be used".
         file: The folder they lie in.
-        fix: One action that resolves it, if there are several; a single error is raised as it is.
+        fix: One action that resolves it, if they need several; one that resolves all of them is said in place of it. A single
+            error is raised as it is.
     """
     if len(failures) == 1:
         raise failures[0][1]
@@ -145,9 +151,24 @@ def refuse_all(
         names: dict[str, list[str]] = {}
         for name, error in failures:
             names.setdefault(error.what, []).append(printable(name))
-        listed = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in names.items())
+        reasons = sorted(names.items(), key=lambda item: -len(item[1]))
+        listed = [f"{reason} ({_some(found)})" for reason, found in reasons[:SHOWN_REASONS]]
+        if reasons[SHOWN_REASONS:]:
+            rest = sum(len(found) for _, found in reasons[SHOWN_REASONS:])
+            listed.append(f"other reasons ({rest} more)")
+        fixes = {error.fix for _, error in failures}
         gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
-        raise type(gravest)(f"{len(failures)} {what}: {listed}", file=file, fix=fix)
+        raise type(gravest)(
+            f"{len(failures)} {what}: {'; '.join(listed)}",
+            file=file,
+            fix=fixes.pop() if len(fixes) == 1 else fix,
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -54,11 +54,11 @@ def test_output_that_nobody_reads_is_an_error_and_no_crash():
         PRINT_CONFIG, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     process.stdout.close()
-    said = process.stderr.read()
+    output = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 4
-    assert said.startswith("error[E400]: stdout: cannot write")
-    assert len(said.splitlines()) == 1
+    assert output.startswith("error[E400]: stdout: cannot write")
+    assert len(output.splitlines()) == 1
 
 
 # Training without a terminal

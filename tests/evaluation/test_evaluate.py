@@ -53,8 +53,8 @@ def test_error_of_the_identity_is_the_difference_of_the_pair(tmp_path):
         assert figures["mae"]["ci95"] == pytest.approx([10, 30])
         psnr = [20 * np.log10(255 / 30), 20 * np.log10(255 / 10)]
         assert figures["psnr"]["mean"] == pytest.approx(np.mean(psnr))
-    ours = [row.figures["mae"] for row in found.rows if row.method == "model"]
-    assert ours == pytest.approx([30, 30, 10, 10])
+    own = [row.figures["mae"] for row in found.rows if row.method == "model"]
+    assert own == pytest.approx([30, 30, 10, 10])
 
 
 def test_other_generator_gives_another_error(tmp_path):
@@ -252,15 +252,15 @@ def test_scans_that_do_not_pair_are_measured_without_the_truth(tmp_path):
     found = evaluate(translator(), heads(tmp_path / "data"), out=tmp_path / "out")
     assert (found.summary["n"], found.summary["patients"], found.summary["unit"]) == (8, 8, "")
     for direction in ("ct-to-mr", "mr-to-ct"):
-        its = found.summary["directions"][direction]
-        assert "mae" not in its
-        no_reference = its["no_reference"]
+        each = found.summary["directions"][direction]
+        assert "mae" not in each
+        no_reference = each["no_reference"]
         assert no_reference["cycle_error"]["mean"] == pytest.approx(
             0, abs=1e-6
         )  # the identity comes back
         assert no_reference["copy_correlation"]["mean"] == pytest.approx(1, abs=1e-3)
-        assert its["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
-        assert its["uncertainty"] == {
+        assert each["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
+        assert each["uncertainty"] == {
             m: None for m in ("cycle_error", "disagreement", "input_distance")
         }
         assert found.summary["figures"][direction].keys() >= no_reference.keys()
@@ -335,14 +335,14 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
         "comparison.png",
         ".ctmr-outputs.json",
     }
-    said = strictly(out / "metrics.json")
-    assert said == json.loads(json.dumps(found.summary))
-    assert {"n", "unit", "protocol", "directions"} <= said.keys()
-    assert said["model"].keys() == {"sha256", "engine", "precision"}
-    assert said["model"]["sha256"] == load_model(tiny_run).model.card.sha256
-    assert (said["n"], said["unit"]) == (4, "grey")
-    assert "SynthRAD" in said["protocol"]
-    for figures in said["directions"].values():
+    content = strictly(out / "metrics.json")
+    assert content == json.loads(json.dumps(found.summary))
+    assert {"n", "unit", "protocol", "directions"} <= content.keys()
+    assert content["model"].keys() == {"sha256", "engine", "precision"}
+    assert content["model"]["sha256"] == load_model(tiny_run).model.card.sha256
+    assert (content["n"], content["unit"]) == (4, "grey")
+    assert "SynthRAD" in content["protocol"]
+    for figures in content["directions"].values():
         for name in ("mae", "psnr", "ssim"):
             assert set(figures[name]) == {"mean", "sd", "ci95"}
             assert figures[name]["ci95"][0] <= figures[name]["mean"] <= figures[name]["ci95"][1]

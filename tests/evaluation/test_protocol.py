@@ -181,17 +181,17 @@ def test_empty_mask_is_refused() -> None:
 @pytest.mark.parametrize("values", ENCODINGS)
 def test_every_figure_says_its_unit_mask_and_range(values: Encoding) -> None:
     result, truth, mask = heads(*((-1000, 1500) if values == "HU" else SPANS[values]))
-    said = described(values, in_mm=True)
-    assert list(said) == list(score(result, truth, mask, values=values))
-    for its in said.values():
-        assert its.name
-        assert its.mask
-        assert its.range
-        assert not set("{}") & set("".join(astuple(its)))
+    content = described(values, in_mm=True)
+    assert list(content) == list(score(result, truth, mask, values=values))
+    for each in content.values():
+        assert each.name
+        assert each.mask
+        assert each.range
+        assert not set("{}") & set("".join(astuple(each)))
     low, high = SPANS[values]
-    assert f"{low}..{high}" in said["ssim"].range
-    assert said["mae"].unit == {"HU": "HU", "MR": "MR"}.get(values, "grey")
-    assert (said["mae"].better, said["ssim"].better) == ("lower", "higher")
+    assert f"{low}..{high}" in content["ssim"].range
+    assert content["mae"].unit == {"HU": "HU", "MR": "MR"}.get(values, "grey")
+    assert (content["mae"].better, content["ssim"].better) == ("lower", "higher")
 
 
 def test_distances_say_whether_they_are_in_mm() -> None:

@@ -149,8 +149,8 @@ def test_scans_below_a_series_are_named(tmp_path, caplog):
 def test_maps_are_known_by_the_sidecar_that_names_them(tmp_path, caplog):
     touch(tmp_path, "a.png", "quality/a_cycle_error.png", "quality/a_mine.png", "quality/b_c.png")
     digest = hashlib.sha256(b"x").hexdigest()
-    said = {"result": "a.png", "outputs": {"a.png": digest, "quality/a_cycle_error.png": digest}}
-    (tmp_path / "a.json").write_bytes(sealed(said))
+    content = {"result": "a.png", "outputs": {"a.png": digest, "quality/a_cycle_error.png": digest}}
+    (tmp_path / "a.json").write_bytes(sealed(content))
     assert found_in(tmp_path) == ["a.png", "quality/a_mine.png", "quality/b_c.png"]
     assert "ctmr wrote are no scans: quality/a_cycle_error.png (1)" in caplog.text
     (tmp_path / "quality" / "a_cycle_error.png").write_bytes(b"changed by hand")

@@ -130,7 +130,7 @@ def test_norms_are_those_of_the_gradients_of_each_half(state, images, tiny_confi
         "grad_d": state.model.discriminator_parameters(),
     }
     for name, weights in halves.items():
-        squares = sum(float((its.grad.double() ** 2).sum()) for its in weights)
+        squares = sum(float((each.grad.double() ** 2).sum()) for each in weights)
         assert found[name].item() == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
@@ -159,8 +159,8 @@ def test_step_is_the_papers_update_written_out(state, images, tiny_config, autoc
         adam_d.step()
         state.history_x.capacity = state.history_y.capacity = 0
         train_step(state, x, y, tiny_config.loss, autocast, step)
-        for ours, theirs in zip(state.model.parameters(), peer.parameters(), strict=True):
-            assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+        for own, theirs in zip(state.model.parameters(), peer.parameters(), strict=True):
+            assert torch.allclose(own, theirs, rtol=0, atol=1e-5)
     assert state.step == 3
 
 

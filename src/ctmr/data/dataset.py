@@ -23,7 +23,7 @@ from ctmr.types import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
 GRACE_S = 5.0
-NEAR_MM = 6.0  # heights that count as similar
+SAME_HEIGHT_MM = 6.0  # heights that count as similar
 
 
 @functools.lru_cache(maxsize=8)
@@ -72,7 +72,7 @@ class UnpairedSlices(Dataset[Sample]):
         """Which CT and which MR slice are in sample `n`: those of the folders' orders, or at similar heights.
 
         With heights, the slice of the larger folder is that of its order, and its partner is drawn from all of the
-        other folder that lie within `NEAR_MM` of its height; if none does, the nearest is taken.
+        other folder that lie within `SAME_HEIGHT_MM` of its height; if none does, the nearest is taken.
         """
         if not self._heights:
             return self.index(n, "ct"), self.index(n, "mr")
@@ -80,7 +80,7 @@ class UnpairedSlices(Dataset[Sample]):
         first = self.index(n, larger)
         other: Modality = "mr" if larger == "ct" else "ct"
         distance = np.abs(self._heights[other] - self._heights[larger][first])
-        near = np.flatnonzero(distance <= max(NEAR_MM, float(distance.min())))
+        near = np.flatnonzero(distance <= max(SAME_HEIGHT_MM, float(distance.min())))
         second = int(near[stream(self.seed, "partner", n).integers(near.size)])
         return (first, second) if larger == "ct" else (second, first)
 

@@ -17,7 +17,7 @@ from ctmr.imaging.resampling import Scale, training_scale
 from ctmr.types import MODALITIES, SPLITS, Encoding
 
 # Part of a 16-bit folder's values left out at each end: a few hot pixels must not set the range.
-TAIL = 0.0005
+CLIPPED_SHARE = 0.0005
 
 Shapes = list[tuple[int, int]]
 
@@ -130,6 +130,6 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
 def _percentiles(histogram: Histogram) -> Intensity:
     """The map of the 0.05 to 99.95 percentile range of 16-bit values."""
     below = np.cumsum(histogram)
-    low = int(np.searchsorted(below, TAIL * below[-1], side="right"))
-    high = int(np.searchsorted(below, (1 - TAIL) * below[-1]))
+    low = int(np.searchsorted(below, CLIPPED_SHARE * below[-1], side="right"))
+    high = int(np.searchsorted(below, (1 - CLIPPED_SHARE) * below[-1]))
     return Intensity("grey", (float(low), float(max(high, low + 1))))

@@ -39,9 +39,11 @@ from ctmr.system.disks import sync
 from ctmr.system.files import write_text
 from ctmr.types import MODALITIES, FloatArray, Progress
 
-LOOKED_AT = 48  # images of a training folder by which it is judged, evenly chosen
-FEWEST = 3  # from which it is judged
-SURE = 0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
+MAX_JUDGED_IMAGES = 48  # images of a training folder by which it is judged, evenly chosen
+MIN_JUDGED_IMAGES = 3  # from which it is judged
+MIN_WRONG_LOG_ODDS = (
+    0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
+)
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +109,14 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         images = [
             s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
         ]
-        places = np.unique(np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int))
+        places = np.unique(
+            np.linspace(0, len(images) - 1, min(len(images), MAX_JUDGED_IMAGES)).astype(int)
+        )
         pictures = pool.map(_descriptors_of, [images[place] for place in places])
         looks = [descriptors for descriptors in pictures if descriptors is not None]
-        if len(looks) >= FEWEST:
+        if len(looks) >= MIN_JUDGED_IMAGES:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
-            if np.median(odds) > SURE:
+            if np.median(odds) > MIN_WRONG_LOG_ODDS:
                 folder = images[0].folder
                 wrong.append(f"{int((odds > 0).sum())} of {len(odds)} in {folder}")
     if len(wrong) == len(MODALITIES):

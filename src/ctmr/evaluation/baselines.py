@@ -18,7 +18,7 @@ from ctmr.types import BoolArray, Encoding, FloatArray, Modality
 # Common grids of the means, (nodes along each axis, mm between them): they hold a head and its surroundings.
 IMAGE_GRID = (160, 1.75)
 VOLUME_GRID = (64, 4.0)
-ABOVE = 6  # nodes above the top of the head in the grid of volumes
+NODES_ABOVE_HEAD = 6  # nodes above the top of the head in the grid of volumes
 COPY, MEAN, MAP = BASELINES = ("copy", "mean image", "monotone map")
 BINS = 4096  # of source values in the monotone map: one HU, or 16 of 65536 grey levels, in each
 
@@ -194,7 +194,7 @@ def _frame(scan: Scan, mask: BoolArray) -> _Frame:
     head = canonical(replace(scan, array=mask.astype(np.float32)))
     i, j, k = ndimage.find_objects((head.array > 0).view(np.uint8))[0]
     pixel = np.array([(i.start + i.stop) // 2, (j.start + j.stop) // 2, k.stop - 1])
-    node = np.array([nodes // 2, nodes // 2, nodes - 1 - ABOVE])
+    node = np.array([nodes // 2, nodes // 2, nodes - 1 - NODES_ABOVE_HEAD])
     return _Frame(nodes, node, pixel, mm / np.array(head.spacing_mm))
 
 

@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 HEADS = 60  # synthetic ones with lesions, and as many without
 OUTPUTS = ("metrics.json", "metrics.csv", "comparison.png")
-SHOWN = 3  # pairs in comparison.png
+MAX_CASES = 3  # pairs in comparison.png
 GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 PROTOCOL = (
     "each figure as `figures` says, averaged over a patient's scans, then over patients; HU as SynthRAD2023 and 2025;"
@@ -122,7 +122,7 @@ def evaluate(
         to = [TO[d] for d in directions]
         others = find_others(answers or {}, to, pairs)
         require_usable(translator, pairs, directions, others)
-        shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
+        shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(MAX_CASES)}
         seen = look_at_pairs(
             translator,
             pairs,
@@ -134,7 +134,7 @@ def evaluate(
         )
     result = Evaluation(seen.rows, summary_of(seen))
     result.metrics.model = Evaluated(**translator.about)
-    sequence = _synthetic(place)
+    sequence = synthetic_sequence(place)
     if sequence is not None:
         result.metrics.lesions = _lesions(translator, sequence, start("lesions"))
     if out is not None:
@@ -192,7 +192,7 @@ def _lesions(
         return None
 
 
-def _synthetic(place: Path) -> Literal["t1", "t2"] | None:
+def synthetic_sequence(place: Path) -> Literal["t1", "t2"] | None:
     """The MR weighting of synthetic heads that scans are of, by the `subjects.json` in their folder or above it."""
     for folder in (place, place.absolute().parent):
         with suppress(OSError, ValidationError):

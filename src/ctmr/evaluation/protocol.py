@@ -134,7 +134,8 @@ FIGURES: dict[str, Figure] = {
         "structural similarity at five scales",
         "",
         IN_HEAD + " less 3 pixels at each border of the image, at each scale",
-        CLIPPED + f", the lower end outside the mask; sides extended to {metrics.SMALLEST} pixels",
+        CLIPPED
+        + f", the lower end outside the mask; sides extended to {metrics.MIN_MS_SSIM_SIDE} pixels",
         True,
         lambda pair: pair.clipped(metrics.ms_ssim),
     ),
@@ -200,7 +201,7 @@ FIGURES: dict[str, Figure] = {
         lambda pair: hd95(*pair.heads),
     ),
     "mae_shifted": Figure(
-        f"mean absolute error at the best shift within {metrics.REACH} pixels",
+        f"mean absolute error at the best shift within {metrics.MAX_SHIFT} pixels",
         None,
         IN_HEAD,
         ALL,

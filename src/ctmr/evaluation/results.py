@@ -45,7 +45,7 @@ NO_REFERENCE = {
     ),
     "slice_jitter_source": Definition("the same of the source", "", _MASK, _SHARE, "neither"),
 }
-MOST_SLICES = 16  # of a volume, evenly chosen, whose features are compared
+MAX_SLICES = 16  # of a volume, evenly chosen, whose features are compared
 
 
 @dataclass(eq=False)
@@ -129,6 +129,6 @@ def features_of(
     """The features of a scan's slices that show the head, of at most 16 of a volume: (K, 48)."""
     inside = scan.axial(mask)
     shown = np.flatnonzero(inside.any(axis=(1, 2)))
-    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MOST_SLICES).astype(int))]
+    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MAX_SLICES).astype(int))]
     slices = translator.preprocessor.own_slices(scan, modality, mask)
     return features(slices[chosen], inside[chosen])

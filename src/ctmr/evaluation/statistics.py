@@ -83,7 +83,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 RESAMPLES = 2000
 NORMAL_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-FEWEST = 3  # patients of whom a rank correlation is taken
+MIN_RANKED_PATIENTS = 3  # patients of whom a rank correlation is taken
 
 Doubles = NDArray[np.float64]
 
@@ -156,7 +156,7 @@ def rank_correlation(
     if values.ndim != 2 or not np.isfinite(values).all() or len(owners) != len(a):
         raise ValueError(f"expected finite values, one of each for each image: got {a!r} and {b!r}")
     count = int(owners.max(initial=-1)) + 1
-    if count < FEWEST or not np.ptp(values, axis=1).all():
+    if count < MIN_RANKED_PATIENTS or not np.ptp(values, axis=1).all():
         return None
     # Not by SciPy's bootstrap, which draws single images and keeps draws without a correlation.
     drawn = stream(seed, "rank correlation").multinomial(count, [1 / count] * count, RESAMPLES)

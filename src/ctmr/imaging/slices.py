@@ -71,14 +71,7 @@ def head_slices(
         DataError: If there is no head in it, or it is too large or small at the scale.
     """
     upright = canonical(volume)
-    head = find_head(upright, modality)
-    if anyway and (head is None or head.areas_mm2.max() < MIN_HEAD_MM2):
-        head = whole_volume(upright)
-    if head is None:
-        raise DataError(
-            f"expected a head: found none in {volume!r}",
-            fix="remove the scan, or give --anyway if it shows one",
-        )
+    head = _head_in(upright, modality, anyway=anyway)
     upright = head.on_air(upright)
     i_mm, j_mm, k_mm = upright.spacing_mm
     columns, rows, _ = upright.array.shape
@@ -101,6 +94,19 @@ def head_slices(
         grid=grid,
         window=(top, left, height, width),
     )
+
+
+def _head_in(volume: Volume, modality: Modality, *, anyway: bool) -> HeadRegion:
+    """The head in a canonical volume; all of it where none is found and a user vouches for it."""
+    head = find_head(volume, modality)
+    if anyway and (head is None or head.areas_mm2.max() < MIN_HEAD_MM2):
+        return whole_volume(volume)
+    if head is None:
+        raise DataError(
+            f"expected a head: found none in {volume!r}",
+            fix="remove the scan, or give --anyway if it shows one",
+        )
+    return head
 
 
 def _span(

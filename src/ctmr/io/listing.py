@@ -14,7 +14,7 @@ from ctmr.io.image_info import INFO_NAME, is_regular
 from ctmr.io.scan import Kind, kind_by_name, stem_of
 from ctmr.system.ownership import is_own_extra
 
-MOST_DEEP = 8  # folders below the one that is walked through
+MAX_DEPTH = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning
 RUN_FILES = ("run.lock", "config.yaml")  # a folder with both is a run
 
@@ -22,7 +22,7 @@ RUN_FILES = ("run.lock", "config.yaml")  # a folder with both is a run
 OTHER = "files that are no scans by name are skipped"
 NO_FILE = "pipes, devices and links in a circle are no regular files"
 LINK = "links to folders are not followed"
-DEEP = f"folders more than {MOST_DEEP} levels down are not read"
+DEEP = f"folders more than {MAX_DEPTH} levels down are not read"
 HIDDEN = "hidden scans and folders are not read"
 BELOW = "scans below the folder of a DICOM series are not read"
 RUN = "run folders are not read"
@@ -101,7 +101,7 @@ def find_scans(folder: Path, name: str | None = None, *, output: Path | None = N
 
 
 def list_scans(folder: Path, *, output: Path | None = None) -> Listing:
-    """All that lies in a folder and at most `MOST_DEEP` folders below it; links to folders are not followed."""
+    """All that lies in a folder and at most `MAX_DEPTH` folders below it; links to folders are not followed."""
     listing = Listing(folder)
     _visit(listing, folder, 0, output.resolve() if output is not None else None)
     listing.scans.sort(key=lambda scan: _order(scan.path, folder))
@@ -200,7 +200,7 @@ def _why_no_folder(path: Path, depth: int, output: Path | None) -> str | None:
         return HIDDEN
     if output is not None and path.resolve() == output:
         return OUTPUT
-    return DEEP if depth > MOST_DEEP else None
+    return DEEP if depth > MAX_DEPTH else None
 
 
 def _leave_out_below(listing: Listing, series: Path, depth: int) -> None:

@@ -25,9 +25,9 @@ from ctmr.models.card import (
     MAX_HEADER_BYTES,
     UNSEALED,
     Card,
-    _card,
-    _check_hash,
-    _read,
+    check_hash,
+    read_card,
+    read_file,
     sealed,
 )
 from ctmr.notice import NOTICE
@@ -136,7 +136,7 @@ def read_model(path: Path) -> Model:
         CheckpointError: If a file is missing, damaged, foreign or of another version.
     """
     folder = model_folder(path)
-    card = _card(folder / CARD_NAME)
+    card = read_card(folder / CARD_NAME)
     network, channels = card.network, card.data.channels
     generators = {
         direction: _load(lambda: generator_of(network, channels), folder / name, card.files)
@@ -158,8 +158,8 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
     with torch.device("meta"):
         network = build()
     needed = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    content = _read(file, needed + MAX_HEADER_BYTES)
-    _check_hash(file, hashes.get(file.name, ""), content)
+    content = read_file(file, needed + MAX_HEADER_BYTES)
+    check_hash(file, hashes.get(file.name, ""), content)
     try:
         tensors = from_bytes(content)
         length = int.from_bytes(content[:8], "little")

@@ -37,16 +37,16 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 VAL = "val"  # of the folder in a data folder that holds pairs to choose by
-MOST = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
-MOST_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
-FEWEST = 8  # held-out slices of each modality whose distances say something
+MAX_SLICES = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
+MAX_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
+MIN_TEST_SLICES = 8  # held-out slices of each modality whose distances say something
 WITH_TRUTH = ("mae", "ssim")
 
 
 def pairs_to_choose_by(
     data: Path, patient_pattern: str | None, reading: Reading = DEFAULT
 ) -> list[Pair]:
-    """The pairs in the `val/` of a data folder, at most `MOST`, or `MOST_VOLUMES`; none where it has none.
+    """The pairs in the `val/` of a data folder, at most `MAX_SLICES`, or `MAX_VOLUMES`; none where it has none.
 
     Raises:
         CtmrError: Naming all of them that cannot be read.
@@ -55,7 +55,7 @@ def pairs_to_choose_by(
     if not all(folder.is_dir() and any(folder.iterdir()) for folder in folders):
         return []
     pairs = find_pairs(data / VAL, patient_pattern, reading)
-    pairs = _evenly(pairs, MOST if kind_of(pairs[0].ct) == "image" else MOST_VOLUMES)
+    pairs = _evenly(pairs, MAX_SLICES if kind_of(pairs[0].ct) == "image" else MAX_VOLUMES)
     require_all(pairs)
     return pairs
 
@@ -126,13 +126,13 @@ class Selection:
     def _no_reference(self, state: TrainState) -> Seen:
         """What can be seen of held-out slices of the store, or of training slices where it has too few."""
         held_out = min(self._store.count("test", modality) for modality in MODALITIES)
-        split: Split = "test" if held_out >= FEWEST else "train"
+        split: Split = "test" if held_out >= MIN_TEST_SLICES else "train"
         generators = dict(zip(DIRECTIONS, state.translators(), strict=True))
         seen = Seen()
         for modality in MODALITIES:
             d, back = DIRECTION_TO[OTHER[modality]], DIRECTION_TO[modality]
             entries = self._store.entries(split, modality)
-            for n in _evenly(range(len(entries)), MOST):
+            for n in _evenly(range(len(entries)), MAX_SLICES):
                 image = self._store.slice(split, modality, n)  # (H, W, C)
                 result = run_generator(generators[d], image)
                 mask = head_in(image)

@@ -16,7 +16,7 @@ from ctmr.imaging.slices import HeadSlices, head_slices
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.models.card import Card
 from ctmr.models.quality import require_claimed
-from ctmr.types import OTHER, BoolArray, Encoding, FloatArray, Modality
+from ctmr.types import NAMES, OTHER, BoolArray, Encoding, FloatArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Preprocessor:
         intensity = known.get(encoding)
         if intensity is not None:
             return intensity
-        if modality == "mr":
+        if modality == "mr" and encoding != "HU":
             logger.info(
                 "an MR in %s values is mapped by its own percentiles: the model was trained on %s",
                 encoding,
@@ -204,7 +204,7 @@ class Preprocessor:
                 return UNITLESS[encoding]
             return PICTURES[encoding].fitted(scan.grey)
         raise DataError(
-            f"expected CT with {' or '.join(known)} values, as the model was trained on: found"
+            f"expected {NAMES[modality]} with {' or '.join(known)} values, as the model was trained on: found"
             f" {encoding}, whose range the model does not know",
             fix=_fix_of(known, scan),
         )

@@ -8,25 +8,30 @@ import pytest
 from pydicom import dcmread, uid
 
 from ctmr.errors import DataError, SafetyError
+from ctmr.io.dicom.header import text_of
 from ctmr.io.dicom.series import find_dicom, read_series
 from support.dicom_series import affine, edit, edit_all, make, one, turned
 
 # Which images belong together
 
 
-def test_two_series_are_refused_with_their_counts_and_hashes(tmp_path):
+def test_two_series_are_refused_with_a_table_and_the_option(tmp_path):
     make(tmp_path)
     edit(one(tmp_path), SeriesInstanceUID="2.25.5")
-    name = hashlib.sha256(b"2.25.5").hexdigest()[:16]
-    with pytest.raises(DataError, match=rf"one SeriesInstanceUID .*: found 2.*{name} \(1 files\)"):
+    name = hashlib.sha256(b"2.25.5").hexdigest()[:8]
+    with pytest.raises(
+        DataError, match=rf"one series: found 2: .*; {name} CT .* 10 x 12 .*--series NUMBER"
+    ):
         read_series(tmp_path)
 
 
-def test_two_studies_are_refused(tmp_path):
+def test_two_studies_in_a_series_are_noted_and_the_first_is_taken(tmp_path):
     make(tmp_path)
-    edit(one(tmp_path), StudyInstanceUID="2.25.5")
-    with pytest.raises(DataError, match="one StudyInstanceUID"):
-        read_series(tmp_path)
+    edit(find_dicom(tmp_path)[3], StudyInstanceUID="2.25.5")
+    series = read_series(tmp_path)
+    assert series.notes == ("2 different StudyInstanceUID (0020,000D): the first is taken",)
+    expected = dcmread(one(tmp_path)).StudyInstanceUID
+    assert {text_of(header, "StudyInstanceUID") for header in series.headers} == {expected}
 
 
 @pytest.mark.parametrize(
@@ -47,17 +52,37 @@ def test_slices_that_do_not_fit_together_are_refused(tmp_path, error, tags):
         read_series(tmp_path)
 
 
-def test_same_image_twice_is_refused_naming_both_files(tmp_path):
+def other_pixels(image):
+    image.PixelData = bytes(reversed(image.PixelData))
+
+
+def test_same_image_twice_is_taken_once(tmp_path):
+    volume = make(tmp_path)
+    shutil.copy(one(tmp_path), tmp_path / "twin.dcm")
+    shutil.copy(one(tmp_path), tmp_path / "again.dcm")
+    edit(tmp_path / "again.dcm", SOPInstanceUID="2.25.5")
+    series = read_series(tmp_path)
+    assert np.array_equal(series.volume.array, volume.array)
+    assert series.notes == ("2 copies of slices left out",)
+
+
+def test_another_image_with_the_same_uid_is_refused_naming_both_files(tmp_path):
     make(tmp_path)
     shutil.copy(one(tmp_path), tmp_path / "twin.dcm")
-    with pytest.raises(DataError, match=r"twin\.dcm: .*SOPInstanceUID .*'slice_0001\.dcm'"):
+    edit(tmp_path / "twin.dcm", other_pixels)
+    with pytest.raises(
+        DataError, match=r"twin\.dcm: .*SOPInstanceUID .*'slice_0001\.dcm'"
+    ) as caught:
         read_series(tmp_path)
+    assert caught.value.fix == "move one of the two files away"
+    (tmp_path / "twin.dcm").unlink()
+    read_series(tmp_path)
 
 
 def test_two_images_at_a_position_are_refused_naming_both_files(tmp_path):
     make(tmp_path)
     shutil.copy(one(tmp_path), tmp_path / "twin.dcm")
-    edit(tmp_path / "twin.dcm", SOPInstanceUID="2.25.5")
+    edit(tmp_path / "twin.dcm", other_pixels, SOPInstanceUID="2.25.5")
     with pytest.raises(DataError, match=r"twin\.dcm: .*one image at a position.*'slice_0001\.dcm'"):
         read_series(tmp_path)
     with pytest.raises(DataError, match="one image at a position"):
@@ -191,16 +216,17 @@ def test_multi_frame_is_refused_with_what_to_do(tmp_path, tags):
     "tags",
     [
         {"Modality": "PT"},
-        {"Modality": "MR"},
-        {"Modality": None},
-        {"SOPClassUID": uid.SecondaryCaptureImageStorage},
+        {"Modality": "OT"},
+        {"Modality": "RTDOSE"},
     ],
 )
-def test_other_objects_are_refused(tmp_path, tags):
+def test_slice_of_another_modality_in_a_series_is_refused(tmp_path, tags):
     make(tmp_path)
     edit(one(tmp_path), **tags)
     with pytest.raises(DataError, match="expected a CT or MR image by Modality"):
         read_series(tmp_path)
+    one(tmp_path).unlink()  # the fix
+    read_series(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +257,7 @@ def test_missing_layout_is_refused(tmp_path, keyword):
         read_series(tmp_path)
 
 
-@pytest.mark.parametrize("value", ["../../../etc/x", "1." * 40 + "1", "1..2", ""])
+@pytest.mark.parametrize("value", ["../../../etc/x", "1." * 40 + "1", "1..2"])
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
 def test_invalid_uid_is_refused(tmp_path, keyword, value):
     make(tmp_path)
@@ -242,7 +268,7 @@ def test_invalid_uid_is_refused(tmp_path, keyword, value):
     edit(one(tmp_path), change)
     with pytest.raises(DataError, match=rf"expected a valid {keyword}") as caught:
         read_series(tmp_path)
-    assert not value or value not in str(caught.value)
+    assert value not in str(caught.value)
 
 
 def test_pixels_that_the_file_cannot_hold_are_refused_before_they_are_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +14,17 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 
 from ctmr.errors import CtmrError, DataError, ResourceError
+from ctmr.io.dicom.kinds import modality_of
 from ctmr.system.privacy import quiet
 
 MAX_FILE_BYTES = 1_000_000_000
 MAX_TEXT = 1024  # bytes of one header value
-COPY_AGAIN = "copy the series from the archive again"
+COPY_AGAIN = (
+    "copy the file from the archive again; if that is the same, move it away and give --irregular"
+)
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
 # The only header values that ever stay in memory; `dicom_write` says which of them it copies.
@@ -48,11 +52,17 @@ LAYOUT = (
 )
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _VALUES = (
-    *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "PatientID", "SliceThickness"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "BurnedInAnnotation"),
-    "LossyImageCompressionRatio",
-    *("PixelPaddingValue", "PixelPaddingRangeLimit", *UIDS, *LAYOUT, *GEOMETRY),
+    *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "PatientID"),
+    *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *(*UIDS, *LAYOUT, *GEOMETRY),
 )
+# Values that may be anything: without them nothing of a slice is unknown but what it is called.
+_BESIDE = (
+    *("SeriesNumber", "SliceThickness", "SpacingBetweenSlices", "RescaleType"),
+    *("EchoTime", "RepetitionTime", "InversionTime", "ScanningSequence", "DiffusionBValue"),
+    *("BurnedInAnnotation", "LossyImageCompressionRatio"),
+)
+_LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 # All that pydicom and its decoders raise on a damaged file; their texts hold header values.
 _PARSE_ERRORS = (
@@ -95,9 +105,37 @@ class SliceFile(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether it is a regular file with `DICM` at byte 128; an index of other files (DICOMDIR) is none."""
+    """Whether it is a regular file with `DICM` at byte 128, or a data set without preamble, and no DICOMDIR."""
     start = start_of(path)
-    return start[128:132] == b"DICM" and uid.MediaStorageDirectoryStorage.encode() not in start
+    known = start[128:132] == b"DICM" or _is_bare(start)
+    return known and uid.MediaStorageDirectoryStorage.encode() not in start
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether bytes begin with three elements, ascending from group 0002 or 0008 on, as a data set without preamble does.
+
+    Little endian, of explicit or implicit VR (DICOM PS3.5 7.1).
+    """
+    at, last, count = 0, 0, 0
+    while at + 12 <= len(start) and count < 3:
+        group, element = struct.unpack("<HH", start[at : at + 4])
+        tag, vr = group << 16 | element, start[at + 4 : at + 6]
+        first = 0x20000 <= tag < 0x30000 or 0x80000 <= tag < 0x90000
+        if tag <= last or group > 0x0028 or not (first or count):
+            return False
+        if vr.isalpha() and vr.isupper():
+            size = struct.unpack(
+                "<L" if vr in _LONG else "<H",
+                start[at + 8 : at + 12] if vr in _LONG else start[at + 6 : at + 8],
+            )[0]
+            at += 12 if vr in _LONG else 8
+        else:
+            size = struct.unpack("<L", start[at + 4 : at + 8])[0]
+            at += 8
+        if size > MAX_TEXT or size % 2:
+            return False
+        at, last, count = at + size, tag, count + 1
+    return count == 3
 
 
 def start_of(path: Path) -> bytes:
@@ -124,23 +162,56 @@ def read_header(path: Path) -> SliceFile:
     what = f"expected a file of at most {MAX_FILE_BYTES} bytes: found {size}"
     require(size <= MAX_FILE_BYTES, what, path, "leave it out")
     with parsing(path):
-        syntax = uid.UID(str(read_file_meta_info(path).TransferSyntaxUID))
-        deflated = syntax == uid.DeflatedExplicitVRLittleEndian
+        said = _syntax_said(path)
+        deflated = said == uid.DeflatedExplicitVRLittleEndian
     what = "expected a transfer syntax that is not deflated: found 1.2.840.10008.1.2.1.99"
     require(not deflated, what, path, "decompress it with `dcmconv +te` of dcmtk")
     header = Dataset()
     with parsing(path):
-        tags = {*_VALUES, *_SOURCE, *PATIENT, *STUDY, *PLACE}
-        found = dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
-        for keyword in {*_SOURCE, *PATIENT, *STUDY, *PLACE} & set(found.dir()):
-            header[keyword] = _as_bytes(found, keyword)
+        tags = {*_VALUES, *_BESIDE, *_SOURCE, *PATIENT, *STUDY, *PLACE}
+        # `is_dicom` knows a file without preamble by its first elements.
+        found = dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
+        copied = {*_SOURCE, *PATIENT, *STUDY, *PLACE} & set(found.dir())
+        items = {keyword: found.get_item(keyword) for keyword in copied}  # raw until it is read
         values = {keyword: found[keyword].value for keyword in _VALUES if keyword in found}
-    return SliceFile(path, syntax, header, {k: v for k, v in values.items() if v not in (None, "")})
+        values.update(_beside(found))
+        values = {k: v for k, v in values.items() if v not in (None, "")}
+        syntax = said or _syntax_found(found)
+        if modality_of(values) is not None:
+            for keyword, item in items.items():
+                header[keyword] = _as_bytes(item, keyword)
+    return SliceFile(path, syntax, header, values)
 
 
-def _as_bytes(found: Dataset, keyword: str) -> DataElement | RawDataElement:
+def _syntax_said(path: Path) -> uid.UID | None:
+    """TransferSyntaxUID (0002,0010), None where there is none; nothing behind the file meta is read."""
+    with path.open("rb") as file:
+        file.seek(132 if file.read(132)[128:] == b"DICM" else 0)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    text = str(meta.get("TransferSyntaxUID", ""))
+    return uid.UID(text) if text else None
+
+
+def _syntax_found(found: Dataset) -> uid.UID:
+    """The syntax that a data set was read by, where it says none: its pixels are not compressed."""
+    implicit, little = found.original_encoding
+    if not little:
+        return uid.ExplicitVRBigEndian
+    return uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+
+
+def _beside(found: Dataset) -> dict[str, Any]:
+    """The values that may be anything, without those that are."""
+    values = {}
+    for keyword in _BESIDE:
+        with contextlib.suppress(*_PARSE_ERRORS):
+            if keyword in found:
+                values[keyword] = found[keyword].value
+    return values
+
+
+def _as_bytes(item: DataElement | RawDataElement, keyword: str) -> DataElement | RawDataElement:
     """A text of the header as its bytes, so that a copy of it is exact."""
-    item: DataElement | RawDataElement = found.get_item(keyword)
     if keyword == "SpecificCharacterSet":
         return item
     if isinstance(item, DataElement) and not item.is_empty:  # a sequence
@@ -152,11 +223,31 @@ def _as_bytes(found: Dataset, keyword: str) -> DataElement | RawDataElement:
     return RawDataElement(item.tag, vr, len(content), content, 0, False, True)
 
 
+def check_uids(image: SliceFile) -> None:
+    """Refuse UIDs that are none; they may be missing.
+
+    Raises:
+        DataError: Naming the tag, never the value.
+    """
+    for keyword in UIDS:
+        value = str(image.values.get(keyword, "0"))
+        valid = len(value) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)*", value)
+        what = f"expected a valid {tagged(keyword)}: found an invalid one"
+        fix = "export the series again, or convert it to NIfTI, for instance with dcm2niix"
+        require(bool(valid), what, image.path, fix)
+
+
 def text_of(header: Dataset, keyword: str) -> str:
     """A value of a header as text, of whatever bytes it is; empty if there is none."""
     item = header.get_item(keyword) if keyword in header else None
     raw = getattr(item, "value", "") or ""
     return (raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)).strip(" \0")
+
+
+def new_uid(*parts: str) -> str:
+    """A UID by hash: `2.25.` and 128 bits (DICOM PS3.5 B.2)."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def hashed(text: str) -> str:

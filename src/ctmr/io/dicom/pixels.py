@@ -2,24 +2,40 @@
 
 import struct
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread, uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
+from scipy import ndimage
 
 from ctmr.io.dicom.header import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
+from ctmr.types import BoolArray
 
 AIR_HU = -1024.0
+AIR_TOP_HU = -900.0  # no tissue but lung is below
 MAX_TILES = 4096  # of a JPEG 2000 image; its decoder takes some kB for each
 # Second bytes of the markers that begin a frame header, in JPEG (ISO/IEC 10918-1 B.1.1.3) and JPEG-LS.
 _SOF = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 
 
-def read_units(image: SliceFile) -> NDArray[np.float64]:
-    """The slice (rows, columns) in HU or MR units.
+class Pixels(NamedTuple):
+    """A slice in HU or MR units."""
+
+    array: NDArray[np.float64]
+    """(rows, columns)"""
+    distrusted: int
+    """Pixels that PixelPaddingValue (0028,0120) calls padding but that lie within the picture: kept as they are."""
+
+
+def read_units(image: SliceFile, *, vouched: bool = False) -> Pixels:
+    """The slice in HU or MR units; padding becomes air.
+
+    Args:
+        image: A slice that was checked.
+        vouched: Its values may be in any unit: padding becomes the lowest of them.
 
     Raises:
         DataError: If there is no decoder for its pixels, or they are damaged or of another size.
@@ -28,8 +44,8 @@ def read_units(image: SliceFile) -> NDArray[np.float64]:
     raw = _pixels(image)
     spare = values["BitsAllocated"] - values["BitsStored"]
     stored = raw << spare >> spare  # drops overlays above BitsStored and extends the sign
-    padded = np.zeros(raw.shape, bool)
-    if "PixelPaddingValue" in values:
+    padded, fits = np.zeros(raw.shape, bool), True
+    if values.get("PixelPaddingValue") is not None:
         with parsing(image.path):
             pads = [int(values["PixelPaddingValue"])]
             pads.append(int(values.get("PixelPaddingRangeLimit", pads[0])))
@@ -41,8 +57,36 @@ def read_units(image: SliceFile) -> NDArray[np.float64]:
         stored = (-1 if values["PixelRepresentation"] else 2 ** values["BitsStored"] - 1) - stored
     slope, intercept = image.rescale
     units: NDArray[np.float64] = stored.astype(np.float64) * slope + intercept
-    units[padded] = AIR_HU if values["Modality"] == "CT" else 0.0
-    return units
+    if not padded.any():
+        return Pixels(units, 0)
+    ct = values["Modality"] == "CT"
+    air = float(units[~padded].min(initial=np.inf)) if vouched and not padded.all() else 0.0
+    air = AIR_HU if ct and not vouched else air
+    lowest = AIR_TOP_HU if ct and not vouched else _background(units[~padded])
+    trusted = _padding(padded, units, lowest) if fits else padded  # no tissue is beyond the bits
+    units[trusted] = air
+    return Pixels(units, int((padded & ~trusted).sum()))
+
+
+def _background(units: NDArray[np.float64]) -> float:
+    """What only background is below, of pixels that are no padding."""
+    return float(np.percentile(units, 1)) if units.size else float("inf")
+
+
+def _padding(padded: BoolArray, units: NDArray[np.float64], lowest: float) -> BoolArray:
+    """Which pixels are padding: with values of no tissue, or of one value, and connected with a corner of the image.
+
+    Scanners pad what lies outside the circle or box that they reconstruct, never a part of the head.
+    """
+    doubtful = padded & (units > lowest)
+    if not doubtful.any():
+        return padded
+    labels, _ = ndimage.label(padded)
+    corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    outside = np.isin(labels, corners[corners > 0])
+    if np.unique(units[outside & doubtful]).size > 1:  # a range of values that is no padding
+        outside = np.zeros_like(outside)
+    return np.asarray(padded & (~doubtful | outside))
 
 
 def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinteger[Any]]:
@@ -55,7 +99,7 @@ def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinte
     fix = "`pip install 'ctmr[jpeg]'` (pylibjpeg-libjpeg) for JPEG and JPEG-LS, else decompress it"
     require(not plugin or _has_decoder(syntax, plugin), what, path, fix)
     with parsing(path):
-        found = dcmread(path, specific_tags=[*LAYOUT, "PixelData"])
+        found = dcmread(path, specific_tags=[*LAYOUT, "PixelData"], force=True)
         data = bytes(found.PixelData) if "PixelData" in found else b""
     expected = rows * columns * bits // 8
     what = f"expected {expected} bytes of PixelData (7FE0,0010): found {len(data)}"

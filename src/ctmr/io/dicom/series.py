@@ -1,33 +1,29 @@
 """DICOM CT and MR series -> a volume in HU or MR units: which files make a series, and in which order."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from pydicom import Dataset
 
-from ctmr.errors import CtmrError, DataError, refuse_all
+from ctmr.errors import printable
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.header import (
-    COPY_AGAIN,
-    hashed,
-    is_dicom,
-    read_header,
-    require,
-    start_of,
-    text_of,
+from ctmr.io.dicom.contradictions import contradictions, require_hu
+from ctmr.io.dicom.grouping import (
+    SeriesFiles,
+    describe,
+    find_files,
+    group_files,
+    of_all,
+    series_rows,
 )
+from ctmr.io.dicom.header import SliceFile, hashed, read_header, require, text_of
+from ctmr.io.dicom.lean import complete, without_copies
 from ctmr.io.dicom.pixels import read_units
-from ctmr.io.dicom.validation import affine_of, check_file, check_series, is_localizer
-from ctmr.types import Modality
-
-MAX_FILES = 20_000
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from ctmr.io.dicom.validation import affine_of, check_file, check_series
+from ctmr.types import FloatArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -54,88 +50,100 @@ class Series:
 
 def find_dicom(folder: Path) -> list[Path]:
     """The DICOM files of a folder, not of its sub-folders, sorted by the bytes of their names."""
-    return _find(folder)[0]
+    return find_files(folder)[0]
 
 
-def read_series(folder: Path, *, irregular: bool = False) -> Series:
-    """Read the one CT or MR series of a folder.
+def read_series(
+    source: Path | SeriesFiles, *, irregular: bool = False, vouched: bool = False
+) -> Series:
+    """Read a CT or MR series.
 
     Slices are sorted by ImagePositionPatient (0020,0032) along the normal, never by name or InstanceNumber; a tilted
     gantry gives a sheared affine, nothing is resampled. PixelPaddingValue (0028,0120) becomes -1024 HU in CT, 0 in MR.
+    Files that show the same at the same place are taken once.
 
     Args:
-        folder: Single-frame files of one series; localizers are left out.
+        source: One of `list_series`, or a folder with one series beside localizers, derived images and other objects.
         irregular: Read slices that lie unevenly too, see `Series.even`.
+        vouched: The caller knows what the values of a CT are: they are read as stored, by RescaleSlope and RescaleIntercept
+            where there are any, whatever their unit; padding becomes the lowest value of its slice.
 
     Raises:
         DataError: If a file is damaged or of a kind that is not read, or there is not exactly one series.
         SafetyError: If patients, geometry or units are missing, contradictory or irregular.
     """
-    paths, others = _find(folder)
-    _require_whole(paths, others, folder)
-    found = _of_all(read_header, paths, folder)
-    images = [image for image in found if not is_localizer(image)]
-    notes = []
-    if len(found) > len(images):
-        notes.append(f"{len(found) - len(images)} localizer images left out")
-    if others:
-        notes.append(f"{len(others)} files that are not DICOM left out")
-    require(bool(images), "expected a DICOM series: found no image", folder, "choose its folder")
-    _of_all(check_file, images, folder)
-    check_series(images, folder)
+    if isinstance(source, SeriesFiles):
+        folder, notes = source.folder, list[str]()
+        images = of_all(read_header, source.files, folder)
+    else:
+        folder = source
+        images, notes = _only_series(folder)
+    of_all(lambda image: check_file(image, vouched=vouched), images, folder)
+    notes += check_series(images, folder)
     slices = sorted(images, key=lambda image: image.along(images[0].normal))
+    slices = without_copies(slices)
+    if len(slices) < len(images):
+        notes.append(f"{len(images) - len(slices)} copies of slices left out")
     affine, even = affine_of(slices, folder, irregular)
+    array = _pixels(slices, folder, vouched)
+    for line in contradictions(slices, array, affine, even):
+        logger.warning("%s: %s", printable(folder.name), line)
     modality: Modality = "ct" if slices[0].values["Modality"] == "CT" else "mr"
-    rows, columns = slices[0].values["Rows"], slices[0].values["Columns"]
-    array = np.empty((len(slices), rows, columns), np.float32)  # (K, rows, columns)
-
-    def fill(k: int) -> None:
-        array[k] = read_units(slices[k])
-
-    _of_all(fill, range(len(slices)), folder)
+    if modality == "ct" and not vouched:
+        require_hu(slices, array, folder)
     if any(image.values.get("BurnedInAnnotation") == "YES" for image in slices):
         logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
     volume = Volume(array.transpose(2, 1, 0), affine, modality)  # (I, J, K)
-    return Series(tuple(image.header for image in slices), volume, even, tuple(notes))
+    return Series(complete(slices, array), volume, even, tuple(notes))
 
 
-def _find(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The DICOM files of a folder, and other files but hidden ones and DICOMDIR."""
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: bytes(path))
-    except OSError as error:
-        raise DataError(
-            f"expected a folder: found {error.strerror}", file=folder, fix="give a folder"
-        ) from error
-    files = [path for path in entries if path.is_file()]
-    what = f"expected at most {MAX_FILES} files: found {len(files)}"
-    require(len(files) <= MAX_FILES, what, folder, "keep one series in a folder")
-    dicom = [path for path in files if is_dicom(path)]
-    shown = [path for path in files if path.name[0] != "." and path.name.upper() != "DICOMDIR"]
-    known = set(dicom)
-    return dicom, [path for path in shown if path not in known]
+def _pixels(slices: Sequence[SliceFile], folder: Path, vouched: bool) -> FloatArray:
+    """(K, rows, columns) in HU or MR units."""
+    rows, columns = slices[0].values["Rows"], slices[0].values["Columns"]
+    array = np.empty((len(slices), rows, columns), np.float32)
+    distrusted = 0
+
+    def fill(k: int) -> None:
+        nonlocal distrusted
+        array[k], more = read_units(slices[k], vouched=vouched)
+        distrusted += more
+
+    of_all(fill, range(len(slices)), folder)
+    if distrusted:
+        value = slices[0].values.get("PixelPaddingValue")
+        logger.warning(
+            "%s: PixelPaddingValue (0028,0120) %s lies within the picture (%d pixels): kept as values",
+            printable(folder.name),
+            int(value) if value is not None else "of some slices",
+            distrusted,
+        )
+    return array
 
 
-def _require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) -> None:
-    """Refuse files that are no DICOM but were one: named like the series, empty, or nothing but zeros at their start."""
-    suffixes = {path.suffix.lower() for path in dicom} - {""}
-    lost = [path for path in others if path.suffix.lower() in suffixes or not any(start_of(path))]
-    what = "expected a DICOM file, as others here are called so or as it is empty: found none"
-    failures = [(path.name, DataError(what, file=path, fix=COPY_AGAIN)) for path in lost]
-    what = f"of {len(dicom) + len(others)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix=f"{COPY_AGAIN}, or move these files away")
+def _only_series(folder: Path) -> tuple[list[SliceFile], list[str]]:
+    """The headers of the one series of a folder, and notes of what is left out beside it."""
+    groups, left_out = group_files(folder)
+    require(bool(groups), _nothing(left_out), folder, "choose the folder of a CT or MR series")
+    about = {n: describe(group, folder) for n, group in enumerate(groups)}
+    for kinds in (("scan",), ("derived",), ("synthetic",), ("localizer",)):
+        kept = [n for n, one in about.items() if one.kind in kinds]
+        if kept:
+            break
+    notes = []
+    for kind in ("localizer", "derived", "synthetic"):
+        count = sum(
+            len(groups[n]) for n, one in about.items() if one.kind == kind and n not in kept
+        )
+        if count:
+            notes.append(f"{count} {kind} images left out")
+    notes += [f"{len(files)} {why} left out" for why, files in left_out.items()]
+    listed = "; ".join(" ".join(row) for row in series_rows([about[n] for n in kept]))
+    what = f"expected one series: found {len(kept)}: {listed}"
+    require(len(kept) == 1, what, folder, "choose one with --series NUMBER, or give --series all")
+    return groups[kept[0]], notes
 
 
-def _of_all(
-    function: Callable[[Item], Result], items: Iterable[Item], folder: Path
-) -> list[Result]:
-    """`function` of each file of a series; all that fail are named at once."""
-    results, failures = [], []
-    for item in items:
-        try:
-            results.append(function(item))
-        except CtmrError as error:
-            failures.append((Path(error.file or "").name, error))
-    what = f"of {len(results) + len(failures)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
-    return results
+def _nothing(left_out: Mapping[str, Sequence[Path]]) -> str:
+    """What is said of a folder without a CT or MR image."""
+    listed = ", ".join(f"{len(files)} {why}" for why, files in left_out.items())
+    return f"expected a DICOM series: found no image{' but ' + listed if listed else ''}"

@@ -1,27 +1,25 @@
 """What a DICOM file and a series must say of their kind, place and units to be read; all else is refused."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import uid
 
-from ctmr.errors import SafetyError
+from ctmr.errors import DataError, SafetyError, printable
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
     GEOMETRY,
     LAYOUT,
     NATIVE,
-    UIDS,
     SliceFile,
-    hashed,
     parsing,
     require,
     tagged,
 )
+from ctmr.io.dicom.kinds import ENHANCED, modality_of
+from ctmr.io.dicom.lean import NEAR, check_identity
 from ctmr.system.memory import require_memory
 from ctmr.types import Matrix
 
@@ -29,23 +27,18 @@ MAX_SERIES_BYTES = 4 * 2**30
 MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for
 MAX_BESIDE = 2**26  # bytes of a file beside its pixels
 
-_NEAR, _FAR = 0.001, 1e6  # no length in mm is smaller or larger
-_STEEP = 1e9  # no slope or intercept is larger
-_CLASSES: dict[str, str] = {uid.CTImageStorage: "CT", uid.MRImageStorage: "MR"}
-_MULTI_FRAME = (
-    *(uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage),
-    *(uid.EnhancedMRImageStorage, uid.LegacyConvertedEnhancedMRImageStorage),
-)
+_MIN_MM, _MAX_MM = 0.001, 1e6  # no length in mm is smaller or larger
+_MAX_SLOPE = 1e9  # no slope or intercept is larger
 
 
-def is_localizer(image: SliceFile) -> bool:
-    """Whether it is a scout view (DICOM PS3.3 C.8.2.1.1.1)."""
-    kind = image.values.get("ImageType", "")
-    return not isinstance(kind, str) and len(kind) > 2 and kind[2] == "LOCALIZER"
-
-
-def check_file(image: SliceFile) -> None:
+def check_file(image: SliceFile, *, vouched: bool = False) -> None:
     """Refuse a file that is no single CT or MR slice, or whose place or units are not known.
+
+    Its Modality becomes CT or MR if only SOPClassUID says so.
+
+    Args:
+        image: Its header.
+        vouched: The caller knows the unit of a CT.
 
     Raises:
         DataError: If it is damaged, or of a kind that is not read.
@@ -54,7 +47,7 @@ def check_file(image: SliceFile) -> None:
     _check_kind(image)
     _check_layout(image)
     _check_place(image)
-    _check_units(image)
+    _check_units(image, vouched)
 
 
 def _check_kind(image: SliceFile) -> None:
@@ -64,17 +57,12 @@ def _check_kind(image: SliceFile) -> None:
         frames = int(values.get("NumberOfFrames", 1))
     what = "expected single-frame CT or MR: found an enhanced or multi-frame object"
     kind = str(values.get("SOPClassUID", ""))
-    single = frames == 1 and kind not in _MULTI_FRAME
+    single = frames == 1 and kind not in ENHANCED
     require(single, what, path, "convert it to NIfTI, for instance with dcm2niix")
-    modality = values.get("Modality")
-    known = modality in ("CT", "MR") and _CLASSES.get(kind) == modality
+    modality = modality_of(values)
     what = "expected a CT or MR image by Modality (0008,0060) and SOPClassUID (0008,0016)"
-    require(known, f"{what}: found another object", path, "leave it out")
-    for keyword in UIDS:
-        value = str(values.get(keyword, "" if keyword != "FrameOfReferenceUID" else "0"))
-        valid = len(value) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)*", value)
-        what = f"expected a valid {tagged(keyword)}: found none or an invalid one"
-        require(bool(valid), what, path, "export the series again")
+    require(modality is not None, f"{what}: found another object", path, "move it away")
+    values["Modality"] = "CT" if modality == "ct" else "MR"
 
 
 def _check_layout(image: SliceFile) -> None:
@@ -112,10 +100,10 @@ def _check_place(image: SliceFile) -> None:
     with parsing(path):
         parts = [image.floats(keyword) for keyword in GEOMETRY]
     sane = [part.size for part in parts] == [3, 6, 2] and all(
-        bool((np.abs(part) < _FAR).all()) for part in parts
+        bool((np.abs(part) < _MAX_MM).all()) for part in parts
     )
-    what = f"expected finite position, orientation and pixel spacing > {_NEAR} mm: found others"
-    sane = sane and bool((parts[2] > _NEAR).all())
+    what = f"expected finite position, orientation and pixel spacing > {_MIN_MM} mm: found others"
+    sane = sane and bool((parts[2] > _MIN_MM).all())
     require(sane, what, path, "export the original images", SafetyError)
     row, column = np.split(parts[1], 2)
     off = np.abs([row @ row - 1, column @ column - 1, row @ column]).max()
@@ -123,55 +111,63 @@ def _check_place(image: SliceFile) -> None:
     require(bool(off <= 2e-3), what, path, "export the original images", SafetyError)
 
 
-def _check_units(image: SliceFile) -> None:
-    """Refuse a CT that is not in Hounsfield units, and a slope that loses the pixels."""
+def _check_units(image: SliceFile, vouched: bool) -> None:
+    """Refuse a CT that is not in Hounsfield units, unless they are vouched for, and a slope that loses the pixels."""
     path, values = image.path, image.values
-    if values["Modality"] == "CT":
+    if values["Modality"] == "CT" and not vouched:
+        fix = (
+            "give --ct-values hu if they are Hounsfield units, or hu+1024, or grey if nobody knows"
+        )
         what = (
             "expected RescaleSlope (0028,1053) and RescaleIntercept (0028,1052) of a CT: found none"
         )
         rescaled = "RescaleSlope" in values and "RescaleIntercept" in values
-        require(rescaled, what, path, "export the original images", SafetyError)
+        require(rescaled, what, path, fix, SafetyError)
         hu = str(values.get("RescaleType", "HU")).strip() == "HU"
         what = "expected RescaleType (0028,1054) HU of a CT: found another unit"
-        require(hu, what, path, "choose the series in Hounsfield units", SafetyError)
+        require(hu, what, path, fix, SafetyError)
     with parsing(path):
         slope, intercept = image.rescale
     what = f"expected a finite RescaleSlope (0028,1053) that is not 0: found {slope}, {intercept}"
-    sane = 0 < abs(slope) < _STEEP and abs(intercept) < _STEEP  # False for NaN
+    sane = 0 < abs(slope) < _MAX_SLOPE and abs(intercept) < _MAX_SLOPE  # False for NaN
     require(sane, what, path, "export the original images")
 
 
-def check_series(images: Sequence[SliceFile], folder: Path) -> None:
-    """Refuse files that are not the slices of one series of one patient on one grid.
+def check_series(images: Sequence[SliceFile], folder: Path) -> list[str]:
+    """Refuse files that are not the slices of one series of one patient on one grid; notes of what they do not say.
 
     Raises:
-        DataError: If there are several series or grids, the same image twice, or too many pixels.
+        DataError: If there are several grids, or too many pixels.
         ResourceError: If they take more memory than there is.
         SafetyError: If modality, patient or frame of reference differ.
     """
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
-        counts = Counter(hashed(image.values[keyword]) for image in images)
-        listed = ", ".join(f"{name} ({count} files)" for name, count in sorted(counts.items()))
-        what = f"expected one {tagged(keyword)}: found {len(counts)}, hashed: {listed}"
-        require(len(counts) == 1, what, folder, "keep one series in a folder")
-    for keyword in ("Modality", "PatientID", "FrameOfReferenceUID"):
-        found = len({str(image.values.get(keyword, "")) for image in images})
-        what = f"expected one {tagged(keyword)} in a series: found {found}"
-        require(found == 1, what, folder, "keep one series in a folder", SafetyError)
+    _require_one("Modality", [str(image.values["Modality"]) for image in images], images, folder)
     for keyword in ("Rows", "Columns", "PixelSpacing"):
-        found = len({tuple(image.floats(keyword)) for image in images})
-        what = f"expected one {tagged(keyword)} in a series: found {found}"
-        require(found == 1, what, folder, "keep one series in a folder")
-    seen: dict[str, Path] = {}
-    for image in images:
-        other = seen.setdefault(image.values["SOPInstanceUID"], image.path)
-        what = f"expected each SOPInstanceUID (0008,0018) once: found it in {other.name!r} too"
-        require(other is image.path, what, image.path, "remove one of the two files")
+        found = [" x ".join(f"{v:.6g}" for v in image.floats(keyword)) for image in images]
+        _require_one(keyword, found, images, folder)
+    notes = check_identity(images, folder)
     size = 4 * len(images) * images[0].values["Rows"] * images[0].values["Columns"]
     what = f"expected a series of at most {MAX_SERIES_BYTES} bytes: found {size}"
     require(size <= MAX_SERIES_BYTES, what, folder, "keep one series in a folder")
     require_memory(size, folder)
+    return notes
+
+
+def _require_one(
+    keyword: str, found: Sequence[str], images: Sequence[SliceFile], folder: Path
+) -> None:
+    """Refuse a value that is not the same in all files, and name the files of the rarer ones."""
+    counts = Counter(found).most_common()
+    usual = counts[0][0]
+    others = [image.path.name for image, text in zip(images, found, strict=True) if text != usual]
+    listed = ", ".join(f"{text} ({count} files)" for text, count in counts[:4])
+    what = f"expected one {tagged(keyword)} in a series: found {len(counts)}: {listed}"
+    names = printable(", ".join(others[:3])) + (
+        f" and {len(others) - 3} more" if others[3:] else ""
+    )
+    error = SafetyError if keyword == "Modality" else DataError
+    fix = f"move {names} into a folder of its own"
+    require(len(counts) == 1, what, folder, fix, error)
 
 
 def affine_of(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> tuple[Matrix, bool]:
@@ -201,7 +197,7 @@ def _thickness(image: SliceFile) -> NDArray[np.float64]:
     with parsing(image.path):
         thickness = float(image.values.get("SliceThickness", 0))
     what = "expected SliceThickness (0018,0050) of a single slice: found none"
-    sane = _NEAR < thickness < _FAR
+    sane = _MIN_MM < thickness < _MAX_MM
     require(sane, what, image.path, "export the original images", SafetyError)
     return image.normal * thickness
 
@@ -225,9 +221,12 @@ def _is_even(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> bool
     along = np.array([image.along(slices[0].normal) for image in slices])
     gaps = np.diff(along)
     same = int(gaps.argmin())
-    what = f"expected one image at a position: found {slices[same].path.name!r} there too"
-    fix = "keep one echo, phase or reconstruction in a folder"
-    require(bool(gaps[same] > 0.01), what, slices[same + 1].path, fix)
+    what = (
+        f"expected slices that lie behind each other along the normal of {tagged('ImageOrientationPatient')}:"
+        f" found {slices[same].path.name!r} at the same depth; the header contradicts itself"
+    )
+    fix = "export the original images"
+    require(bool(gaps[same] > NEAR), what, slices[same + 1].path, fix, SafetyError)
     usual = float(np.median(gaps))
     tolerance = max(0.01 * usual, 0.05)
     wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance)
@@ -244,7 +243,7 @@ def _is_even(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> bool
         irregular,
         what,
         folder,
-        "add the missing files, or give --irregular to ctmr translate",
+        "add the missing files, or give --irregular",
         SafetyError,
     )
     return False

@@ -1,6 +1,5 @@
 """A volume -> a DICOM series: what a synthetic image says of itself, and what it keeps of its source."""
 
-import hashlib
 import io
 import logging
 import re
@@ -17,7 +16,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.valuerep import format_number_as_ds
 
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.header import PATIENT, PLACE, STUDY, text_of
+from ctmr.io.dicom.header import PATIENT, PLACE, STUDY, new_uid, text_of
 from ctmr.io.dicom.series import Series
 from ctmr.system.files import write_bytes
 from ctmr.system.privacy import quiet
@@ -131,10 +130,10 @@ def _original(modality: Modality, name: str, study: str, k: int) -> Dataset:
     """Patient, study and series of a slice of a phantom."""
     out = Dataset()
     out.PatientName = out.PatientID = name
-    out.StudyInstanceUID = _uid("study", name, study)
-    out.FrameOfReferenceUID = _uid("frame", name, study)
-    out.SeriesInstanceUID = _uid("series", name, study, modality)
-    out.SOPInstanceUID = _uid("image", name, study, modality, str(k))
+    out.StudyInstanceUID = new_uid("study", name, study)
+    out.FrameOfReferenceUID = new_uid("frame", name, study)
+    out.SeriesInstanceUID = new_uid("series", name, study, modality)
+    out.SOPInstanceUID = new_uid("image", name, study, modality, str(k))
     out.SeriesNumber = 1 if modality == "ct" else 2
     out.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     out.SeriesDescription = f"Synthetic head, {modality.upper()}"
@@ -174,10 +173,11 @@ def _describe(out: Dataset, source: Dataset, about: Derivation, k: int) -> None:
     origin = "MR" if target == "CT" else "CT"
     key = (about.model_sha256, about.direction, about.options)
     series = text_of(source, "SeriesInstanceUID")
-    out.SeriesInstanceUID = _uid(series, *key)
-    out.SOPInstanceUID = _uid(text_of(source, "SOPInstanceUID"), *key)
+    out.SeriesInstanceUID = new_uid(series, *key)
+    identity = text_of(source, "SOPInstanceUID")
+    out.SOPInstanceUID = new_uid(*([identity] if identity else [series, str(k)]), *key)
     if "FrameOfReferenceUID" not in source:
-        out.FrameOfReferenceUID = _uid("frame", series)
+        out.FrameOfReferenceUID = new_uid("frame", series)
     out.SeriesNumber = _series_number(text_of(source, "SeriesNumber"))
     out.ImageType = ["DERIVED", "SECONDARY", "AXIAL", "SYNTHETIC"]
     out.SeriesDescription = f"SYNTHETIC {target} - {_NOTE}"
@@ -188,13 +188,8 @@ def _describe(out: Dataset, source: Dataset, about: Derivation, k: int) -> None:
     )
     meaning = "Cross-modality synthesis by a neural network"
     out.DerivationCodeSequence = [_code("SYNTH", "99CTMR", meaning)]
-    image = Dataset()
-    image.ReferencedSOPClassUID = text_of(source, "SOPClassUID")
-    image.ReferencedSOPInstanceUID = text_of(source, "SOPInstanceUID")
-    image.SpatialLocationsPreserved = "YES"
-    purpose = _code("121322", "DCM", "Source image for image processing operation")
-    image.PurposeOfReferenceCodeSequence = [purpose]
-    out.SourceImageSequence = [image]
+    if identity:  # an image without one cannot be referred to
+        out.SourceImageSequence = [_source_image(source)]
     out.Manufacturer = "ctmr"
     out.ManufacturerModelName = f"ctmr {about.direction}"
     out.SoftwareVersions = about.version
@@ -205,6 +200,17 @@ def _describe(out: Dataset, source: Dataset, about: Derivation, k: int) -> None:
     tool.ContributionDescription = f"Computed a synthetic {target} from {origin}"
     out.ContributingEquipmentSequence = [tool]
     _complete(out, about.modality, k)
+
+
+def _source_image(source: Dataset) -> Dataset:
+    """The reference to the image that a slice was computed from."""
+    image = Dataset()
+    image.ReferencedSOPClassUID = text_of(source, "SOPClassUID")
+    image.ReferencedSOPInstanceUID = text_of(source, "SOPInstanceUID")
+    image.SpatialLocationsPreserved = "YES"
+    purpose = _code("121322", "DCM", "Source image for image processing operation")
+    image.PurposeOfReferenceCodeSequence = [purpose]
+    return image
 
 
 def _complete(out: Dataset, modality: Modality, k: int) -> None:
@@ -263,7 +269,7 @@ def _save(folder: Path, k: int, out: Dataset) -> Path:
     meta.MediaStorageSOPClassUID = out.SOPClassUID
     meta.MediaStorageSOPInstanceUID = out.SOPInstanceUID
     meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    meta.ImplementationClassUID = uid.UID(_uid("ctmr"))
+    meta.ImplementationClassUID = uid.UID(new_uid("ctmr"))
     meta.ImplementationVersionName = "CTMR"
     out.file_meta = meta
     content = io.BytesIO()
@@ -273,12 +279,6 @@ def _save(folder: Path, k: int, out: Dataset) -> Path:
     path = folder / f"slice_{k + 1:04d}.dcm"
     write_bytes(path, content.getvalue())
     return path
-
-
-def _uid(*parts: str) -> str:
-    """A UID by hash: `2.25.` and 128 bits (DICOM PS3.5 B.2)."""
-    digest = hashlib.sha256("\0".join(parts).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def _series_number(text: str) -> int:

@@ -1,0 +1,380 @@
+"""Which series lie in a folder, by their headers alone, and which of them a command takes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctmr.errors import CtmrError, DataError, UsageError, refuse_all
+from ctmr.io.dicom.header import (
+    COPY_AGAIN,
+    SliceFile,
+    check_uids,
+    hashed,
+    is_dicom,
+    read_header,
+    require,
+    start_of,
+)
+from ctmr.io.dicom.kinds import (
+    CLASSES,
+    Kind,
+    Weighting,
+    is_capture,
+    kind_of_image,
+    modality_of,
+    other_object,
+    weighting_of,
+)
+from ctmr.types import NAMES, OTHER, Modality
+
+Plane = Literal["axial", "coronal", "sagittal", "oblique"]
+
+MAX_FILES = 20_000
+NOT_DICOM = "files that are not DICOM"
+HEADS = ("series", "modality", "weighting", "plane", "size", "spacing mm", "slices", "kind")
+WHOLE_HEAD_MM = (
+    110.0  # a head measures 150 mm and more along each axis; 24 slices at 5 mm cover it nearly
+)
+_ALIGNED = 0.85  # cosine of the angle up to which a tilted slice still counts as axial, coronal or sagittal
+_PLACE = 0.01  # mm; slices that are nearer to each other lie at one place
+# Suffixes of what lies beside slices and may be empty.
+_PLAIN = {
+    *(".txt", ".md", ".json", ".xml", ".csv", ".tsv", ".log", ".html", ".htm", ".ini", ".yaml"),
+    *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".pdf", ".db", ".inf", ".exe", ".lock", ".done"),
+}
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """The files of one series in a folder, told by their headers alone."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    number: int | None
+    """SeriesNumber (0020,0011)."""
+    uid: str = field(repr=False)
+    """SeriesInstanceUID (0020,000E), empty if there is none; only compared, never shown or logged."""
+    modality: Modality | None
+    patient: str | None
+    """A hash as `Series.patient`."""
+    study: str | None
+    """A hash of StudyInstanceUID (0020,000D)."""
+    frame: str | None
+    """A hash of FrameOfReferenceUID (0020,0052)."""
+    plane: Plane | None
+    rows: int
+    columns: int
+    slices: int
+    """Places along the normal; the frames of a multi-frame file."""
+    spacing_mm: tuple[float, float, float] | None
+    """Between rows, columns and slices; None where the header does not say it."""
+    weighting: Weighting | None
+    """Of an MR, by its times (`ctmr.io.dicom.kinds.weighting_of`)."""
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """What the series is called: its number, or eight digits of the hash of its UID."""
+        return str(self.number) if self.number is not None else hashed(self.uid)[:8]
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether it is as large as a head in plane and along the normal."""
+        if self.spacing_mm is None:
+            return False
+        counts = (self.rows, self.columns, self.slices)
+        sides = [count * mm for count, mm in zip(counts, self.spacing_mm, strict=True)]
+        return min(sides) >= WHOLE_HEAD_MM
+
+
+class SeriesList(NamedTuple):
+    """The series of a folder, by number, and why other files are left out: a plural -> files."""
+
+    series: tuple[SeriesFiles, ...]
+    left_out: dict[str, list[Path]]
+
+
+def list_series(folder: Path) -> SeriesList:
+    """The series of a folder, not of its sub-folders, sorted by number; no pixels are read.
+
+    Raises:
+        DataError: If a file is damaged, or was one of DICOM.
+    """
+    groups, left_out = group_files(folder)
+    found = [describe(group, folder) for group in groups]
+    return SeriesList(tuple(sorted(found, key=_order)), left_out)
+
+
+def choose_series(
+    series: Sequence[SeriesFiles], wanted: Sequence[str], to: Modality | None
+) -> list[SeriesFiles]:
+    """The series that a command takes.
+
+    Args:
+        series: Of a folder.
+        wanted: Numbers, UIDs or `all`; see `Reading.series`.
+        to: The modality that they are to be translated to. None: any series will do.
+
+    Returns:
+        Those wanted. Of one patient, if none is named: for `to` CT the thinnest T1-like MR of a whole head, for `to` MR the
+        thinnest CT of a whole head, of equals the one with the lowest number. Of several patients, with `all`, or without
+        `to`: all but localizers, results of ctmr, and what shows `to` already; derived ones only with `all` or alone.
+
+    Raises:
+        UsageError: If one that is wanted is not there.
+    """
+    named = [name for name in wanted if name != "all"]
+    for name in named:
+        if not any(_is_called(one, name) for one in series):
+            listed = "; ".join(" ".join(row) for row in series_rows(series))
+            raise UsageError(
+                f"expected --series to name one of {len(series)} series: found {name!r}; there are {listed}",
+                fix="give a number of these, a SeriesInstanceUID, or all",
+            )
+    if named and "all" not in wanted:
+        return [one for one in series if any(_is_called(one, name) for name in named)]
+    kinds = ("scan", "derived") if wanted else ("scan",)
+    found = [one for one in series if one.kind in kinds] or list(series)
+    if to is not None:
+        found = [one for one in found if one.modality == OTHER[to]] or found
+    if wanted or to is None or len({one.patient for one in found}) > 1:
+        return found
+    return [min(found, key=lambda one: _suits(one, to))] if found else []
+
+
+def series_rows(series: Sequence[SeriesFiles]) -> list[tuple[str, ...]]:
+    """A row for each series under `HEADS`; no text of a header is in it but numbers.
+
+    The first column is what `--series` takes: the number, or a hash where the number is missing or not the only one.
+    """
+    numbers = [one.number for one in series]
+    rows = []
+    for one in series:
+        spacing = [format(mm, ".3g") for mm in one.spacing_mm or ()]
+        kinds = (NAMES[one.modality] if one.modality else "-", one.weighting or "-")
+        size = f"{one.rows} x {one.columns}"
+        shape = (one.plane or "-", size, " x ".join(spacing) or "-", str(one.slices))
+        name = one.name if numbers.count(one.number) == 1 else hashed(one.uid)[:8]
+        rows.append((name, *kinds, *shape, one.kind))
+    return rows
+
+
+def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The DICOM files of a folder, sorted by the bytes of their names, and other files but hidden ones and DICOMDIR."""
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: bytes(path))
+    except OSError as error:
+        raise DataError(
+            f"expected a folder: found {error.strerror}", file=folder, fix="give a folder"
+        ) from error
+    files = [path for path in entries if path.is_file()]
+    what = f"expected at most {MAX_FILES} files: found {len(files)}"
+    require(len(files) <= MAX_FILES, what, folder, "keep one series in a folder")
+    dicom = [path for path in files if is_dicom(path)]
+    shown = [path for path in files if path.name[0] != "." and path.name.upper() != "DICOMDIR"]
+    known = set(dicom)
+    return dicom, [path for path in shown if path not in known]
+
+
+def group_files(folder: Path) -> tuple[list[list[SliceFile]], dict[str, list[Path]]]:
+    """The headers of a folder by series, and what is left out."""
+    paths, others = find_files(folder)
+    _require_whole(paths, others, folder)
+    left_out: dict[str, list[Path]] = {NOT_DICOM: others} if others else {}
+    headers = of_all(read_header, paths, folder)
+    images = [image for image in headers if modality_of(image.values) is not None]
+    of_all(check_uids, images, folder)
+    series = {_series(image) for image in images if not is_capture(image.values)} - {""}
+    kept = []
+    for image in headers:
+        known, capture = _series(image) in series, is_capture(image.values)
+        # A slice of another modality than the others of its series is refused with them.
+        stray = known and str(image.values.get("SOPClassUID", "")) in CLASSES
+        if stray or (modality_of(image.values) is not None and not (known and capture)):
+            kept.append(image)
+        else:
+            left_out.setdefault(other_object(image.values), []).append(image.path)
+    return group_images(kept), left_out
+
+
+def group_images(images: Iterable[SliceFile]) -> list[list[SliceFile]]:
+    """Headers by series; those without a UID, or with one of their own each, go where all else fits."""
+    groups: dict[tuple[object, ...], list[SliceFile]] = {}
+    for image in images:
+        key = (_series(image) or _grid(image), kind_of_image(image.values) == "localizer")
+        groups.setdefault(key, []).append(image)
+    several = [group for group in groups.values() if len(group) > 1 and _series(group[0])]
+    rest: dict[tuple[object, ...], list[SliceFile]] = {}
+    for group in groups.values():
+        if len(group) == 1 or not _series(group[0]):
+            rest.setdefault(_grid(group[0]), []).extend(group)
+    for grid, group in rest.items():
+        homes = [one for one in several if _grid(one[0]) == grid]
+        if len(homes) == 1 and not any(map(_series, group)):
+            homes[0].extend(group)
+        elif _is_stack(group) or not any(map(_series, group)):
+            several.append(group)
+        else:
+            several.extend([image] for image in group)
+    return several
+
+
+def describe(images: Sequence[SliceFile], folder: Path) -> SeriesFiles:
+    """What the headers of one series say of it."""
+    values = images[0].values
+    kinds = [kind_of_image(image.values) for image in images]
+    plane, step, places = _place(images)
+    spacing = _spacing(images[0])
+    frames = _integer(images[0], "NumberOfFrames") or 1
+    modality = modality_of(values)
+    return SeriesFiles(
+        folder=folder,
+        files=tuple(image.path for image in images),
+        number=_integer(images[0], "SeriesNumber"),
+        uid=min(map(_series, images)),
+        modality=modality,
+        patient=_hash(images, "PatientID"),
+        study=_hash(images, "StudyInstanceUID"),
+        frame=_hash(images, "FrameOfReferenceUID"),
+        plane=plane,
+        rows=_integer(images[0], "Rows") or 0,
+        columns=_integer(images[0], "Columns") or 0,
+        slices=(places or len(images)) if frames == 1 else frames * len(images),
+        spacing_mm=(*spacing, step) if spacing and step else None,
+        weighting=weighting_of(values) if modality == "mr" else None,
+        kind="localizer" if _is_scout(images) else max(set(kinds), key=kinds.count),
+    )
+
+
+def of_all(function: Callable[[Item], Result], items: Iterable[Item], folder: Path) -> list[Result]:
+    """`function` of each file of a series; all that fail are named at once."""
+    results, failures = [], []
+    for item in items:
+        try:
+            results.append(function(item))
+        except CtmrError as error:
+            failures.append((Path(error.file or "").name, error))
+    what = f"of {len(results) + len(failures)} files cannot be used"
+    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+    return results
+
+
+def _require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) -> None:
+    """Refuse files that are no DICOM but were one: named like the series, empty, or nothing but zeros at their start."""
+    suffixes = {path.suffix.lower() for path in dicom} - {""}
+    lost = [
+        path
+        for path in others
+        if path.suffix.lower() in suffixes
+        or (path.suffix.lower() not in _PLAIN and not any(start_of(path)))
+    ]
+    what = "expected a DICOM file, as others here are called so or as it is empty: found none"
+    failures = [(path.name, DataError(what, file=path, fix=COPY_AGAIN)) for path in lost]
+    what = f"of {len(dicom) + len(others)} files cannot be used"
+    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+
+
+def _is_called(series: SeriesFiles, name: str) -> bool:
+    """Whether a number, a UID or the hash that stands for it names the series."""
+    return name in (str(series.number), series.uid or None, hashed(series.uid)[: max(8, len(name))])
+
+
+def _suits(series: SeriesFiles, to: Modality | None) -> tuple[bool, int, float, tuple[float, str]]:
+    """Less is better: a whole head, T1-like where an MR is wanted, thin, a low number."""
+    contrast = {"t1": 0, None: 1}.get(series.weighting, 2) if to == "ct" else 0
+    step = round(series.spacing_mm[2], 3) if series.spacing_mm else np.inf
+    return not series.whole_head, contrast, step, _order(series)
+
+
+def _order(series: SeriesFiles) -> tuple[float, str]:
+    return np.inf if series.number is None else series.number, series.uid
+
+
+def _series(image: SliceFile) -> str:
+    """SeriesInstanceUID (0020,000E), empty if there is none."""
+    return str(image.values.get("SeriesInstanceUID", ""))
+
+
+def _hash(images: Sequence[SliceFile], keyword: str) -> str | None:
+    """The hash of the first value that is not blank."""
+    texts = (str(image.values.get(keyword, "")).strip() for image in images)
+    text = next((text for text in texts if text), None)
+    return hashed(text) if text else None
+
+
+def _integer(image: SliceFile, keyword: str) -> int | None:
+    try:
+        return int(image.values[keyword])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _numbers(image: SliceFile, keyword: str, count: int) -> NDArray[np.float64] | None:
+    """So many finite numbers of a header, None where there are others."""
+    try:
+        found = image.floats(keyword)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if found.size == count and bool(np.isfinite(found).all()) else None
+
+
+def _spacing(image: SliceFile) -> tuple[float, float] | None:
+    found = _numbers(image, "PixelSpacing", 2)
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _place(images: Sequence[SliceFile]) -> tuple[Plane | None, float | None, int]:
+    """The plane of the first slice, the usual way to the next along the normal in mm, and how many places there are."""
+    if _numbers(images[0], "ImageOrientationPatient", 6) is None:
+        return None, None, 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        normal = images[0].normal
+    if not np.isfinite(normal).all():
+        return None, None, 0
+    axis = int(np.abs(normal).argmax())
+    names: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
+    plane: Plane = names[axis] if abs(normal[axis]) >= _ALIGNED else "oblique"
+    points = [_numbers(image, "ImagePositionPatient", 3) for image in images]
+    along = np.sort([float(point @ normal) for point in points if point is not None])
+    gaps = np.diff(along)
+    gaps = gaps[gaps > _PLACE]
+    if gaps.size:
+        return plane, float(np.median(gaps)), gaps.size + 1
+    thickness = _numbers(images[0], "SliceThickness", 1)
+    return plane, None if thickness is None else float(thickness[0]), min(1, along.size)
+
+
+def _grid(image: SliceFile) -> tuple[object, ...]:
+    """All that the slices of one series share, but for UIDs."""
+    values = image.values
+    words = ("PatientID", "SeriesNumber", "SOPClassUID", "ImageType", "SliceThickness")
+    times = ("EchoTime", "RepetitionTime", "InversionTime", "Rows", "Columns")
+    turn = _numbers(image, "ImageOrientationPatient", 6)
+    spacing = _numbers(image, "PixelSpacing", 2)
+    return (
+        modality_of(values),
+        *(str(values.get(keyword, "")) for keyword in (*words, *times)),
+        None if turn is None else tuple(np.round(turn, 2)),
+        None if spacing is None else tuple(np.round(spacing, 4)),
+    )
+
+
+def _is_stack(images: Sequence[SliceFile]) -> bool:
+    """Whether three or more single files lie at different places."""
+    return len(images) > 2 and _place(images)[2] == len(images)
+
+
+def _is_scout(images: Sequence[SliceFile]) -> bool:
+    """Whether slices of one series are at right angles to each other, as those of a localizer of three planes are."""
+    if kind_of_image(images[0].values) == "localizer":
+        return True
+    turns = [_numbers(image, "ImageOrientationPatient", 6) for image in images[:50]]
+    normals = [np.cross(turn[:3], turn[3:]) for turn in turns if turn is not None]
+    return any(abs(float(normals[0] @ normal)) < 0.2 for normal in normals if normal.any())
