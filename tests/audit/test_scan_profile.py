@@ -153,6 +153,13 @@ def test_volume_of_another_modality_or_without_hu_cannot_be_used(tmp_path):
     assert (found.fault, "expected CT in HU" in found.why) == ("not_hu", True)
 
 
+def test_volume_in_which_no_head_is_found_has_no_descriptors(tmp_path):
+    path = tmp_path / "a" / "x.nii.gz"
+    path.parent.mkdir()
+    write_scan(path, Volume(np.zeros((24, 24, 12), np.float32), affine(), "mr"))
+    assert taken(path, "mr", "nifti").descriptors is None
+
+
 def test_series_has_a_hash_of_its_patient_and_its_modality_by_header(tmp_path):
     folder = tmp_path / "x" / "series"
     volume = head_volume("mr")
