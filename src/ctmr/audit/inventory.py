@@ -17,7 +17,7 @@ from ctmr.results import Finding
 from ctmr.system.parallel import serve, worker_context
 from ctmr.types import Level, Modality, Progress, Split
 
-FEW = 64  # scans for which other processes would take longer to start than they help
+MIN_FOR_PROCESSES = 64  # scans for which other processes would take longer to start than they help
 CHUNK = 16  # scans handed to a process at a time
 
 
@@ -92,7 +92,7 @@ def _pictures(sources: Sequence[Source]) -> Iterator[Picture | Unusable]:
     """What was seen of each, in order."""
     workers = os.cpu_count() or 1
     pool: Executor
-    if len(sources) <= FEW:
+    if len(sources) <= MIN_FOR_PROCESSES:
         pool = ThreadPoolExecutor(workers)
     else:
         pool = ProcessPoolExecutor(workers, worker_context(), serve, (os.getpid(),))

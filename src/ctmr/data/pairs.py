@@ -179,7 +179,7 @@ def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
 
 
 def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
-    """The head mask of a pair: its mask file, else the CT above -300 HU, else the MR above Otsu's threshold.
+    """The head mask of a pair: its mask file, else the head in a CT in HU, else that in the MR.
 
     Raises:
         DataError: If the mask has another size, or there is no head in it.

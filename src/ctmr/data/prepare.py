@@ -29,7 +29,7 @@ from ctmr.data.store import (
 from ctmr.data.survey import each, hash_all, image_of_source, read_volume, survey
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
 from ctmr.imaging.appearance import log_odds
-from ctmr.imaging.descriptors import Traits, traits_of
+from ctmr.imaging.descriptors import Descriptors, descriptors_of
 from ctmr.imaging.resampling import MARGIN, Scale, resize
 from ctmr.imaging.slices import head_slices
 from ctmr.io.image_info import read_bytes
@@ -112,8 +112,8 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
             s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
         ]
         places = evenly(len(images), MAX_JUDGED_IMAGES)
-        pictures = pool.map(_traits, [images[place] for place in places])
-        looks = [traits for traits in pictures if traits is not None]
+        pictures = pool.map(_descriptors_of, [images[place] for place in places])
+        looks = [descriptors for descriptors in pictures if descriptors is not None]
         if len(looks) >= MIN_JUDGED_IMAGES:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
             if np.median(odds) > MIN_WRONG_LOG_ODDS:
@@ -130,10 +130,10 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         logger.warning("%s look like the other modality: see ctmr audit", printable(wrong[0]))
 
 
-def _traits(source: Source) -> Traits | None:
+def _descriptors_of(source: Source) -> Descriptors | None:
     """What one image looks like; None if it cannot be read or shows no head."""
     try:
-        return traits_of(image_of_source(source, read_bytes(source.path)))
+        return descriptors_of(image_of_source(source, read_bytes(source.path)))
     except CtmrError:
         return None
 
@@ -270,7 +270,8 @@ def _codes(source: Source, plan: Plan, index: Index) -> Codes:
         if content_hash(source.path, source.kind, source.files) != entry.sha256:
             raise _changed(source)
         volume, _ = read_volume(source)
-        found = head_slices(volume, source.modality, index.scale, index.size)
+        anyway = source.reading.anyway
+        found = head_slices(volume, source.modality, index.scale, index.size, anyway=anyway)
         intensity = index.intensities[source.modality][volume.encoding].fitted(found.head.values)
         arrays = [array[..., None] for array in found.images(intensity)]
     rows, columns = entry.height - plan.shape[0], entry.width - plan.shape[1]

@@ -15,6 +15,7 @@ from ctmr.data.folders import Source
 from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
 from ctmr.imaging.ct_values import with_ct_values
+from ctmr.imaging.descriptors import shows_head
 from ctmr.imaging.image import Image, luma
 from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
@@ -43,6 +44,7 @@ class Look:
         shape: Of the image; of a volume, of the window that is kept of its slices.
         spacing_mm: Of an image that has one.
         encoding: What decides the map to [-1, 1].
+        headless: Whether no head is found in it.
         patient: Of a DICOM series, a hash of its patient's identity.
         heights_mm: Of a volume's slices that are kept, below the top of the head.
     """
@@ -53,6 +55,7 @@ class Look:
     encoding: Encoding
     colour: bool = False
     transparent: bool = False
+    headless: bool = False
     patient: str | None = None
     heights_mm: tuple[float, ...] | None = None
 
@@ -155,6 +158,7 @@ def survey(
     _say_which(looks, "transparent", what, logging.WARNING)
     what = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
     _say_which(looks, "colour", what, logging.INFO)
+    _say_which(looks, "headless", "show nothing like a head", logging.WARNING)
     return Survey(looks, histograms)
 
 
@@ -233,7 +237,8 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
     try:
         sha256 = content_hash(source.path, source.kind, source.files)
         volume, patient = read_volume(source)
-        found = head_slices(volume, source.modality, scale, size)
+        anyway = source.reading.anyway
+        found = head_slices(volume, source.modality, scale, size, anyway=anyway)
     except CtmrError as error:
         return error.at(source.path)
     return Look(
@@ -241,6 +246,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
         shape=found.window[2:],
         spacing_mm=None,
         encoding=volume.encoding,
+        headless=not found.head.is_found,
         patient=patient,
         heights_mm=found.heights_mm,
     )
@@ -265,6 +271,7 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
         encoding=image.encoding,
         colour=colour,
         transparent=image.transparent,
+        headless=not shows_head(image),
     )
     return look, histogram
 
@@ -273,4 +280,4 @@ def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, leve
     names = [source.label for source, look in looks if vars(look)[which]]
     if names:
         shown = printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
-        logger.log(level, "%d of %d images %s: %s", len(names), len(looks), what, shown)
+        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, shown)

@@ -120,8 +120,8 @@ def describe(image: FloatArray) -> Description:
 
 
 def head_in(image: FloatArray) -> BoolArray:
-    """The head (H, W) in an image (H, W, C) in [-1, 1]: above Otsu's threshold, or all of it where nothing is."""
-    mask = head_mask(image.mean(axis=-1), None)
+    """The head (H, W) in an image (H, W, C) in [-1, 1], or all of it where none is found."""
+    mask = head_mask(image.mean(axis=-1), hu=False)
     return mask if mask.any() else ~mask
 
 
