@@ -138,8 +138,8 @@ def main() -> None:
     for name, steps, budget_text in lines:
         errors: dict[str, dict[str, float]] = {"mr-to-ct": {}, "ct-to-mr": {}}
         for seed in options.seeds:
-            for direction, its in train_line(options, name, steps, seed).items():
-                errors[direction] |= {f"{seed}/{head}": error for head, error in its.items()}
+            for direction, each in train_line(options, name, steps, seed).items():
+                errors[direction] |= {f"{seed}/{head}": error for head, error in each.items()}
         seconds = steps * per_step[name]
         rows.append(Row(name, budget_text, steps, seconds, *errors.values()))
         print(f"{name}: trained and evaluated", file=sys.stderr, flush=True)

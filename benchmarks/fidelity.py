@@ -67,24 +67,24 @@ def main() -> None:
     options.work = options.work.absolute()
     write_folders(options)
     steps = epochs_of(options) * largest(options)
-    reference, ours = seconds_per_step(options)
-    budgets = {OURS_IMAGES: steps, OURS_SECONDS: round(steps * reference / ours)}
-    answers = {f"reference, {name}": run_reference(options, name) for name in WEIGHTS}
+    reference, own = seconds_per_step(options)
+    budgets = {OURS_IMAGES: steps, OURS_SECONDS: round(steps * reference / own)}
+    folders = {f"reference, {name}": run_reference(options, name) for name in WEIGHTS}
     for name, count in budgets.items():
         run = options.work / "runs" / name.replace(", ", "-").replace(" ", "-")
         train_ours(options, run, count)
-        answers[name] = translated(options, run)
+        folders[name] = translated(options, run)
     last = options.work / "runs" / OURS_SECONDS.replace(", ", "-").replace(" ", "-")
     found = evaluate(
         last,
         options.work / "pairs",
         out=options.work / "evaluation",
-        answers={name: folder for name, folder in answers.items() if name != OURS_SECONDS},
+        answers={name: folder for name, folder in folders.items() if name != OURS_SECONDS},
     )
     seconds = {f"reference, {name}": steps * reference for name in WEIGHTS}
-    seconds |= {name: count * ours for name, count in budgets.items()}
+    seconds |= {name: count * own for name, count in budgets.items()}
     counts = dict.fromkeys(seconds, steps) | budgets
-    print(f"seconds a step, median: reference {reference:.3f}, small {ours:.3f}")
+    print(f"seconds a step, median: reference {reference:.3f}, small {own:.3f}")
     print_table(found.summary, counts, seconds)
 
 
@@ -136,8 +136,8 @@ def write_8_bit(source: Path, folder: Path, size: int) -> None:
     if image.unit == "HU" or spacings:
         write_image_info(folder, image.unit, files=spacings)
     if image.unit == "HU":  # its default scale is that of 16 bits
-        said = json.loads((folder / "ctmr.json").read_text())
-        write_json(folder / "ctmr.json", said | {"slope": HU_A_LEVEL})
+        content = json.loads((folder / "ctmr.json").read_text())
+        write_json(folder / "ctmr.json", content | {"slope": HU_A_LEVEL})
 
 
 def largest(options: argparse.Namespace) -> int:
@@ -170,7 +170,7 @@ def seconds_per_step(options: argparse.Namespace) -> tuple[float, float]:
     kept = options.work / "seconds.json"
     if not kept.exists():
         theirs: list[float] = []
-        ours: list[float] = []
+        own: list[float] = []
         seconds: list[float] = []
         for _ in range(ROUNDS):
             shutil.rmtree(options.work / "reference" / "timing", ignore_errors=True)
@@ -187,18 +187,18 @@ def seconds_per_step(options: argparse.Namespace) -> tuple[float, float]:
                     stop_after=TIMED,
                     observer=lambda row, _: seconds.append(row["seconds_per_step"]),
                 )
-                ours += seconds[TIMED // 4 :]
-        write_json(kept, {"reference": statistics.median(theirs), "ours": statistics.median(ours)})
-    said = json.loads(kept.read_text())
-    return said["reference"], said["ours"]
+                own += seconds[TIMED // 4 :]
+        write_json(kept, {"reference": statistics.median(theirs), "ours": statistics.median(own)})
+    content = json.loads(kept.read_text())
+    return content["reference"], content["ours"]
 
 
 def run_reference(options: argparse.Namespace, weights: str) -> Path:
-    """Train the reference and translate the pairs; the folder with `ct/` and `mr/` of its answers."""
+    """Train the reference and translate the pairs; the folder with `ct/` and `mr/` of its translations."""
     name = f"reference-{list(WEIGHTS).index(weights)}"
-    answers: Path = options.work / "answers" / name
-    if answers.exists():
-        return answers
+    results: Path = options.work / "answers" / name
+    if results.exists():
+        return results
     epochs = epochs_of(options)
     if not (options.work / "reference" / name / "latest_net_G_B.pth").exists():
         cycle_a, cycle_b, identity = WEIGHTS[weights]
@@ -231,8 +231,8 @@ def run_reference(options: argparse.Namespace, weights: str) -> Path:
         info = options.work / "pairs" / to / "ctmr.json"
         if info.exists():
             shutil.copy(info, scratch / to)
-    scratch.rename(answers)
-    return answers
+    scratch.rename(results)
+    return results
 
 
 def our_config(options: argparse.Namespace, steps: int) -> Config:
@@ -253,24 +253,24 @@ def train_ours(options: argparse.Namespace, run: Path, steps: int) -> None:
 
 
 def translated(options: argparse.Namespace, run: Path) -> Path:
-    """The folder with `ct/` and `mr/` of a run's answers to the pairs."""
-    answers: Path = options.work / "answers" / run.name
+    """The folder with `ct/` and `mr/` of a run's translations of the pairs."""
+    results: Path = options.work / "answers" / run.name
     for to in MODALITIES:
         source = OTHER[to]
-        if not (answers / to).exists():
+        if not (results / to).exists():
             pairs = options.work / "pairs" / source
-            translate_files(load_model(run), pairs, answers / to, to, quality="none")
-    return answers
+            translate_files(load_model(run), pairs, results / to, to, quality="none")
+    return results
 
 
 def print_table(
     summary: Mapping[str, Any], steps: Mapping[str, int], seconds: Mapping[str, float]
 ) -> None:
-    """Every answer in both directions as a Markdown table."""
+    """Every method in both directions as a Markdown table."""
     print(f"{summary['n']} pairs of {summary['patients']} patients; {summary['protocol']}\n")
-    for direction, its in summary["directions"].items():
-        rows = {OURS_SECONDS: its, **its["others"], **its["baselines"]}
-        print(f"| {direction} | steps | seconds | MAE, {its['unit']} | shifted | SSIM |", end="")
+    for direction, each in summary["directions"].items():
+        rows = {OURS_SECONDS: each, **each["others"], **each["baselines"]}
+        print(f"| {direction} | steps | seconds | MAE, {each['unit']} | shifted | SSIM |", end="")
         print(f" its MAE less that of {OURS_SECONDS} |")
         print("|---|---|---|---|---|---|---|")
         for name, figures in rows.items():
@@ -281,7 +281,7 @@ def print_table(
                 interval(figures["mae"], 1),
                 f"{figures['mae_shifted']['mean']:.1f}",
                 f"{figures['ssim']['mean']:.3f}",
-                interval(its["difference"][name], 1) if name in its["difference"] else "-",
+                interval(each["difference"][name], 1) if name in each["difference"] else "-",
             )
             print(f"| {' | '.join(cells)} |")
         print()

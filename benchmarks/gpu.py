@@ -45,9 +45,9 @@ def main() -> None:
     print(" | ".join(f"{key} {value}" for key, value in found["machine"].items()), end="\n\n")
     print("| part | seconds | images/s |")
     print("|---|---|---|")
-    for part, said in found["parts"].items():
-        rate = f"{said['images_per_second']:.1f}" if "images_per_second" in said else ""
-        print(f"| {part} | {said['seconds']:.1f} | {rate} |")
+    for part, measured in found["parts"].items():
+        rate = f"{measured['images_per_second']:.1f}" if "images_per_second" in measured else ""
+        print(f"| {part} | {measured['seconds']:.1f} | {rate} |")
     print(f"\n{found['steps']} steps, MAE in the head {found['mae']}")
     if options.json:
         print(json.dumps(found))

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     found = {name: table_of(options, name, data) for name, data in folders(options).items()}
-    write_json(options.work / "lesions.json", {name: asdict(its) for name, its in found.items()})
+    write_json(options.work / "lesions.json", {name: asdict(each) for name, each in found.items()})
     print_side_by_side(found)
 
 
@@ -86,7 +86,7 @@ def table_of(options: argparse.Namespace, name: str, data: Path) -> Lesions:
 
 def print_side_by_side(found: dict[str, Lesions]) -> None:
     """Both tables as one in Markdown, the models below each other for each lesion."""
-    tables = [lesion_rows(its) for its in found.values()]
+    tables = [lesion_rows(each) for each in found.values()]
     direction, lesion, *columns = tables[0][0]
     print(f"| {' | '.join((direction, lesion, 'trained on', *columns))} |")
     print("|---" * (3 + len(columns)) + "|")

@@ -61,7 +61,7 @@ class Item:
     """One line of the comparison; `limit` is None where the difference is for information only."""
 
     name: str
-    ours: float
+    own: float
     reference: float
     difference: float
     limit: float | None
@@ -113,8 +113,8 @@ def randomise_biases(model: nn.Module, rng: torch.Generator) -> None:
 def parameters_by_reference_name(state: TrainState) -> dict[str, nn.Parameter]:
     """Our parameters under the names that reference_step.py uses."""
     model = state.model
-    ours = {"G": model.G, "F": model.F, "D_X": model.D_X, "D_Y": model.D_Y}
-    return convolution_parameters({NETWORKS[name]: network for name, network in ours.items()})
+    own = {"G": model.G, "F": model.F, "D_X": model.D_X, "D_Y": model.D_Y}
+    return convolution_parameters({NETWORKS[name]: network for name, network in own.items()})
 
 
 def our_step(config: Config, state: TrainState, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -159,33 +159,33 @@ def reference_step(
     return load(folder / "output.npz")
 
 
-def compare(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> list[Item]:
+def compare(own: dict[str, Tensor], reference: dict[str, Tensor]) -> list[Item]:
     """Images, losses and gradients, which have to agree, and the updated weights."""
     items: list[Item] = []
     for name, other in IMAGES.items():
-        a, b = ours[f"image.{name}"], reference[f"image.{other}"]
+        a, b = own[f"image.{name}"], reference[f"image.{other}"]
         items.append(Item(name, rms(a), rms(b), largest(a - b), TOLERANCE))
     for name, (terms, factor) in LOSSES.items():
-        value = float(ours[f"loss.{name}"])
+        value = float(own[f"loss.{name}"])
         expected = factor * sum(float(reference[f"loss.{term}"]) for term in terms)
         items.append(Item(name, value, expected, abs(value - expected), TOLERANCE))
     for name, other in NETWORKS.items():
-        a, b = joined(ours, reference, f"gradient.{other}.")
+        a, b = joined(own, reference, f"gradient.{other}.")
         b *= 0.5 if name in ("G", "F") else 1.0
         relative = largest(a - b) / largest(b)
         items.append(Item(f"gradient {name}", rms(a), rms(b), relative, TOLERANCE))
     for name, other in NETWORKS.items():
-        a, b = joined(ours, reference, f"weight.{other}.")
+        a, b = joined(own, reference, f"weight.{other}.")
         items.append(Item(f"weight {name}", rms(a), rms(b), largest(a - b), None))
     return items
 
 
 def joined(
-    ours: dict[str, Tensor], reference: dict[str, Tensor], prefix: str
+    own: dict[str, Tensor], reference: dict[str, Tensor], prefix: str
 ) -> tuple[Tensor, Tensor]:
     """All of our tensors under that prefix and the reference's of the same names, each as one vector."""
-    keys = [key for key in ours if key.startswith(prefix)]
-    a, b = (torch.cat([tensors[key].flatten() for key in keys]) for tensors in (ours, reference))
+    keys = [key for key in own if key.startswith(prefix)]
+    a, b = (torch.cat([tensors[key].flatten() for key in keys]) for tensors in (own, reference))
     return a, b
 
 
@@ -205,7 +205,7 @@ def table(items: Sequence[Item]) -> str:
     for item in items:
         limit = "-" if item.limit is None else f"{item.limit:.0e}"
         lines.append(
-            f"{item.name:12}  {item.ours:13.9f}  {item.reference:13.9f}  {item.difference:10.1e}  {limit}"
+            f"{item.name:12}  {item.own:13.9f}  {item.reference:13.9f}  {item.difference:10.1e}  {limit}"
         )
     return "\n".join(lines)
 

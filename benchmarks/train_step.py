@@ -63,7 +63,7 @@ def main() -> None:
         found = in_turn(programs, options.rounds)
     same = "9-blocks, float32"
     if REFERENCE in found and same in found:  # the same networks: the same arithmetic
-        found[REFERENCE].said["gflop"] = found[same].said["gflop"]
+        found[REFERENCE].printed["gflop"] = found[same].printed["gflop"]
     peaks: dict[str, float] = {name: convolution_peak(name) for name in PRECISIONS}
     print(
         f"{options.rounds} rounds of {options.steps} steps, {torch.get_num_threads()} threads;",
@@ -105,7 +105,7 @@ def measure(config: Config, steps: int) -> dict[str, float | str]:
 def reference_command(options: argparse.Namespace, scratch: Path) -> Command:
     """The reference with its own default weights, one channel, and our 9 blocks' other settings."""
     config = config_of("9-blocks", "float32", options.size)
-    its = [*reference_options(config, scratch), "--lambda_A=10", "--lambda_B=10"]
+    arguments = [*reference_options(config, scratch), "--lambda_A=10", "--lambda_B=10"]
     driver = Path(__file__).with_name("reference_time.py")
     size = str(config.data.size)
     return (
@@ -114,7 +114,7 @@ def reference_command(options: argparse.Namespace, scratch: Path) -> Command:
         options.reference.resolve(),
         str(options.steps),
         size,
-        *its,
+        *arguments,
     )
 
 

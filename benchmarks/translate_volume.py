@@ -81,8 +81,8 @@ def main() -> None:
         in_turn({name: programs[name] for name in precisions}, 1)
     found = in_turn(programs, options.rounds)
     arithmetic = gflop(options, run)
-    for name, said in precisions.items():
-        found[name].said = {"gflop": arithmetic, "precision": said}
+    for name, kind in precisions.items():
+        found[name].printed = {"gflop": arithmetic, "precision": kind}
     peaks: dict[str, float] = {name: convolution_peak(name) for name in PRECISIONS}
     print(
         f"{options.slices} slices, {options.rounds} rounds, {torch.get_num_threads()} threads;",
@@ -140,8 +140,8 @@ def reference_command(options: argparse.Namespace) -> Command:
     name, size = "timing", str(options.size)
     folder = options.work / "reference" / name
     folder.mkdir(parents=True, exist_ok=True)
-    its = "import sys; sys.path.insert(0, sys.argv[1]); import torch; from models import networks as n;"
-    its += (
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import torch; from models import networks as n;"
+    code += (
         " torch.save(n.define_G(1, 1, 64, 'resnet_9blocks', 'instance').state_dict(), sys.argv[2])"
     )
     in_turn(
@@ -149,7 +149,7 @@ def reference_command(options: argparse.Namespace) -> Command:
             "its weights": (
                 options.reference_python,
                 "-c",
-                its,
+                code,
                 options.reference.resolve(),
                 folder / "latest_net_G.pth",
             )

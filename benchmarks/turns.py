@@ -25,12 +25,12 @@ class Measured:
     Attributes:
         seconds: That each run printed, or else took as a whole process.
         peak_mb: Highest memory of any of its processes so far.
-        said: What the last run printed.
+        printed: What the last run printed.
     """
 
     seconds: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
-    said: dict[str, Any] = field(default_factory=dict)
+    printed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -60,8 +60,8 @@ def _run(command: Command, into: Measured) -> None:
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command[:3]))} ... failed:\n{text[-2000:]}")
     last = (text.strip().splitlines() or [""])[-1]
-    into.said = json.loads(last) if last.startswith("{") else {}
-    into.seconds.append(float(into.said.get("seconds", seconds)))
+    into.printed = json.loads(last) if last.startswith("{") else {}
+    into.seconds.append(float(into.printed.get("seconds", seconds)))
     into.peak_mb = max(into.peak_mb, usage.ru_maxrss / 1024)
 
 
@@ -78,19 +78,19 @@ def print_table(
     """
     print(f"| {title} | seconds | times as fast | peak MB | GFLOP/s | share of the peak |")
     print("|---|---|---|---|---|---|")
-    for name, its in found.items():
-        rate = its.said["gflop"] / its.median if "gflop" in its.said else None
+    for name, each in found.items():
+        rate = each.printed["gflop"] / each.median if "gflop" in each.printed else None
         cells = (
             name,
-            f"{its.median:.3f} [{min(its.seconds):.3f}, {max(its.seconds):.3f}]",
-            f"{found[base].median / its.median:.2f}",
-            f"{its.peak_mb:.0f}",
+            f"{each.median:.3f} [{min(each.seconds):.3f}, {max(each.seconds):.3f}]",
+            f"{found[base].median / each.median:.2f}",
+            f"{each.peak_mb:.0f}",
             f"{rate:.0f}" if rate else "-",
-            f"{100 * rate / peaks[its.said['precision']]:.0f} %" if rate else "-",
+            f"{100 * rate / peaks[each.printed['precision']]:.0f} %" if rate else "-",
         )
         print(f"| {' | '.join(cells)} |")
 
 
 def as_json(found: Mapping[str, Measured], peaks: Mapping[str, float]) -> str:
     """All of it on one line."""
-    return json.dumps({"peaks": peaks, **{name: vars(its) for name, its in found.items()}})
+    return json.dumps({"peaks": peaks, **{name: vars(each) for name, each in found.items()}})

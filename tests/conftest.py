@@ -91,5 +91,5 @@ def tiny_run(
 def short_evaluations() -> Iterator[None]:
     """Look at four images in an evaluation."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctmr.training.validation.MOST", 4)
+        patch.setattr("ctmr.training.validation.MAX_SLICES", 4)
         yield

@@ -88,9 +88,9 @@ def test_help_lists_every_command():
 
 def test_prepare_says_where_the_store_is(tmp_path, tiny_data):
     result = run("prepare", tiny_data, tmp_path / "store", *TINY, "--json")
-    said = last_line(result)
-    assert said["store"] == str(tmp_path / "store")
-    assert len(said["fingerprint"]) == 64
+    printed = last_line(result)
+    assert printed["store"] == str(tmp_path / "store")
+    assert len(printed["fingerprint"]) == 64
     again = run("train", tmp_path / "store", "--out", tmp_path / "run", "--steps", 1, *TINY)
     assert again.exit_code == 0, again.output
 
@@ -99,8 +99,8 @@ def test_train_says_what_it_did_and_goes_on(tmp_path, tiny_data):
     begin = ["train", tiny_data, "--out", tmp_path / "run", *TINY, "--steps", "3"]
     result = run(*begin, "--stop-after", "2", "--json")
     assert result.exit_code == 0, result.output
-    said = last_line(result)
-    assert set(said) == {
+    printed = last_line(result)
+    assert set(printed) == {
         "run",
         "steps",
         "seconds",
@@ -108,8 +108,8 @@ def test_train_says_what_it_did_and_goes_on(tmp_path, tiny_data):
         "peak_rss_mb",
         "resumed_from",
     }
-    assert (said["run"], said["steps"]) == (str(tmp_path / "run"), 2)
-    assert said["resumed_from"] is None
+    assert (printed["run"], printed["steps"]) == (str(tmp_path / "run"), 2)
+    assert printed["resumed_from"] is None
     assert "research use only" in result.stdout
     resumed = last_line(run("train", tiny_data, "--out", tmp_path / "run", "--resume", "--json"))
     assert (resumed["steps"], resumed["resumed_from"]) == (3, 2)
@@ -131,9 +131,9 @@ def test_printed_configuration_is_taken_back(tmp_path, preset):
     assert not printed.stderr
     (tmp_path / "mine.yaml").write_text(printed.stdout)
     again = run("train", "--print-config", "--config", tmp_path / "mine.yaml", "--json")
-    *lines, said = again.stdout.splitlines()
+    *lines, output = again.stdout.splitlines()
     assert lines == printed.stdout.splitlines()
-    assert json.loads(said) == load_config(preset, overrides=["loss.cycle=7"]).model_dump()
+    assert json.loads(output) == load_config(preset, overrides=["loss.cycle=7"]).model_dump()
 
 
 def test_length_of_the_schedule_is_in_the_configuration():
@@ -146,9 +146,13 @@ def test_length_of_the_schedule_is_in_the_configuration():
 def test_translate_says_what_it_wrote(tmp_path, tiny_run, tiny_data):
     arguments = ("--model", tiny_run, "--to", "mr")
     result = run("translate", tiny_data / "testA", tmp_path / "out", *arguments, "--json")
-    said = last_line(result)
-    assert (said["written"], said["skipped"], said["output"]) == (3, [], str(tmp_path / "out"))
-    assert {"warned", "seconds"} <= said.keys()
+    printed = last_line(result)
+    assert (printed["written"], printed["skipped"], printed["output"]) == (
+        3,
+        [],
+        str(tmp_path / "out"),
+    )
+    assert {"warned", "seconds"} <= printed.keys()
     assert "research use only" in result.stdout
     assert not result.stderr
 
@@ -175,11 +179,11 @@ def test_evaluate_writes_beside_the_run_and_prints_a_table(tmp_path, tiny_run, t
     result = run(
         "evaluate", tmp_path / "run", tiny_pairs, "--answers", f"again={tmp_path}/answers", "--json"
     )
-    said = last_line(result)
-    assert said == json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    printed = last_line(result)
+    assert printed == json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
     for words in ("ct-to-mr, 4 patients", "mae, grey", "MAE of mean image less the model's"):
         assert words in result.stdout
-    assert said["directions"]["mr-to-ct"]["others"]["again"]["mae"]["mean"] == 0
+    assert printed["directions"]["mr-to-ct"]["others"]["again"]["mae"]["mean"] == 0
     one = run(
         "evaluate", tiny_run, tiny_pairs, "--direction", "mr-to-ct", "--out", tmp_path / "one"
     )
@@ -190,8 +194,8 @@ def test_evaluate_writes_beside_the_run_and_prints_a_table(tmp_path, tiny_run, t
 
 def test_report_says_where_it_is(tmp_path, tiny_run):
     shutil.copytree(tiny_run, tmp_path / "run")
-    said = last_line(run("report", tmp_path / "run", "--json"))
-    assert said == {"report": str(tmp_path / "run" / "report.html")}
+    printed = last_line(run("report", tmp_path / "run", "--json"))
+    assert printed == {"report": str(tmp_path / "run" / "report.html")}
 
 
 # Mistakes and their exit codes
@@ -252,8 +256,12 @@ def test_wrong_option_is_one_line_in_the_form_of_all_errors(monkeypatch, capsys)
     assert err.startswith("error[E200]: no such option: --stpes")
     assert err.endswith(". Fix: see ctmr train --help.\n")
     assert err.count("\n") == 1
-    said = json.loads(out)
-    assert (said["code"], said["exit"], said["fix"]) == ("E200", 2, "see ctmr train --help")
+    content = json.loads(out)
+    assert (content["code"], content["exit"], content["fix"]) == (
+        "E200",
+        2,
+        "see ctmr train --help",
+    )
 
 
 def test_program_without_a_command_shows_its_help(monkeypatch, capsys):
@@ -335,11 +343,14 @@ def test_error_is_one_object_with_json(tmp_path, monkeypatch, code, arguments):
     monkeypatch.chdir(tmp_path)
     result = run(*arguments, "--json")
     assert_fails(result, code)
-    said = last_line(result)
-    assert set(said) == {"code", "file", "what", "fix", "exit"}
-    assert (said["code"], said["exit"]) == (f"E{code}00", code)
-    place = f"{said['file']}: " if said["file"] else ""
-    assert result.stderr == f"error[{said['code']}]: {place}{said['what']}. Fix: {said['fix']}.\n"
+    printed = last_line(result)
+    assert set(printed) == {"code", "file", "what", "fix", "exit"}
+    assert (printed["code"], printed["exit"]) == (f"E{code}00", code)
+    place = f"{printed['file']}: " if printed["file"] else ""
+    assert (
+        result.stderr
+        == f"error[{printed['code']}]: {place}{printed['what']}. Fix: {printed['fix']}.\n"
+    )
 
 
 def test_skipped_inputs_are_the_object_with_json(tmp_path, tiny_run):

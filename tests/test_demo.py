@@ -31,8 +31,8 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
     out = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--out", str(out), "--minutes", "0.0001", "--json"])
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout.splitlines()[-1])
-    assert (said["run"], said["report"]) == (str(out), str(out / "report.html"))
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["run"], printed["report"]) == (str(out), str(out / "report.html"))
     assert "mean image" in result.stdout  # the table
     lines = result.stdout.splitlines()[:-1]
     assert len(lines) <= 24  # one screen
@@ -40,7 +40,7 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
     assert lines[-1] == f"report: {out / 'report.html'}"
 
     found = json.loads((out / "evaluation" / "metrics.json").read_text())
-    assert found == {key: said[key] for key in found}
+    assert found == {key: printed[key] for key in found}
     assert (found["n"], found["patients"], found["unit"]) == (20, 2, "grey | HU")
     for figures in found["directions"].values():
         assert set(figures["baselines"]) == {"copy", "mean image", "monotone map"}

@@ -18,7 +18,7 @@ UNWANTED = {"torchvision", "monai", "opencv-python", "pandas", "tensorflow"}
 
 def floor(requirement: Requirement) -> Version:
     """The oldest version that is allowed."""
-    (oldest,) = [Version(its.version) for its in requirement.specifier if its.operator == ">="]
+    (oldest,) = [Version(each.version) for each in requirement.specifier if each.operator == ">="]
     return oldest
 
 
@@ -40,9 +40,9 @@ def test_nothing_unwanted_is_installed_with_the_package():
             found.add(name)
             needs = [Requirement(text) for text in requires(name) or ()]
             todo += [
-                its.name
-                for its in needs
-                if its.marker is None or its.marker.evaluate({"extra": ""})
+                each.name
+                for each in needs
+                if each.marker is None or each.marker.evaluate({"extra": ""})
             ]
     assert len(found) > len(NEEDED)
     assert found & UNWANTED == set()

@@ -220,32 +220,32 @@ def settings_table() -> str:
     rows = ["| key | values | meaning | on `--resume` |", "|---|---|---|---|"]
 
     def add(prefix: str, properties: dict[str, Any]) -> None:
-        for name, its in properties.items():
-            if "$ref" in its:
-                add(f"{name}.", schema["$defs"][its["$ref"].rpartition("/")[2]]["properties"])
+        for name, each in properties.items():
+            if "$ref" in each:
+                add(f"{name}.", schema["$defs"][each["$ref"].rpartition("/")[2]]["properties"])
                 continue
             key = prefix + name
             may_change = "may change" if key in RESUMABLE else ""
-            rows.append(f"| `{key}` | {values(its)} | {its['description']} | {may_change} |")
+            rows.append(f"| `{key}` | {values(each)} | {each['description']} | {may_change} |")
 
     add("", schema["properties"])
     return "\n".join(rows) + "\n"
 
 
-def values(its: dict[str, Any]) -> str:
+def values(each: dict[str, Any]) -> str:
     """The values a setting may have, in words."""
-    if "anyOf" in its:
-        return ", or ".join(values(one) for one in its["anyOf"])
-    if "enum" in its:
-        return ", ".join(f"`{value}`" for value in its["enum"])
-    kind = its["type"]
+    if "anyOf" in each:
+        return ", or ".join(values(one) for one in each["anyOf"])
+    if "enum" in each:
+        return ", ".join(f"`{value}`" for value in each["enum"])
+    kind = each["type"]
     if kind in ("null", "boolean", "string"):
         return {"null": "`null`", "boolean": "`true`, `false`", "string": "text"}[kind]
     if kind == "integer":
-        high = its["maximum"] if "maximum" in its else its["exclusiveMaximum"] - 1
-        return f"{its['minimum']} to {high}".replace(str(2**63 - 1), "2^63 - 1")
-    above = f">= {its['minimum']:g}" if "minimum" in its else f"> {its['exclusiveMinimum']:g}"
-    below = f"<= {its['maximum']:g}" if "maximum" in its else f"< {its['exclusiveMaximum']:g}"
+        high = each["maximum"] if "maximum" in each else each["exclusiveMaximum"] - 1
+        return f"{each['minimum']} to {high}".replace(str(2**63 - 1), "2^63 - 1")
+    above = f">= {each['minimum']:g}" if "minimum" in each else f"> {each['exclusiveMinimum']:g}"
+    below = f"<= {each['maximum']:g}" if "maximum" in each else f"< {each['exclusiveMaximum']:g}"
     return f"number {above}, {below}"
 
 

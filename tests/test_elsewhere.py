@@ -49,8 +49,8 @@ def test_import_and_help_need_nothing_of_linux():
 
 def test_translate_needs_nothing_of_linux(tiny_run, tiny_data, tmp_path):
     out = tmp_path / "out"
-    _, said = elsewhere("translate", tiny_data / "testA", out, "--model", tiny_run, "--to", "mr")
-    assert "Traceback" not in said
+    _, content = elsewhere("translate", tiny_data / "testA", out, "--model", tiny_run, "--to", "mr")
+    assert "Traceback" not in content
     assert len(list(out.glob("*.png"))) == 3
 
 
@@ -63,10 +63,10 @@ def test_evaluate_needs_nothing_of_linux(tiny_run, tiny_pairs, tmp_path):
 def test_training_says_in_one_line_what_it_lacks(tiny_run, tiny_data, tmp_path):
     run = tmp_path / "run"
     options = ("--config", tiny_run / "config.yaml", "--steps", 2)
-    _, said = elsewhere("train", tiny_data, "--out", run, *options, cache=tmp_path / "cache")
-    lines = [line for line in said.splitlines() if "lock" in line]
+    _, content = elsewhere("train", tiny_data, "--out", run, *options, cache=tmp_path / "cache")
+    lines = [line for line in content.splitlines() if "lock" in line]
     assert lines == [
         f"WARNING: {run}: this system has no locks, so that only one process may train in it"
     ]
-    assert "Traceback" not in said
+    assert "Traceback" not in content
     assert (run / "model" / "model.json").is_file()

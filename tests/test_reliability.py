@@ -15,7 +15,7 @@ STATES = ("kept", "in part", "refused", "later")
 @pytest.mark.parametrize("path", sorted({path for path, _ in TEST.findall(PAGE)}))
 def test_tests_that_are_named_exist(path: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
-    named = {name for its, name in TEST.findall(PAGE) if its == path}
+    named = {name for each, name in TEST.findall(PAGE) if each == path}
     assert [name for name in sorted(named) if f"def {name}(" not in text] == []
 
 
@@ -33,4 +33,4 @@ def test_what_is_kept_names_its_test_and_what_is_not_a_reason() -> None:
 
 def test_the_counts_are_those_of_the_rows() -> None:
     for state, count in re.findall(r"^\| ([a-z ]+) \| (\d+) \| \d+ \|$", PAGE, re.MULTILINE):
-        assert int(count) == sum(its == state for _, _, its, _ in ROWS), state
+        assert int(count) == sum(each == state for _, _, each, _ in ROWS), state

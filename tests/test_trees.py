@@ -25,9 +25,9 @@ from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.image_info import read_image_info, write_image_info
 from ctmr.io.images import write_image
+from ctmr.io.reading import Reading
 from ctmr.training.validation import pairs_to_choose_by
 from ctmr.translation.batch import translate_files
-from ctmr.translation.plan import Reading
 from support.heads import head, save_grey
 from support.identity import GREY_8, HU, smooth_head, translator
 from support.pictures import save as save_picture
@@ -147,7 +147,7 @@ def test_tree_is_audited_and_cleaned(tmp_path):
     shutil.copy(data / "trainB/site/deep/p4_1.png", data / "testB/site/same.png")
     report = audit(data, tmp_path / "audit.json", tmp_path / "clean")
     assert report.scans == {"trainA": 12, "trainB": 12, "testA": 4, "testB": 5}
-    found = {its.kind: list(its.files) for its in report.findings}
+    found = {each.kind: list(each.files) for each in report.findings}
     assert found["identical_train_test"] == ["trainB/site/deep/p4_1.png", "testB/site/same.png"]
     assert found["skipped"] == ["trainB/loop"]
     with (tmp_path / "clean" / "manifest.csv").open(newline="") as file:
@@ -308,9 +308,7 @@ def test_translated_series_is_no_folder_of_others(tmp_path):
     write_scan(tmp_path / "in" / "p" / "a.nii.gz", volume("mr"))
     phantom_series(tmp_path / "like", volume("mr"), name="P", study="S")
     with pytest.raises(DataError, match="two inputs would be written to one output"):
-        translate_files(
-            model, tmp_path / "in", tmp_path / "out", "ct", reading=Reading(like=tmp_path / "like")
-        )
+        translate_files(model, tmp_path / "in", tmp_path / "out", "ct", like=tmp_path / "like")
 
 
 def test_unit_and_spacing_of_a_tree_are_said_in_each_folder(tree, tmp_path):
@@ -327,8 +325,8 @@ def test_grey_images_below_a_folder_in_hu_say_that_they_are_grey(tree, tmp_path)
     out.mkdir()
     write_image_info(out, "HU")
     translate_files(translator(), tree, out, "ct", only="s/*")
-    said = json.loads((out / "s" / "ctmr.json").read_text())
-    assert said == {"unit": "grey"}
+    content = json.loads((out / "s" / "ctmr.json").read_text())
+    assert content == {"unit": "grey"}
     grey(out / "t" / "u" / "other.png")
     with pytest.raises(OutputError, match="would lie beside others for which"):
         translate_files(translator(), tree, out, "ct", only="t/*")

@@ -21,9 +21,9 @@ from ctmr.imaging.resampling import Scale
 from ctmr.imaging.volume import Forms, Volume, axial_slices
 from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION
 from ctmr.translation.batch import translate_files
-from ctmr.translation.plan import Reading
 from ctmr.translation.translator import Translator
 from support.identity import HU, Brighter, Identity, Inverse, smooth_head, translator
 
@@ -217,9 +217,9 @@ def test_nifti_is_written_as_dicom_where_its_series_is_named(tmp_path):
     phantom_series(tmp_path / "series", phantom("ct"), name="a", study="a")
     series = read_series(tmp_path / "series")
     write_scan(tmp_path / "ct.nii.gz", turned(series.volume, ORIENTATIONS[13]))
-    reading = Reading(like=tmp_path / "series")
+    like = tmp_path / "series"
     out = tmp_path / "out"
-    translate_files(unchanging(), tmp_path / "ct.nii.gz", out, "mr", reading=reading)
+    translate_files(unchanging(), tmp_path / "ct.nii.gz", out, "mr", like=like)
     after = read_series(out)
     np.testing.assert_array_equal(after.volume.array, series.volume.array)
     assert after.volume.modality == "mr"
@@ -231,11 +231,9 @@ def test_series_of_another_grid_is_refused_for_like(tmp_path):
     shifted = phantom("ct").affine.copy()
     shifted[0, 3] += 1
     write_scan(tmp_path / "ct.nii.gz", Volume(phantom("ct").array, shifted, "ct"))
-    reading = Reading(like=tmp_path / "series")
+    like = tmp_path / "series"
     with pytest.raises(DataError, match="expected the grid of"):
-        translate_files(
-            unchanging(), tmp_path / "ct.nii.gz", tmp_path / "out", "mr", reading=reading
-        )
+        translate_files(unchanging(), tmp_path / "ct.nii.gz", tmp_path / "out", "mr", like=like)
 
 
 # Other pixel sizes
@@ -334,9 +332,9 @@ def test_wrong_modality_is_translated_where_the_user_insists_and_the_sidecar_say
 
 def test_translated_nifti_says_that_it_is_synthetic(tmp_path):
     translate(tmp_path, phantom("ct"), "mr")
-    said = nib.load(tmp_path / "out" / "scan.nii.gz").header["descrip"].item().decode()
-    assert said == DESCRIPTION
-    assert said.startswith("SYNTHETIC")
+    content = nib.load(tmp_path / "out" / "scan.nii.gz").header["descrip"].item().decode()
+    assert content == DESCRIPTION
+    assert content.startswith("SYNTHETIC")
 
 
 def test_axes_that_the_user_vouched_for_stand_in_the_sidecar(tmp_path):
@@ -371,15 +369,15 @@ def test_sidecar_states_units_ranges_and_what_was_clipped(tmp_path):
     model = translator(ct={"HU": ct_window("brain")}, mr={"MR": MR_UNITS}, scale=Scale(64, MM))
     write_scan(tmp_path / "ct.nii", phantom("ct"))
     translate_files(model, tmp_path / "ct.nii", tmp_path / "mr.nii", "mr", quality="full")
-    said = json.loads((tmp_path / "mr.json").read_text())
-    assert said["unit"] == "arbitrary MR units"
-    assert said["range"] == [0.0, 1000.0]
-    assert said["source_range"] == [0.0, 80.0]
+    content = json.loads((tmp_path / "mr.json").read_text())
+    assert content["unit"] == "arbitrary MR units"
+    assert content["range"] == [0.0, 1000.0]
+    assert content["source_range"] == [0.0, 80.0]
     values = find_head(phantom("ct"), "ct").values
     outside = float(((values < 0) | (values > 80)).mean())
-    assert said["source_clipped_share"] == pytest.approx(outside, abs=1e-5)
-    assert said["quality"]["cycle_error"] == pytest.approx(0, abs=1e-6)
-    assert "not for diagnosis" in said["notice"]
+    assert content["source_clipped_share"] == pytest.approx(outside, abs=1e-5)
+    assert content["quality"]["cycle_error"] == pytest.approx(0, abs=1e-6)
+    assert "not for diagnosis" in content["notice"]
 
 
 def test_mr_comes_in_by_percentiles_of_its_own_head():
@@ -447,7 +445,7 @@ def test_python_reads_translates_and_writes_a_volume(tmp_path):
         load_model(tmp_path)
 
 
-# Maps of doubt
+# Uncertainty maps
 
 
 def test_maps_of_a_volume_lie_on_its_grid_for_every_slice_and_its_measures_are_of_the_head():
@@ -552,8 +550,8 @@ def test_two_niftis_like_one_series_get_different_uids(tmp_path):
     ct = read_series(tmp_path / "series").volume
     write_scan(tmp_path / "in/one.nii", ct)
     write_scan(tmp_path / "in/two.nii", Volume(np.minimum(ct.array, 1500), ct.affine, "ct"))
-    reading = Reading(like=tmp_path / "series")
-    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", reading=reading)
+    like = tmp_path / "series"
+    translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr", like=like)
     one, two = (read_series(tmp_path / "out" / name).headers[0] for name in ("one", "two"))
     assert one.SeriesInstanceUID != two.SeriesInstanceUID
     assert one.SOPInstanceUID != two.SOPInstanceUID
@@ -563,12 +561,10 @@ def test_two_niftis_like_one_series_get_different_uids(tmp_path):
 def test_like_is_for_niftis_and_for_the_series_they_were_made_of(tmp_path):
     series = as_dicom(tmp_path, phantom("ct"))
     with pytest.raises(UsageError, match="--like is for NIfTI inputs"):
-        translate_files(unchanging(), series, tmp_path / "out", "mr", reading=Reading(like=series))
+        translate_files(unchanging(), series, tmp_path / "out", "mr", like=series)
     write_scan(tmp_path / "mr.nii", Volume(phantom("mr").array, phantom("ct").affine, "mr"))
     with pytest.raises(SafetyError, match="found one that shows CT already"):
-        translate_files(
-            unchanging(), tmp_path / "mr.nii", tmp_path / "out", "ct", reading=Reading(like=series)
-        )
+        translate_files(unchanging(), tmp_path / "mr.nii", tmp_path / "out", "ct", like=series)
 
 
 def test_working_folder_is_no_place_for_a_series(tmp_path, monkeypatch):

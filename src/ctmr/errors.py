@@ -152,14 +152,14 @@ def refuse_all(
         for name, error in failures:
             names.setdefault(error.what, []).append(printable(name))
         reasons = sorted(names.items(), key=lambda item: -len(item[1]))
-        said = [f"{reason} ({_some(found)})" for reason, found in reasons[:SHOWN_REASONS]]
+        listed = [f"{reason} ({_some(found)})" for reason, found in reasons[:SHOWN_REASONS]]
         if reasons[SHOWN_REASONS:]:
             rest = sum(len(found) for _, found in reasons[SHOWN_REASONS:])
-            said.append(f"other reasons ({rest} more)")
+            listed.append(f"other reasons ({rest} more)")
         fixes = {error.fix for _, error in failures}
         gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
         raise type(gravest)(
-            f"{len(failures)} {what}: {'; '.join(said)}",
+            f"{len(failures)} {what}: {'; '.join(listed)}",
             file=file,
             fix=fixes.pop() if len(fixes) == 1 else fix,
         )

@@ -150,18 +150,18 @@ class DirectionMetrics(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, said: Any) -> Any:
-        if not isinstance(said, dict) or "figures" in said:
-            return said
-        said = {RENAMED.get(key, key): value for key, value in said.items()}
-        known = {key: said.pop(key) for key in cls.model_fields if key in said}
-        return {**known, "figures": said}
+    def _gather(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "figures" in content:
+            return content
+        content = {RENAMED.get(key, key): value for key, value in content.items()}
+        known = {key: content.pop(key) for key in cls.model_fields if key in content}
+        return {**known, "figures": content}
 
     @model_serializer(mode="wrap")
     def _spread(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = dump(self)
-        unit = {"unit": said.pop("unit")} if "unit" in said else {}
-        return {**unit, **said.pop("figures"), **said}
+        content: dict[str, Any] = dump(self)
+        unit = {"unit": content.pop("unit")} if "unit" in content else {}
+        return {**unit, **content.pop("figures"), **content}
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,61 @@ class AuditReport(BaseModel):
     """By folder."""
     findings: list[Finding]
     cleaned: Cleaned | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As the file has it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class JudgedTranslation(BaseModel):
+    """What a sidecar says of the quality of a translation (docs/quality.md)."""
+
+    level: Literal["ok", "warn", "refuse"]
+    why: tuple[str, ...]
+    cycle_error: float | None
+    disagreement: float | None
+    input_distance: float
+    features: dict[str, float]
+    correlations: dict[str, Correlation | None]
+    """How well each measure ranks true errors, where that was measured for the model."""
+    maps: tuple[str, ...]
+    """Measures with a map."""
+
+
+class Sidecar(BaseModel):
+    """What the JSON beside a translation says."""
+
+    notice: str
+    model_sha256: str
+    direction: Direction
+    unit: str
+    range: tuple[float, float]
+    """Of the translation, in its unit."""
+    source_range: tuple[float, float] | None = None
+    """Of a volume, as all up to `resampled`: the source's values that the network tells apart."""
+    source_clipped_share: float | None = None
+    slices: int | None = None
+    slice_pixels: tuple[int, int] | None = None
+    network_pixels: tuple[int, int] | None = None
+    resampled: bool | None = None
+    scale: dict[str, int | float | None]
+    engine: str
+    precision: str
+    seconds: float
+    quality: JudgedTranslation
+    geometry: str | None = None
+    """The option of that name, as the three that follow, where it made a difference."""
+    like: bool | None = None
+    irregular: bool | None = None
+    anyway: bool | None = None
+    request_sha256: str
+    """Of all that the translation follows from."""
+    result: str
+    """Name of the translation; the other outputs are maps."""
+    outputs: dict[str, str | None]
+    """Output -> SHA-256."""
+    notes: tuple[str, ...] | None = None
+    """What is irregular in a DICOM series."""
 
     def as_json(self) -> dict[str, Any]:
         """As the file has it."""

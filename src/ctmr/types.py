@@ -30,6 +30,6 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 CtWindow = Literal["wide", "brain", "piecewise"]
 Unit = Literal["HU", "grey", "MR"]  # MR: arbitrary units of an MR volume
-Encoding = Literal["HU", "8-bit", "16-bit", "MR"]
+Encoding = Literal["HU", "8-bit", "16-bit", "MR", "grey"]  # grey: a CT volume without HU
 
 Depth = Literal[8, 16]

@@ -151,9 +151,9 @@ def test_command_ends_with_3_and_says_all_where_there_are_errors(faulty_data, tm
     (line,) = result.stderr.splitlines()
     assert line.startswith("error[E300]")
     assert "expected a folder without errors: found 4 (" in line
-    said = json.loads(result.stdout.splitlines()[-1])
-    assert (said["code"], said["exit"], said["errors"]) == ("E300", 3, 4)
-    assert said["findings"] == json.loads((tmp_path / "a.json").read_text())["findings"]
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["code"], printed["exit"], printed["errors"]) == ("E300", 3, 4)
+    assert printed["findings"] == json.loads((tmp_path / "a.json").read_text())["findings"]
     for word in ("identical_train_test", "wrong_modality", "trainB/ct.png", "cleaned copy: "):
         assert word in result.stdout
 
@@ -176,8 +176,8 @@ def test_faulty_folder_names_each_kind_of_error_once(tmp_path):
         {"kind": kind, "level": level, "files": ["x"], "why": "y"}
         for kind, level in (("a", "error"), ("a", "error"), ("b", "note"))
     ]
-    said = {"errors": 2, "warnings": 0, "notes": 1, "scans": {}, "findings": findings}
-    error = Faulty(tmp_path, tmp_path / "x.json", AuditReport.model_validate(said))
+    content = {"errors": 2, "warnings": 0, "notes": 1, "scans": {}, "findings": findings}
+    error = Faulty(tmp_path, tmp_path / "x.json", AuditReport.model_validate(content))
     assert "found 2 (a)" in str(error)
     assert error.as_json()["findings"] == findings
     assert page_of(tmp_path / "x.json") == tmp_path / "x.html"

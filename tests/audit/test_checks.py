@@ -26,7 +26,7 @@ def of_kind(pictures, kind, **more):
 
 
 def pictures_of(folder, looks, **about):
-    return [picture(f"{folder}/{n:02d}.png", looks=its, **about) for n, its in enumerate(looks)]
+    return [picture(f"{folder}/{n:02d}.png", looks=each, **about) for n, each in enumerate(looks)]
 
 
 def test_folders_of_what_they_say_have_no_findings():
@@ -115,8 +115,8 @@ def test_slices_that_are_not_axial_or_off_the_brain_are_named():
 
 
 def volume(label, **about):
-    its = picture(label, **about)
-    return dataclasses.replace(its, source=dataclasses.replace(its.source, kind="nifti"))
+    each = picture(label, **about)
+    return dataclasses.replace(each, source=dataclasses.replace(each.source, kind="nifti"))
 
 
 def test_volumes_of_another_plane_or_of_a_part_are_named():
@@ -129,7 +129,7 @@ def test_volumes_of_another_plane_or_of_a_part_are_named():
 
 
 def test_volumes_are_not_judged_by_their_looks():
-    pictures = [volume(f"trainA/{n}.nii", looks=its) for n, its in enumerate(MR)]
+    pictures = [volume(f"trainA/{n}.nii", looks=each) for n, each in enumerate(MR)]
     assert found_in(pictures) == []
 
 

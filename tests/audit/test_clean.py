@@ -64,7 +64,7 @@ def test_shares_of_training_and_test_stay_about_the_same():
     sides = {}
     for kept in found.kept:
         sides.setdefault(found.clusters[kept.picture.label], set()).add(kept.split)
-    assert all(len(its) == 1 for its in sides.values())
+    assert all(len(each) == 1 for each in sides.values())
 
 
 def test_only_the_first_of_equal_pictures_is_kept():
@@ -202,10 +202,10 @@ def test_units_and_spacings_go_along(data, tmp_path):
     info["files"] = {"p60_1.png": {"spacing_mm": [0.5, 0.5]}}
     (data / "trainA" / "ctmr.json").write_text(json.dumps(info))
     clean(data, tmp_path / "clean")
-    said = json.loads((tmp_path / "clean" / "trainA" / "ctmr.json").read_text())
-    assert (said["unit"], said["slope"], said["intercept"]) == ("HU", 2, -1000)
-    assert said["files"]["p60_0.png"] == {"spacing_mm": [1, 1]}
-    assert said["files"]["p60_1.png"] == {"spacing_mm": [0.5, 0.5]}
+    content = json.loads((tmp_path / "clean" / "trainA" / "ctmr.json").read_text())
+    assert (content["unit"], content["slope"], content["intercept"]) == ("HU", 2, -1000)
+    assert content["files"]["p60_0.png"] == {"spacing_mm": [1, 1]}
+    assert content["files"]["p60_1.png"] == {"spacing_mm": [0.5, 0.5]}
     assert not (tmp_path / "clean" / "trainB" / "ctmr.json").exists()
 
 
@@ -215,8 +215,8 @@ def test_two_units_do_not_go_into_one_folder(tmp_path):
     pictures[1] = dataclasses.replace(pictures[1], source=hu)
     for each in pictures:
         path = save(tmp_path / each.source.path, np.zeros((32, 32)))
-        its = dataclasses.replace(each.source, path=path)
-        pictures[pictures.index(each)] = dataclasses.replace(each, source=its)
+        entry = dataclasses.replace(each.source, path=path)
+        pictures[pictures.index(each)] = dataclasses.replace(each, source=entry)
     cleaning = planned(pictures, [0, 0, 1])
     with pytest.raises(DataError, match="expected one unit for the images of"):
         write_clean(tmp_path / "clean", cleaning)

@@ -51,13 +51,13 @@ def test_bad_files_are_findings_and_the_others_go_on(data):
     ]
 
 
-@pytest.mark.parametrize("name", [b"pipe.png", b"dangling.png", b"loop.nii", b"zero.png"])
+@pytest.mark.parametrize("name", [b"pipe.png", b"loop.nii", b"zero.png"])
 def test_what_is_no_file_is_skipped_with_a_warning(data, name):
     path = os.fsencode(data / "trainA") + b"/" + name
     if name == b"pipe.png":
         os.mkfifo(path)
     else:
-        os.symlink({b"d": b"nothing", b"l": name, b"z": b"/dev/zero"}[name[:1]], path)
+        os.symlink({b"l": name, b"z": b"/dev/zero"}[name[:1]], path)
     (finding,) = take_inventory(data, None).findings
     assert (finding.kind, finding.level) == ("skipped", "warning")
     assert finding.files == (f"trainA/{name.decode()}",)

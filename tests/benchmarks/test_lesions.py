@@ -15,8 +15,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lesions.py"
 def table(survive: float) -> Lesions:
     """What `lesion_table` finds where that share survives."""
     none = Share(0.0, 60, (0.0, 0.06))
-    both = LesionShares(survives=none, invented=none)
-    kind = LesionFigures(Share(survive, 60, (0.0, 1.0)), none, none, healthy=both, truth=both)
+    shares = LesionShares(survives=none, invented=none)
+    kind = LesionFigures(Share(survive, 60, (0.0, 1.0)), none, none, healthy=shares, truth=shares)
     direction = LesionDirection("HU", 40.0, dict.fromkeys(LESIONS, kind))
     return Lesions(60, 0, "t1", "", dict.fromkeys(DIRECTIONS, direction))
 

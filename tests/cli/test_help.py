@@ -10,7 +10,7 @@ import ctmr
 from ctmr.cli.app import app
 
 SOURCE = Path(ctmr.__file__).parent
-MOST_WORDS = 25
+MAX_WORDS = 25
 COMMANDS = sorted(typer.main.get_command(app).commands)
 
 
@@ -41,7 +41,7 @@ def test_help_of_a_command_has_an_example_and_short_sentences_in_80_columns(name
     command = typer.main.get_command(app).commands[name]
     texts = [command.help, *(param.help for param in command.params if getattr(param, "help", ""))]
     for sentence in (each for text in texts for each in sentences(text)):
-        assert len(sentence.split()) <= MOST_WORDS, sentence
+        assert len(sentence.split()) <= MAX_WORDS, sentence
 
 
 def test_version_says_what_a_result_depends_on():
@@ -81,6 +81,6 @@ def test_no_sentence_of_a_message_has_more_than_25_words():
         (place, len(sentence.split()), sentence)
         for place, text in messages()
         for sentence in sentences(text)
-        if len(sentence.split()) > MOST_WORDS
+        if len(sentence.split()) > MAX_WORDS
     ]
     assert long == []

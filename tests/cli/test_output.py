@@ -11,7 +11,7 @@ from ctmr.cli.tables import say_correlations
 from ctmr.results import Correlation
 
 
-def test_known_correlations_of_the_measures_of_doubt_are_said(capsys):
+def test_known_correlations_of_the_measures_of_uncertainty_are_said(capsys):
     found = Correlation(0.712, (0.6, 0.8), 120)
     say_correlations({"cycle_error": None, "disagreement": found})
     assert capsys.readouterr().out == (
@@ -54,11 +54,11 @@ def test_output_that_nobody_reads_is_an_error_and_no_crash():
         PRINT_CONFIG, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     process.stdout.close()
-    said = process.stderr.read()
+    output = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 4
-    assert said.startswith("error[E400]: stdout: cannot write")
-    assert len(said.splitlines()) == 1
+    assert output.startswith("error[E400]: stdout: cannot write")
+    assert len(output.splitlines()) == 1
 
 
 # Training without a terminal

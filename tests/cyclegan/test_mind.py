@@ -51,8 +51,8 @@ def test_both_directions_count_and_gradients_reach_the_translations_only() -> No
     x, y = disk(9, 0.8, -0.9), disk(7, 0.5, -0.9)
     fake_y, fake_x = disk(11, 0.1, -0.9), y.clone()
     half = structure(x, fake_y, y, fake_x)
-    both = structure(x, fake_y, y, disk(9, 0.5, -0.9))
-    assert 0 < half < both
+    whole = structure(x, fake_y, y, disk(9, 0.5, -0.9))
+    assert 0 < half < whole
     x.requires_grad_(True)
     fake_y.requires_grad_(True)
     torch.autograd.backward(structure(x, fake_y, y, fake_x))

@@ -189,12 +189,12 @@ def test_reflection_pad_is_torchs_bit_for_bit(width, shape):
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_reflection_pad_has_torchs_gradient(width):
-    ours = random_images(2, 3, 7, 9).requires_grad_()
-    theirs = ours.detach().clone().requires_grad_()
+    own = random_images(2, 3, 7, 9).requires_grad_()
+    theirs = own.detach().clone().requires_grad_()
     weights = random_images(2, 3, 7 + 2 * width, 9 + 2 * width, seed=1)
-    (ReflectionPad(width)(ours) * weights).sum().backward()
+    (ReflectionPad(width)(own) * weights).sum().backward()
     (nn.ReflectionPad2d(width)(theirs) * weights).sum().backward()
-    assert torch.allclose(ours.grad, theirs.grad, atol=1e-6, rtol=0)
+    assert torch.allclose(own.grad, theirs.grad, atol=1e-6, rtol=0)
 
 
 # Discriminator
@@ -298,6 +298,6 @@ def test_instance_norm_is_that_of_torch_with_its_gradient(shape, layout):
         y = norm(x)
         (y * weights).sum().backward()
         found.append((y.detach(), x.grad))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    for own, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(own, theirs, atol=1e-10, rtol=0)
     assert torch.allclose(found[0][0].mean(dim=(2, 3)), torch.zeros(()).double(), atol=1e-10)

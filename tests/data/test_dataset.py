@@ -46,8 +46,8 @@ def test_sample_is_a_ct_and_an_mr_crop_in_the_unit_range(dataset):
 
 
 def test_sample_is_a_pure_function_of_seed_and_number(store, dataset):
-    twin = UnpairedSlices(store, CONFIG, seed=7)
-    assert all(same(dataset[n], twin[n]) for n in (40, 3, 40, 0))
+    again = UnpairedSlices(store, CONFIG, seed=7)
+    assert all(same(dataset[n], again[n]) for n in (40, 3, 40, 0))
     other = UnpairedSlices(store, CONFIG, seed=8)
     assert not all(same(dataset[n], other[n]) for n in range(5))
 

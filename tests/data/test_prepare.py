@@ -58,13 +58,13 @@ def data(tmp_path):
 def decodes(monkeypatch):
     """Names of the images whose pixels were decoded, by the first look."""
     seen = []
-    decode = ctmr.data.survey.image_of
+    decode = ctmr.data.survey.image_of_source
 
-    def counted(content, path, channels, info):
-        seen.append(path.name)
-        return decode(content, path, channels, info)
+    def counted(source, content):
+        seen.append(source.path.name)
+        return decode(source, content)
 
-    monkeypatch.setattr(ctmr.data.survey, "image_of", counted)
+    monkeypatch.setattr(ctmr.data.survey, "image_of_source", counted)
     return seen
 
 
@@ -393,8 +393,8 @@ def test_opened_store_says_what_it_holds(data, tmp_path):
 
 
 def edit(path: Path, **changes: object) -> None:
-    said = json.loads(path.read_text())
-    path.write_text(json.dumps(said | changes))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | changes))
 
 
 def test_incomplete_or_foreign_store_is_refused(data, tmp_path):

@@ -1,4 +1,4 @@
-"""Naive answers by hand, and that no patient has a part in the own ones."""
+"""Baselines by hand, and that no patient has a part in the own ones."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from scipy.ndimage import binary_erosion
 
 from ctmr.data.pairs import find_pairs, head_of, read_pair
 from ctmr.errors import DataError
-from ctmr.evaluation.baselines import IMAGE_GRID, Naive, fit_naive
+from ctmr.evaluation.baselines import IMAGE_GRID, Baselines, fit_baselines
 from ctmr.evaluation.protocol import comparable
 from ctmr.imaging.image import Image
 from ctmr.imaging.volume import Volume
@@ -43,13 +43,13 @@ def spaced(folder: Path, spacing: tuple[float, float]) -> Path:
     return folder
 
 
-def answers(folder: Path, name: str, to: Modality = "ct", naive: Naive | None = None):
-    """The answers for the pair of that name, by default from all pairs of its folder."""
+def translated(folder: Path, name: str, to: Modality = "ct", baselines: Baselines | None = None):
+    """The baselines for the pair of that name, by default from all pairs of its folder."""
     found = find_pairs(folder, PATIENTS)
     pair = next(pair for pair in found if pair.name == name)
     images = read_pair(pair)
-    naive = naive or fit_naive(found, [to])
-    return naive.answers(pair, images, head_of(pair, images), to)
+    baselines = baselines or fit_baselines(found, [to])
+    return baselines.translate(pair, images, head_of(pair, images), to)
 
 
 def noise(seed: int, size: int = SIZE) -> np.ndarray:
@@ -67,27 +67,27 @@ def test_patients_have_no_part_in_the_own_answers(tmp_path):
     names = ["a_slice-1", "a_slice-2", "b_slice-1", "c_slice-1", "c_slice-2", "d_slice-3"]
     folder = pairs(tmp_path, **{name: (noise(i), noise(50 + i)) for i, name in enumerate(names)})
     found = find_pairs(folder, PATIENTS)
-    whole = fit_naive(found, ["ct", "mr"])
+    whole = fit_baselines(found, ["ct", "mr"])
     for name in [*names, names[0]]:
-        others = fit_naive([pair for pair in found if pair.patient != name[0]], ["ct", "mr"])
+        others = fit_baselines([pair for pair in found if pair.patient != name[0]], ["ct", "mr"])
         for to in ("ct", "mr"):
-            left_out = answers(folder, name, to, whole)
-            refitted = answers(folder, name, to, others)
+            left_out = translated(folder, name, to, whole)
+            refitted = translated(folder, name, to, others)
             assert set(left_out) == {"copy", "mean image", "monotone map"}
-            for method, answer in refitted.items():
-                assert np.allclose(left_out[method], answer, atol=1e-4), (name, to, method)
+            for method, result in refitted.items():
+                assert np.allclose(left_out[method], result, atol=1e-4), (name, to, method)
 
 
 def test_one_patient_alone_has_a_copy_only(tmp_path):
     folder = pairs(tmp_path, a_1=(noise(0), noise(1)), a_2=(noise(2), noise(3)))
-    assert list(answers(folder, "a_1")) == ["copy"]
+    assert list(translated(folder, "a_1")) == ["copy"]
 
 
 def test_pairs_of_another_kind_have_no_part(tmp_path):
     folder = pairs(tmp_path, a=(flat(10), flat(20)), b=(flat(40), flat(20)), c=(flat(99), flat(20)))
     save(folder / "ct" / "c.png", flat(9999), depth=16)
-    assert np.allclose(answers(folder, "a")["mean image"], 40, atol=1e-4)
-    assert list(answers(folder, "c")) == ["copy"]
+    assert np.allclose(translated(folder, "a")["mean image"], 40, atol=1e-4)
+    assert list(translated(folder, "c")) == ["copy"]
 
 
 def test_pairs_that_cannot_be_read_are_refused(tmp_path):
@@ -95,7 +95,7 @@ def test_pairs_that_cannot_be_read_are_refused(tmp_path):
     found = find_pairs(folder)
     (folder / "ct" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="found an empty file"):
-        fit_naive(found, ["ct"])
+        fit_baselines(found, ["ct"])
 
 
 # Copy
@@ -103,7 +103,7 @@ def test_pairs_that_cannot_be_read_are_refused(tmp_path):
 
 def test_copy_is_the_source(tmp_path):
     mr = noise(1)
-    assert np.allclose(answers(pairs(tmp_path, a=(noise(0), mr)), "a")["copy"], mr)
+    assert np.allclose(translated(pairs(tmp_path, a=(noise(0), mr)), "a")["copy"], mr)
 
 
 def test_copy_has_the_range_of_the_truth(tmp_path):
@@ -111,9 +111,9 @@ def test_copy_has_the_range_of_the_truth(tmp_path):
     folder = pairs(tmp_path, a=(noise(0), mr))
     save(folder / "ct" / "a.png", flat(40), 16, "HU")
     write_image_info(folder / "ct", "HU")
-    copy = answers(folder, "a")["copy"]
+    copy = translated(folder, "a")["copy"]
     assert (copy.min(), copy.max()) == (-1024, 3000)
-    back = answers(folder, "a", "mr")["copy"]
+    back = translated(folder, "a", "mr")["copy"]
     assert np.allclose(back, (40 + 1024) / 4024 * 255, atol=1e-3)
 
 
@@ -131,16 +131,16 @@ def test_mean_image_of_one_level_worked_by_hand(tmp_path):
         "d_slice-7": (1 + 2 + 10 + 40 + 100) / 5,  # nobody else has level 7: all levels
     }
     for name, mean in expected.items():
-        answer = answers(folder, name)["mean image"]
-        assert answer.shape == (SIZE, SIZE)
-        assert np.allclose(answer, mean, atol=1e-4)
+        result = translated(folder, name)["mean image"]
+        assert result.shape == (SIZE, SIZE)
+        assert np.allclose(result, mean, atol=1e-4)
 
 
 def test_mean_image_is_the_mean_of_the_pixels_at_the_grids_pixel_size(tmp_path):
     first, second = noise(1), noise(2)
     folder = pairs(tmp_path, a=(first, noise(3)), b=(second, noise(4)), c=(noise(5), noise(6)))
-    answer = answers(spaced(folder, (GRID_MM, GRID_MM)), "c")["mean image"]
-    assert np.allclose(answer, (first + second) / 2, atol=1e-3)
+    result = translated(spaced(folder, (GRID_MM, GRID_MM)), "c")["mean image"]
+    assert np.allclose(result, (first + second) / 2, atol=1e-3)
 
 
 def test_mean_image_lies_centre_on_centre_in_mm(tmp_path):
@@ -150,7 +150,7 @@ def test_mean_image_lies_centre_on_centre_in_mm(tmp_path):
     for kind in ("ct", "mr"):
         info = '"files": {"a.png": {"spacing_mm": [2, 2]}, "b.png": {"spacing_mm": [1, 4]}}'
         (folder / kind / "ctmr.json").write_text(f'{{"unit": "grey", {info}}}')
-    bright = np.argwhere(answers(folder, "b")["mean image"] > 100)  # 96 x 192 mm
+    bright = np.argwhere(translated(folder, "b")["mean image"] > 100)  # 96 x 192 mm
     assert bright.min(axis=0) == pytest.approx([32, 20], abs=1)  # 48 - 16, 24 - 4
     assert bright.max(axis=0) == pytest.approx([63, 27], abs=1)
 
@@ -159,23 +159,23 @@ def test_mean_image_without_a_spacing_fills_the_image(tmp_path):
     half = np.zeros((48, 48))
     half[:, 24:] = 200
     folder = pairs(tmp_path, a=(half, noise(0, 48)), b=(noise(1, 96), noise(2, 96)))
-    answer = answers(folder, "b")["mean image"]
-    assert answer.shape == (96, 96)
-    assert np.abs(answer[:, :46]).max() < 1e-3
-    assert np.abs(answer[:, 50:] - 200).max() < 1e-3
+    result = translated(folder, "b")["mean image"]
+    assert result.shape == (96, 96)
+    assert np.abs(result[:, :46]).max() < 1e-3
+    assert np.abs(result[:, 50:] - 200).max() < 1e-3
 
 
 def test_mean_image_goes_on_at_the_border_where_an_image_shows_more(tmp_path):
     wide = np.zeros((200, 200))  # 800 mm: more than the grid
     folder = pairs(tmp_path, a=(np.full((200, 200), 30), wide), b=(wide, wide))
-    assert np.allclose(answers(spaced(folder, (4.0, 4.0)), "b")["mean image"], 30, atol=1e-3)
+    assert np.allclose(translated(spaced(folder, (4.0, 4.0)), "b")["mean image"], 30, atol=1e-3)
 
 
 def test_mean_of_colour_images_is_that_of_their_channels(tmp_path):
     colour = np.zeros((SIZE, SIZE, 3))
     colour[..., 0] = 90
     folder = pairs(tmp_path, a=(noise(0), colour), b=(noise(1), colour))
-    assert np.allclose(answers(folder, "a", "mr")["mean image"], 30, atol=1e-4)
+    assert np.allclose(translated(folder, "a", "mr")["mean image"], 30, atol=1e-4)
 
 
 # Monotone map
@@ -193,9 +193,9 @@ def test_mean_of_colour_images_is_that_of_their_channels(tmp_path):
 def test_monotone_map_recovers_a_monotone_relation(tmp_path, relation):
     mr, seen = noise(1), noise(2)
     folder = pairs(tmp_path, a=(np.rint(relation(mr)), mr), b=(noise(3), seen))
-    answer = answers(folder, "b")["monotone map"]
+    result = translated(folder, "b")["monotone map"]
     known = np.isin(seen, mr)
-    assert np.abs(answer - relation(seen))[known].max() <= 1
+    assert np.abs(result - relation(seen))[known].max() <= 1
 
 
 @settings(deadline=None, max_examples=8)
@@ -206,10 +206,10 @@ def test_monotone_map_is_monotone_and_no_worse_than_a_constant(tmp_path_factory,
     ct = np.clip(rng.normal(0, 40, mr.shape) + rng.uniform(-1, 1) * (mr - 128) + 128, 0, 255)
     ct = np.rint(ct)
     folder = pairs(tmp_path_factory.mktemp("pairs"), a=(ct, mr), b=(ct, mr))
-    answer = answers(folder, "b")["monotone map"]
-    steps = np.diff(answer.ravel()[np.argsort(mr, axis=None)])
+    result = translated(folder, "b")["monotone map"]
+    steps = np.diff(result.ravel()[np.argsort(mr, axis=None)])
     assert (steps >= -1e-4).all() or (steps <= 1e-4).all()
-    assert np.square(answer - ct).mean() <= ct.var() + 1e-4
+    assert np.square(result - ct).mean() <= ct.var() + 1e-4
 
 
 def test_monotone_map_sees_the_head_only(tmp_path):
@@ -218,7 +218,7 @@ def test_monotone_map_sees_the_head_only(tmp_path):
     ct = np.where(mask > 0, np.rint(mr / 2), 255)
     folder = pairs(tmp_path, a=(ct, mr), b=(ct, mr))
     save(folder / "mask" / "a.png", mask)
-    assert np.abs(answers(folder, "b")["monotone map"] - mr / 2)[:16].max() <= 0.5
+    assert np.abs(translated(folder, "b")["monotone map"] - mr / 2)[:16].max() <= 0.5
 
 
 def test_values_that_break_the_order_share_the_mean_of_their_pixels(tmp_path):
@@ -226,15 +226,15 @@ def test_values_that_break_the_order_share_the_mean_of_their_pixels(tmp_path):
     mr[16:], ct[16:] = 20, 100  # 512 pixels each
     mr[:4], ct[:4] = 30, 60  # 128 pixels that fall
     folder = pairs(tmp_path, a=(ct, mr), b=(ct, flat(20)))
-    answer = answers(folder, "b")["monotone map"]
-    assert answer[0, 0] == pytest.approx((512 * 100 + 128 * 60) / 640)
+    result = translated(folder, "b")["monotone map"]
+    assert result[0, 0] == pytest.approx((512 * 100 + 128 * 60) / 640)
 
 
 def test_heads_count_by_their_pixels(tmp_path):
     small = np.zeros((16, 16))
     folder = pairs(tmp_path, a=(small + 90, small + 7), b=(flat(40), flat(7)), c=(flat(0), flat(7)))
-    answer = answers(folder, "c")["monotone map"]
-    assert np.allclose(answer, (90 * 16**2 + 40 * SIZE**2) / (16**2 + SIZE**2), atol=1e-3)
+    result = translated(folder, "c")["monotone map"]
+    assert np.allclose(result, (90 * 16**2 + 40 * SIZE**2) / (16**2 + SIZE**2), atol=1e-3)
 
 
 def test_values_beyond_those_seen_are_mapped_as_the_nearest_seen(tmp_path):
@@ -242,8 +242,8 @@ def test_values_beyond_those_seen_are_mapped_as_the_nearest_seen(tmp_path):
     mr[16:] = 101
     folder = pairs(tmp_path, a=(mr - 50, mr), b=(flat(0), np.linspace(0, 255, SIZE**2)[None]))
     folder = pairs(folder, b=(flat(0), np.linspace(0, 255, SIZE**2).reshape(SIZE, SIZE)))
-    answer = answers(folder, "b")["monotone map"]
-    assert (answer[0, 0], answer[-1, -1]) == pytest.approx((50, 51))
+    result = translated(folder, "b")["monotone map"]
+    assert (result[0, 0], result[-1, -1]) == pytest.approx((50, 51))
 
 
 # Volumes
@@ -281,19 +281,19 @@ def test_mean_volume_is_aligned_by_the_heads(tmp_path, flips):
     mine, other = head((21, 24, 20)), head((23, 25, 17))
     save_volumes(tmp_path, "a", *mine, *flips)
     save_volumes(tmp_path, "b", *other)
-    answer = np.flip(answers(tmp_path, "a")["mean image"], flips)
-    assert answer.shape == mine[0].shape
-    assert np.abs(inside_of(answer - mine[0])).max() < 1e-2
+    result = np.flip(translated(tmp_path, "a")["mean image"], flips)
+    assert result.shape == mine[0].shape
+    assert np.abs(inside_of(result - mine[0])).max() < 1e-2
 
 
 def test_mean_volume_leaves_out_the_patient(tmp_path):
     ct, mr = head((21, 24, 20))
     for name, brain in (("a", 500.0), ("b", 20.0), ("c", 60.0)):
         save_volumes(tmp_path, name, np.where(ct == 40, brain, ct).astype(np.float32), mr)
-    found = answers(tmp_path, "a")
+    found = translated(tmp_path, "a")
     assert np.allclose(found["mean image"][ct == 40], 40, atol=1e-2)
-    others = fit_naive(find_pairs(tmp_path, PATIENTS)[1:], ["ct"])
-    refitted = answers(tmp_path, "a", naive=others)["monotone map"]
+    others = fit_baselines(find_pairs(tmp_path, PATIENTS)[1:], ["ct"])
+    refitted = translated(tmp_path, "a", baselines=others)["monotone map"]
     assert np.allclose(found["monotone map"], refitted, atol=1e-3)
 
 
@@ -305,8 +305,8 @@ def test_mr_volumes_are_compared_between_0_and_1000(tmp_path):
     images = read_pair(pair)
     truth = comparable(images["mr"], head_of(pair, images))
     assert (truth.min(), truth.max()) == (0, 1000)
-    answer = answers(tmp_path, "a", "mr")["mean image"]
-    assert np.allclose(inside_of(answer), inside_of(truth), atol=1e-2)
+    result = translated(tmp_path, "a", "mr")["mean image"]
+    assert np.allclose(inside_of(result), inside_of(truth), atol=1e-2)
 
 
 def test_volumes_of_finer_voxels_are_averaged_onto_the_grid(tmp_path):
@@ -317,7 +317,7 @@ def test_volumes_of_finer_voxels_are_averaged_onto_the_grid(tmp_path):
             write_scan(
                 tmp_path / kind / f"{name}.nii", Volume(array, np.diag([2.0, 2, 2, 1]), kind)
             )
-    answer = answers(tmp_path, "a")["mean image"]
+    result = translated(tmp_path, "a")["mean image"]
     brain = binary_erosion(ct == 40, iterations=8)
-    assert np.abs(answer - ct)[brain].max() < 1e-2
-    assert np.corrcoef(answer.ravel(), ct.ravel())[0, 1] > 0.9
+    assert np.abs(result - ct)[brain].max() < 1e-2
+    assert np.corrcoef(result.ravel(), ct.ravel())[0, 1] > 0.9

@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from ctmr import evaluate, load_model
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
-from ctmr.evaluation.baselines import NAIVE
+from ctmr.evaluation.baselines import BASELINES
 from ctmr.imaging.image import Image
 from ctmr.io.image_info import write_image_info
 from ctmr.io.images import write_image
@@ -53,8 +53,8 @@ def test_error_of_the_identity_is_the_difference_of_the_pair(tmp_path):
         assert figures["mae"]["ci95"] == pytest.approx([10, 30])
         psnr = [20 * np.log10(255 / 30), 20 * np.log10(255 / 10)]
         assert figures["psnr"]["mean"] == pytest.approx(np.mean(psnr))
-    ours = [row.figures["mae"] for row in found.rows if row.method == "model"]
-    assert ours == pytest.approx([30, 30, 10, 10])
+    own = [row.figures["mae"] for row in found.rows if row.method == "model"]
+    assert own == pytest.approx([30, 30, 10, 10])
 
 
 def test_other_generator_gives_another_error(tmp_path):
@@ -139,10 +139,10 @@ def test_one_direction_may_be_asked_for(tmp_path, direction):
     assert {row.direction for row in found.rows} == {direction}
 
 
-# Naive answers
+# Baselines
 
 
-def test_naive_answers_of_the_other_patients_stand_in_the_same_table(tmp_path):
+def test_baselines_of_the_other_patients_stand_in_the_same_table(tmp_path):
     found = evaluate(translator(), pairs(tmp_path, a=(100, 50), b=(140, 60)))
     figures = found.summary["directions"]["mr-to-ct"]
     # each other patient's CT is 40 away; the identity says 50 and 60
@@ -184,7 +184,7 @@ def test_a_patient_alone_has_a_copy_only(tmp_path):
     assert list(found.summary["directions"]["ct-to-mr"]["baselines"]) == ["copy"]
 
 
-# Answers by other means
+# Translations by other means
 
 
 def answered(folder: Path, **values: float) -> Path:
@@ -252,16 +252,18 @@ def test_scans_that_do_not_pair_are_measured_without_the_truth(tmp_path):
     found = evaluate(translator(), heads(tmp_path / "data"), out=tmp_path / "out")
     assert (found.summary["n"], found.summary["patients"], found.summary["unit"]) == (8, 8, "")
     for direction in ("ct-to-mr", "mr-to-ct"):
-        its = found.summary["directions"][direction]
-        assert "mae" not in its
-        blind = its["no_reference"]
-        assert blind["cycle_error"]["mean"] == pytest.approx(0, abs=1e-6)  # the identity comes back
-        assert blind["copy_correlation"]["mean"] == pytest.approx(1, abs=1e-3)
-        assert its["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
-        assert its["uncertainty"] == {
+        each = found.summary["directions"][direction]
+        assert "mae" not in each
+        no_reference = each["no_reference"]
+        assert no_reference["cycle_error"]["mean"] == pytest.approx(
+            0, abs=1e-6
+        )  # the identity comes back
+        assert no_reference["copy_correlation"]["mean"] == pytest.approx(1, abs=1e-3)
+        assert each["distances"].keys() == {"frechet", "frechet_real", "kernel", "kernel_real"}
+        assert each["uncertainty"] == {
             m: None for m in ("cycle_error", "disagreement", "input_distance")
         }
-        assert found.summary["figures"][direction].keys() >= blind.keys()
+        assert found.summary["figures"][direction].keys() >= no_reference.keys()
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"metrics.json", "metrics.csv", ".ctmr-outputs.json"}
 
@@ -293,7 +295,7 @@ def test_result_with_left_and_right_exchanged_ends_with_a_safety_error(tmp_path)
     assert (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_doubt_ranks_the_error_where_it_can_be_ranked(tmp_path):
+def test_uncertainty_ranks_the_error_where_it_can_be_ranked(tmp_path):
     class Loses(Identity):
         """Halves what is bright, so that a brighter source comes back worse."""
 
@@ -333,18 +335,18 @@ def test_files_of_an_evaluation(tmp_path, tiny_run, tiny_pairs):
         "comparison.png",
         ".ctmr-outputs.json",
     }
-    said = strictly(out / "metrics.json")
-    assert said == json.loads(json.dumps(found.summary))
-    assert {"n", "unit", "protocol", "directions"} <= said.keys()
-    assert said["model"].keys() == {"sha256", "engine", "precision"}
-    assert said["model"]["sha256"] == load_model(tiny_run).model.card.sha256
-    assert (said["n"], said["unit"]) == (4, "grey")
-    assert "SynthRAD" in said["protocol"]
-    for figures in said["directions"].values():
+    content = strictly(out / "metrics.json")
+    assert content == json.loads(json.dumps(found.summary))
+    assert {"n", "unit", "protocol", "directions"} <= content.keys()
+    assert content["model"].keys() == {"sha256", "engine", "precision"}
+    assert content["model"]["sha256"] == load_model(tiny_run).model.card.sha256
+    assert (content["n"], content["unit"]) == (4, "grey")
+    assert "SynthRAD" in content["protocol"]
+    for figures in content["directions"].values():
         for name in ("mae", "psnr", "ssim"):
             assert set(figures[name]) == {"mean", "sd", "ci95"}
             assert figures[name]["ci95"][0] <= figures[name]["mean"] <= figures[name]["ci95"][1]
-        assert set(figures["baselines"]) == set(figures["difference"]) == set(NAIVE)
+        assert set(figures["baselines"]) == set(figures["difference"]) == set(BASELINES)
     with Pillow.open(out / "comparison.png") as image:
         assert image.format == "PNG"
     assert seen == [("comparing", done, 4) for done in (1, 2, 3, 4)]

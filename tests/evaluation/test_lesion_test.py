@@ -63,7 +63,7 @@ def of_volumes() -> Lesions:
 def shares(found: Lesions, direction: str, *keys: str) -> dict[str, float | None]:
     """A share of each kind of lesion."""
     which = attrgetter(".".join((*keys, "share")))
-    return {kind: which(its) for kind, its in found.directions[direction].lesions.items()}
+    return {kind: which(each) for kind, each in found.directions[direction].lesions.items()}
 
 
 @pytest.mark.parametrize("which", ["of_images", "of_volumes"])
@@ -117,11 +117,11 @@ def test_every_share_has_its_number_and_its_interval(of_images: Lesions) -> None
     for direction in of_images.directions.values():
         assert tuple(direction.lesions) == LESIONS
         assert direction.limit > 0
-        for its in direction.lesions.values():
-            assert its.invented.n == its.detectable.n == HEADS
-            assert its.survives.n <= HEADS
-            low, high = its.invented.ci95
-            assert 0 <= low <= its.invented.share <= high <= 1
+        for each in direction.lesions.values():
+            assert each.invented.n == each.detectable.n == HEADS
+            assert each.survives.n <= HEADS
+            low, high = each.invented.ci95
+            assert 0 <= low <= each.invented.share <= high <= 1
 
 
 def test_the_table_has_a_row_for_each_kind_and_direction(of_images: Lesions) -> None:

@@ -30,7 +30,7 @@ SPANS = {"HU": (-1024, 3000), "8-bit": (0, 255), "16-bit": (0, 65535), "MR": (0,
 
 
 def heads(low: float = -1000, high: float = 1500) -> tuple[np.ndarray, np.ndarray, BoolArray]:
-    """A truth, an answer that is a blurred, darker and moved truth, and the mask."""
+    """A truth, a result that is a blurred, darker and moved truth, and the mask."""
     truth = smooth_head(SIZE, SIZE, low, high)
     moved = np.roll(truth, (2, 1), (0, 1))
     return (truth + moved) / 2 * 0.95, truth, head_mask(truth, None)
@@ -43,17 +43,17 @@ def volume(array: np.ndarray, slices: int = 12) -> np.ndarray:
 @pytest.mark.parametrize("values", ENCODINGS)
 def test_figures_are_those_of_the_metrics(values: Encoding) -> None:
     span = SPANS[values]
-    answer, truth, mask = heads(*((-1000, 1500) if values == "HU" else span))
-    found = score(answer, truth, mask, values=values)
+    result, truth, mask = heads(*((-1000, 1500) if values == "HU" else span))
+    found = score(result, truth, mask, values=values)
     expected = {
-        "mae": mae(answer, truth, mask),
-        "psnr": psnr(answer, truth, mask, span),
-        "ssim": ssim(answer, truth, mask, span),
-        "ms_ssim": ms_ssim(answer, truth, mask, span),
-        "mae_shifted": mae_shifted(answer, truth, mask),
+        "mae": mae(result, truth, mask),
+        "psnr": psnr(result, truth, mask, span),
+        "ssim": ssim(result, truth, mask, span),
+        "ms_ssim": ms_ssim(result, truth, mask, span),
+        "mae_shifted": mae_shifted(result, truth, mask),
     }
     if values != "HU":
-        expected |= {"mae_z": mae_z(answer, truth, mask), "nmi": nmi(answer, truth, mask)}
+        expected |= {"mae_z": mae_z(result, truth, mask), "nmi": nmi(result, truth, mask)}
     assert {key: found[key] for key in expected} == expected
 
 
@@ -70,9 +70,9 @@ def test_figures_of_each_kind_of_values(values: Encoding, axes: int) -> None:
 
 
 def test_each_figure_is_better_for_the_truth_itself() -> None:
-    answer, truth, mask = heads()
+    result, truth, mask = heads()
     for values in ENCODINGS:
-        worse = score(answer, truth, mask, values=values)
+        worse = score(result, truth, mask, values=values)
         best = score(truth, truth, mask, values=values)
         for key, figure in best.items():
             gain = figure - worse[key]
@@ -81,10 +81,10 @@ def test_each_figure_is_better_for_the_truth_itself() -> None:
 
 def test_tissues_are_told_apart_by_the_truths_hu() -> None:
     truth = np.array([[-1000, -200.5, -200, 0], [200, 200.5, 1500, 1500]], dtype=np.float32)
-    answer = truth + np.array([[1, 3, 10, 20], [30, 100, 200, 900]], dtype=np.float32)
+    result = truth + np.array([[1, 3, 10, 20], [30, 100, 200, 900]], dtype=np.float32)
     mask = np.ones(truth.shape, dtype=bool)
     mask[1, 3] = False
-    found = score(answer, truth, mask, values="HU", only=["mae_air", "mae_soft", "mae_bone"])
+    found = score(result, truth, mask, values="HU", only=["mae_air", "mae_soft", "mae_bone"])
     assert found == {"mae_air": 2, "mae_soft": 20, "mae_bone": 150}
 
 
@@ -92,25 +92,25 @@ def test_bone_is_above_200_hu_in_the_mask() -> None:
     truth = np.zeros((40, 40), dtype=np.float32)
     truth[10:14, 10:20] = 201
     truth[30:, 30:] = 3000  # a table
-    answer = truth.copy()
-    answer[10:14, 10:15] = 200
+    result = truth.copy()
+    result[10:14, 10:15] = 200
     mask = np.zeros(truth.shape, dtype=bool)
     mask[5:25, 5:25] = True
     found = score(
-        answer, truth, mask, values="HU", spacing_mm=(1.0, 0.5), only=["dice_bone", "hd95_bone"]
+        result, truth, mask, values="HU", spacing_mm=(1.0, 0.5), only=["dice_bone", "hd95_bone"]
     )
     assert found["dice_bone"] == pytest.approx(2 * 20 / 60)
-    assert found["hd95_bone"] == hd95(answer[:25, :25] > 200, truth[:25, :25] > 200, (1.0, 0.5))
+    assert found["hd95_bone"] == hd95(result[:25, :25] > 200, truth[:25, :25] > 200, (1.0, 0.5))
     assert found["hd95_bone"] == 2.5
 
 
 def test_head_is_found_in_the_whole_image() -> None:
-    answer, truth, mask = heads()
+    result, truth, mask = heads()
     mask[:, : SIZE // 2] = False
     keys = ["dice_head", "hd95_head"]
     for values, threshold in (("HU", -300), ("8-bit", None)):
-        expected = [head_mask(image, threshold) for image in (answer, truth)]
-        found = score(answer, truth, mask, values=values, spacing_mm=(3.0, 3.0), only=keys)
+        expected = [head_mask(image, threshold) for image in (result, truth)]
+        found = score(result, truth, mask, values=values, spacing_mm=(3.0, 3.0), only=keys)
         assert found == {"dice_head": dice(*expected), "hd95_head": hd95(*expected, (3.0, 3.0))}
         assert 0.8 < found["dice_head"] < 1
 
@@ -121,9 +121,9 @@ def test_head_of_a_volume_is_that_of_the_volumes_mask(
 ) -> None:
     inside = np.linalg.norm(np.indices((40, 40, 20)).T - [19.5, 19.5, 9.5], axis=-1).T < 9
     truth = np.where(inside, high, low).astype(np.float32)
-    answer = np.roll(truth, 3, 0)
+    result = np.roll(truth, 3, 0)
     found = score(
-        answer,
+        result,
         truth,
         inside,
         values=values,
@@ -135,9 +135,9 @@ def test_head_of_a_volume_is_that_of_the_volumes_mask(
 
 
 def test_distances_are_in_pixels_where_the_spacing_is_not_known() -> None:
-    answer, truth, mask = heads()
-    pixels = score(answer, truth, mask, values="HU")
-    mm = score(answer, truth, mask, values="HU", spacing_mm=(0.5, 0.5))
+    result, truth, mask = heads()
+    pixels = score(result, truth, mask, values="HU")
+    mm = score(result, truth, mask, values="HU", spacing_mm=(0.5, 0.5))
     for key in ("hd95_bone", "hd95_head"):
         assert mm[key] == pixels[key] / 2 > 0
 
@@ -173,25 +173,25 @@ def test_unknown_figure_is_refused() -> None:
 
 
 def test_empty_mask_is_refused() -> None:
-    answer, truth, mask = heads()
+    result, truth, mask = heads()
     with pytest.raises(ValueError, match="mask must not be empty"):
-        score(answer, truth, mask & False, values="HU")
+        score(result, truth, mask & False, values="HU")
 
 
 @pytest.mark.parametrize("values", ENCODINGS)
 def test_every_figure_says_its_unit_mask_and_range(values: Encoding) -> None:
-    answer, truth, mask = heads(*((-1000, 1500) if values == "HU" else SPANS[values]))
-    said = described(values, in_mm=True)
-    assert list(said) == list(score(answer, truth, mask, values=values))
-    for its in said.values():
-        assert its.name
-        assert its.mask
-        assert its.range
-        assert not set("{}") & set("".join(astuple(its)))
+    result, truth, mask = heads(*((-1000, 1500) if values == "HU" else SPANS[values]))
+    content = described(values, in_mm=True)
+    assert list(content) == list(score(result, truth, mask, values=values))
+    for each in content.values():
+        assert each.name
+        assert each.mask
+        assert each.range
+        assert not set("{}") & set("".join(astuple(each)))
     low, high = SPANS[values]
-    assert f"{low}..{high}" in said["ssim"].range
-    assert said["mae"].unit == {"HU": "HU", "MR": "MR"}.get(values, "grey")
-    assert (said["mae"].better, said["ssim"].better) == ("lower", "higher")
+    assert f"{low}..{high}" in content["ssim"].range
+    assert content["mae"].unit == {"HU": "HU", "MR": "MR"}.get(values, "grey")
+    assert (content["mae"].better, content["ssim"].better) == ("lower", "higher")
 
 
 def test_distances_say_whether_they_are_in_mm() -> None:

@@ -37,17 +37,17 @@ class Injected:
     Attributes:
         fired: Whether the fault happened.
         code: Exit code: 0, that of a `CtmrError`, `BUG`; negative the signal that killed it.
-        said: Message of the error.
+        message: Message of the error.
         trace: What strace wrote.
     """
 
     fired: bool
     code: int
-    said: str
+    message: str
     trace: str
 
 
-def _child(work: Callable[[], object], said: mmap.mmap) -> int:
+def _child(work: Callable[[], object], content: mmap.mmap) -> int:
     """Stop until the tracer has come, then do the work; the exit code. What is said goes by no system call."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(20)
@@ -55,10 +55,10 @@ def _child(work: Callable[[], object], said: mmap.mmap) -> int:
     try:
         work()
     except CtmrError as error:
-        said.write(str(error).encode())
+        content.write(str(error).encode())
         return error.exit_code
     except BaseException:
-        said.write(traceback.format_exc()[-60_000:].encode())
+        content.write(traceback.format_exc()[-60_000:].encode())
         return BUG
     return 0
 
@@ -92,8 +92,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for name, value in report.user_properties:
                 counts[name] += int(str(value))
     if counts:
-        said = ", ".join(f"{value:,} {name}" for name, value in sorted(counts.items()))
-        terminalreporter.write_line(f"tried: {said}")
+        content = ", ".join(f"{value:,} {name}" for name, value in sorted(counts.items()))
+        terminalreporter.write_line(f"tried: {content}")
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def inject(
     place = tmp_path_factory.mktemp("inject")
 
     def run(work: Callable[[], object], call: str, fault: str, when: int | str = 1) -> Injected:
-        said, trace = mmap.mmap(-1, 1 << 18), place / "trace"
+        content, trace = mmap.mmap(-1, 1 << 18), place / "trace"
         trace.unlink(missing_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
@@ -118,7 +118,7 @@ def inject(
         if pid == 0:
             code = BUG
             try:
-                code = _child(work, said)
+                code = _child(work, content)
             finally:
                 os._exit(code)
         os.waitpid(pid, os.WUNTRACED)
@@ -134,7 +134,7 @@ def inject(
         killed = fault == KILL and code == -signal.SIGKILL
         record_property("processes traced", 1)
         record_property("faults in system calls that fired", int(killed or "(INJECTED)" in text))
-        message = said[:].rstrip(b"\0").decode()
+        message = content[:].rstrip(b"\0").decode()
         return Injected(killed or "(INJECTED)" in text, code, message, text)
 
     return run
@@ -157,9 +157,9 @@ def sweep(inject: Callable[..., Injected]) -> Callable[..., int]:
     ) -> int:
         for n in range(1, 400):
             result = inject(work, call, fault, f"{n}+" if onwards else n)
-            assert result.code != BUG, result.said
+            assert result.code != BUG, result.message
             if not result.fired:
-                assert result.code == 0, result.said
+                assert result.code == 0, result.message
                 assert n > 1, f"no {call} was called"
                 return n - 1
             check(result)
@@ -243,8 +243,8 @@ def kill_at() -> Callable[..., tuple[int, str]]:
                 time.sleep(0.005)
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if group else os.kill)(process.pid, number)
-            said = process.communicate(timeout=120)[1]
-        return process.returncode, said
+            output = process.communicate(timeout=120)[1]
+        return process.returncode, output
 
     return run
 

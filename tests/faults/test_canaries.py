@@ -89,7 +89,7 @@ def plant_images(folder: Path) -> None:
     """Heads with canaries in all that PNG, JPEG and TIFF files hold beside pixels."""
     for name, modality, seeds in (("trainA", "wide", (1, 2)), ("trainB", "mr", (3, 4))):
         (folder / name).mkdir(parents=True)
-        for n, pixels in enumerate(its for seed in seeds for its in slices(seed, modality)):
+        for n, pixels in enumerate(each for seed in seeds for each in slices(seed, modality)):
             image = Pillow.fromarray(pixels.astype(np.uint8))
             exif = Pillow.Exif()
             exif[0x010E], exif[0x013B], exif[0x8298] = "CANARY910", "CANARY911", "CANARY912"
@@ -106,8 +106,10 @@ def plant_images(folder: Path) -> None:
                 image.save(file.with_suffix(".jpg"), exif=exif, **options)
             else:
                 tags = [(65000, "s", 0, "CANARY920", True), (315, "s", 0, "CANARY921", True)]
-                said = {"description": "CANARY922", "software": "CANARY923", "extratags": tags}
-                tifffile.imwrite(file.with_suffix(".tif"), np.asarray(image), metadata=None, **said)
+                content = {"description": "CANARY922", "software": "CANARY923", "extratags": tags}
+                tifffile.imwrite(
+                    file.with_suffix(".tif"), np.asarray(image), metadata=None, **content
+                )
 
 
 def plant_nifti(path: Path, source: Path) -> None:
@@ -142,9 +144,9 @@ def say(caplog, capsys, tmp_path, monkeypatch) -> Callable[..., str]:
         except CtmrError as error:
             heard.write(str(error))
         printed = capsys.readouterr()
-        said = printed.out + printed.err
-        heard.write(f"\n$ {words} -> {code or 0}\n{said}{caplog.text}")
-        return said
+        content = printed.out + printed.err
+        heard.write(f"\n$ {words} -> {code or 0}\n{content}{caplog.text}")
+        return content
 
     run.heard = heard
     return run

@@ -41,8 +41,8 @@ def contents(run: Path) -> dict[str, str]:
     """A hash of every tensor of the newest checkpoint."""
     tensors = load_file(checkpoints(run / "checkpoints")[0])
     return {
-        name: hashlib.sha256(its.contiguous().view(-1).float().numpy().tobytes()).hexdigest()
-        for name, its in tensors.items()
+        name: hashlib.sha256(each.contiguous().view(-1).float().numpy().tobytes()).hexdigest()
+        for name, each in tensors.items()
     }
 
 

@@ -26,11 +26,11 @@ from ctmr.imaging.resampling import Scale
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.image_info import read_image_info, write_image_info
+from ctmr.io.reading import Reading
 from ctmr.synthetic.head import synthesise_head
 from ctmr.system.files import is_draft
 from ctmr.system.ownership import LIST_NAME, read_sealed
 from ctmr.translation.batch import translate_files
-from ctmr.translation.plan import Reading
 from support.identity import HU, smooth_head, translator
 
 KILL = "signal=SIGKILL"

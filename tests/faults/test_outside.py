@@ -146,7 +146,7 @@ def watch(top: Path) -> Callable[..., list[str]]:
             call
             for call in made
             for path in written(call, place)
-            if not any(path.is_relative_to(its) or path in its.parents for its in allowed)
+            if not any(path.is_relative_to(each) or path in each.parents for each in allowed)
             and not (path.is_relative_to(temporary) and BETWEEN.match(path.name))
         ]
         assert outside == []

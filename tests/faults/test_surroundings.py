@@ -42,7 +42,7 @@ def results(tiny_config, tiny_data, tmp_path_factory):
     found = {}
     for name, env in PLACES.items():
         run, out = top / name / "run", top / name / "out"
-        its = {**os.environ, **env, "CTMR_CACHE": str(top / name / "cache")}
+        each = {**os.environ, **env, "CTMR_CACHE": str(top / name / "cache")}
         for command in (
             ["train", tiny_data, "--out", run, "--config", file],
             ["translate", tiny_data / "testA", out, "--to", "mr", "--model", run, "--anyway"],
@@ -50,7 +50,7 @@ def results(tiny_config, tiny_data, tmp_path_factory):
             done = subprocess.run(
                 [sys.executable, "-c", CLI, *map(str, command)],
                 capture_output=True,
-                env=its,
+                env=each,
                 timeout=120,
             )
             assert done.returncode == 0, done.stderr
@@ -101,11 +101,11 @@ def test_translation_that_is_killed_leaves_whole_files_and_ends_as_one_when_run_
             image.load()
         assert path.read_bytes() == (whole / path.name).read_bytes()
     sidecars = [json.loads(path.read_text()) for path in killed.glob("[0-9]*.json")]
-    complete = sum("request_sha256" in said for said in sidecars)
+    complete = sum("request_sha256" in printed for printed in sidecars)
     again = cli(*command(killed), "--resume", "--json")
     assert again.returncode == 0
-    said = json.loads(again.stdout.splitlines()[-1])
-    assert (said["written"], said["kept"]) == (60 - complete, complete)
+    printed = json.loads(again.stdout.splitlines()[-1])
+    assert (printed["written"], printed["kept"]) == (60 - complete, complete)
     assert complete >= 18
     left = {k: v for k, v in tree(killed).items() if not Path(k).name.startswith(".")}
     assert left == tree(whole)

@@ -99,8 +99,8 @@ def test_run_that_is_killed_again_and_again_ends_like_the_one_never_killed(comma
                 process.wait(rng.uniform(1, 9 + attempt))
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
-            said = process.communicate()[1]
-        assert process.returncode in (0, -signal.SIGKILL), said
+            output = process.communicate()[1]
+        assert process.returncode in (0, -signal.SIGKILL), output
         for path in checkpoints(run / "checkpoints"):
             assert is_sound(path)
         if process.returncode == 0:
@@ -122,10 +122,10 @@ def test_signal_to_the_whole_group_at_random_moments_leaves_a_checkpoint_and_no_
             step = max((row["step"] for row in read_log(run / "log.jsonl")), default=0)
             await_step(process, run, min(step + rng.randrange(2, 8), STEPS - 2))
             os.killpg(process.pid, number)
-            said = process.communicate(timeout=60)[1]
-        assert process.returncode == code, said
+            output = process.communicate(timeout=60)[1]
+        assert process.returncode == code, output
         if number != signal.SIGHUP:  # which ends Python's resource tracker with one
-            assert "Traceback" not in said
+            assert "Traceback" not in output
         assert left_of(process.pid, 5) == {}
         last = read_log(run / "log.jsonl")[-1]["step"]
         assert checkpoints(run / "checkpoints")[0].name.startswith(f"step_{last:09d}.")
@@ -150,7 +150,7 @@ def test_stopped_and_continued_process_notices_nothing(command, reference, run):
 
 def workers_of(session, processes_of):
     """Numbers of the loader workers: those that the fork server made."""
-    return [pid for pid, its in processes_of(session, 0).items() if "forkserver" in its][1:]
+    return [pid for pid, each in processes_of(session, 0).items() if "forkserver" in each][1:]
 
 
 def test_dead_worker_ends_with_7_names_its_number_and_leaves_no_process(
@@ -162,10 +162,10 @@ def test_dead_worker_ends_with_7_names_its_number_and_leaves_no_process(
         await_step(process, run, 3)
         dead = workers_of(process.pid, left_of)[0]
         os.kill(dead, signal.SIGKILL)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == 7, said
-    assert re.search(r"error\[E700\]: the loader worker \d+ died before step \d+", said)
-    assert str(dead) in said
+        output = process.communicate(timeout=60)[1]
+    assert process.returncode == 7, output
+    assert re.search(r"error\[E700\]: the loader worker \d+ died before step \d+", output)
+    assert str(dead) in output
     assert left_of(process.pid, 5) == {}
     with started(command()) as process:
         assert process.wait(120) == 0
@@ -241,10 +241,10 @@ def test_disk_that_fills_up_while_training_ends_with_4_and_whole_checkpoints(
                     stream.flush()
             except OSError:
                 stream = None
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == 4, said
-    assert said.splitlines()[-1].startswith("error[E400]: ")
-    assert "MB free" in said or "bytes are free" in said
+        output = process.communicate(timeout=60)[1]
+    assert process.returncode == 4, output
+    assert output.splitlines()[-1].startswith("error[E400]: ")
+    assert "MB free" in output or "bytes are free" in output
     assert all(is_sound(path) for path in checkpoints(run / "checkpoints"))
     (disk / "ballast").unlink()
     with started(["train", tiny_data, "--out", run, "--resume"]) as process:
@@ -301,8 +301,8 @@ def test_folder_of_another_user_is_refused(config, tiny_data, inject, mode):
         place = Path(folder)
         place.chmod(mode)
         result = inject(work, "uname", "error=EIO", 1000)
-        assert result.code == 4, result.said
-        assert "run: cannot write it (Permission denied)" in result.said
+        assert result.code == 4, result.message
+        assert "run: cannot write it (Permission denied)" in result.message
         assert list(place.iterdir()) == []
 
 

@@ -53,7 +53,7 @@ def test_json_killed_at_any_call_is_old_or_new(sweep, json_file, call):
 @pytest.mark.parametrize("error", PASSING)
 def test_json_is_written_in_spite_of_an_error_that_passes(sweep, json_file, call, error):
     def check(result):
-        assert result.code == 0, result.said
+        assert result.code == 0, result.message
         assert state_of(json_file) == "new"
         assert hidden(json_file.parent) == []
         write_json(json_file, {"state": "old"})
@@ -66,8 +66,10 @@ def test_json_is_written_in_spite_of_an_error_that_passes(sweep, json_file, call
 def test_error_that_stays_ends_with_4_and_leaves_the_old_file(inject, json_file, call, error):
     result = inject(lambda: write_json(json_file, {"state": "new"}), call, error, "1+")
     assert result.fired
-    assert result.code == OutputError.exit_code, result.said
-    assert "a.json: cannot write it" in result.said or "cannot write its 20 bytes" in result.said
+    assert result.code == OutputError.exit_code, result.message
+    assert (
+        "a.json: cannot write it" in result.message or "cannot write its 20 bytes" in result.message
+    )
     assert state_of(json_file) == "old"
     assert hidden(json_file.parent) == []
 
@@ -226,7 +228,7 @@ def test_checkpoint_that_cannot_be_written_leaves_the_others(inject, saved, trai
     trained.step = 7
     result = inject(lambda: save(saved, trained, ABOUT), call, error, "1+")
     assert result.fired
-    assert result.code == OutputError.exit_code, result.said
+    assert result.code == OutputError.exit_code, result.message
     assert whole(saved) == [6, 5]
     assert hidden(saved) == []
 
@@ -236,7 +238,7 @@ def test_checkpoint_is_written_in_spite_of_an_error_that_passes(sweep, saved, tr
     trained.step = 7
 
     def check(result):
-        assert result.code == 0, result.said
+        assert result.code == 0, result.message
         assert whole(saved) == [7, 6]
 
     sweep(lambda: save(saved, trained, ABOUT), call, "error=EIO", check)
@@ -255,10 +257,10 @@ def model(tiny_run, tmp_path):
 @pytest.fixture
 def about(model):
     """What `model.json` says beside the hashes, with other steps."""
-    said = json.loads((model / "model.json").read_text())
+    content = json.loads((model / "model.json").read_text())
     for key in ("format", "sha256", "notice", "files"):
-        del said[key]
-    return said | {"provenance": {"steps": 77}}
+        del content[key]
+    return content | {"provenance": {"steps": 77}}
 
 
 @pytest.mark.parametrize("exchange", [True, False])
@@ -285,7 +287,7 @@ def test_model_killed_at_any_call_can_be_read(
 def test_model_that_cannot_be_written_is_the_old_one(inject, model, about, trained, call):
     result = inject(lambda: save_model(model, trained, about), call, "error=ENOSPC", "1+")
     assert result.fired
-    assert result.code == OutputError.exit_code, result.said
+    assert result.code == OutputError.exit_code, result.message
     assert read_model(model).card.provenance["steps"] == 6
     assert hidden(model.parent) == []
 

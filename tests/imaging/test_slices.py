@@ -5,14 +5,15 @@ import pytest
 
 from ctmr import read_scan, synthesise_head, train, write_scan
 from ctmr.config import DataConfig
-from ctmr.data.dataset import NEAR_MM, UnpairedSlices
+from ctmr.data.dataset import SAME_HEIGHT_MM, UnpairedSlices
 from ctmr.data.prepare import prepare
 from ctmr.data.store import from_codes
 from ctmr.errors import DataError, SafetyError
 from ctmr.evaluation.evaluate import evaluate
+from ctmr.imaging.ct_values import looks_like_hu
 from ctmr.imaging.head import find_head
 from ctmr.imaging.intensity import MR_UNITS, ct_window
-from ctmr.imaging.modality import as_modality, looks_like_ct
+from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import Scale
 from ctmr.imaging.slices import head_slices
 from ctmr.imaging.volume import Volume, canonical
@@ -136,8 +137,8 @@ def test_head_with_no_large_slice_is_refused():
 
 
 def test_ct_in_hu_and_mr_are_told_apart():
-    assert looks_like_ct(CT)
-    assert not looks_like_ct(MR)
+    assert looks_like_hu(CT.array)
+    assert not looks_like_hu(MR.array)
     assert as_modality(Volume(CT.array, CT.affine), "ct").modality == "ct"
     with pytest.raises(SafetyError, match="the header says MR"):
         as_modality(MR, "ct")
@@ -167,8 +168,8 @@ def test_store_holds_mr_by_the_percentiles_of_its_head(folders, small):
     assert store.scale == Scale(36, 4.0)
     entries = store.entries("train", "mr")
     name = entries[0].name.partition("#")[0]
-    ours = [i for i, entry in enumerate(entries) if entry.name.startswith(name)]
-    values = np.stack([store.slice("train", "mr", i)[..., 0] for i in ours])
+    own = [i for i, entry in enumerate(entries) if entry.name.startswith(name)]
+    values = np.stack([store.slice("train", "mr", i)[..., 0] for i in own])
     volume = read_scan(folders / "nifti/train/mr" / name)
     head = find_head(canonical(volume), "mr")
     share = float((values > 0.995).mean() * values.size / (head.coarse.sum() / (4 / 3.4) ** 2))
@@ -183,7 +184,7 @@ def test_partner_lies_at_a_similar_height(folders, small):
         ct, mr = dataset.pair(n)
         heights = [store.entries("train", m)[i].height_mm for m, i in (("ct", ct), ("mr", mr))]
         differences.append(abs(heights[0] - heights[1]))
-    assert max(differences) <= NEAR_MM
+    assert max(differences) <= SAME_HEIGHT_MM
     larger = max(("ct", "mr"), key=lambda m: store.count("train", m))
     seen = {dataset.pair(n)[0 if larger == "ct" else 1] for n in range(dataset.images)}
     assert len(seen) == dataset.images  # an epoch shows all of the larger folder

@@ -380,8 +380,8 @@ def test_png_says_that_it_is_synthetic_and_nothing_else(tmp_path, shape, depth):
 def test_jpeg_and_tiff_say_that_they_are_synthetic(tmp_path, name, key):
     write_image(tmp_path / name, Image(np.zeros((16, 16), np.float32), "grey", 8))
     with Pillow.open(tmp_path / name) as there:
-        said = there.info[key] if key == "comment" else there.tag_v2[key]
-    assert COMMENT in str(said)
+        content = there.info[key] if key == "comment" else there.tag_v2[key]
+    assert COMMENT in str(content)
 
 
 @pytest.mark.parametrize(
@@ -411,8 +411,8 @@ def test_caller_who_writes_nonsense_is_told():
 
 def test_written_info_is_plain_json(tmp_path):
     write_image_info(tmp_path, "grey", files={"a.png": (0.5, 0.5)})
-    said = json.loads((tmp_path / "ctmr.json").read_text())
-    assert said == {"unit": "grey", "files": {"a.png": {"spacing_mm": [0.5, 0.5]}}}
+    content = json.loads((tmp_path / "ctmr.json").read_text())
+    assert content == {"unit": "grey", "files": {"a.png": {"spacing_mm": [0.5, 0.5]}}}
 
 
 # Scale

@@ -462,13 +462,36 @@ SCALED = affine_of() @ np.diag([1, 1, 1.2, 1])
 
 
 @pytest.mark.parametrize(
-    ("qform", "says"), [(FLIPPED, "RAS"), (TURNED, "LAS"), (MOVED, "LAS"), (SCALED, "LAS")]
+    ("qform", "says"), [(FLIPPED, "RAS"), (affine_of(LAS, 65), "L.."), (SCALED, "LAS")]
 )
 def test_forms_that_disagree_are_refused(tmp_path, qform, says):
     path = file_of(tmp_path, content_of(sform=(affine_of(), 1), qform=(qform, 1)))
     match = rf"sform says LAS, qform says {says}, up to [0-9.]+ mm apart\. Fix: give `--geometry sform or q"
     with pytest.raises(SafetyError, match=match):
         read_nifti(path)
+
+
+@pytest.mark.parametrize("qform", [TURNED, MOVED])
+@pytest.mark.parametrize("code", [2, 3, 4])
+def test_sform_of_an_aligned_scan_is_used_where_left_and_right_agree(tmp_path, caplog, qform, code):
+    """SPM, FSL and others align a scan by its sform and leave the scanner's qform as it was."""
+    path = file_of(tmp_path, content_of(sform=(affine_of(), code), qform=(qform, 1)))
+    volume = read_nifti(path)
+    assert np.allclose(volume.affine, nib.load(path).affine)  # nibabel prefers the sform too
+    assert np.allclose(volume.forms.qform, qform, atol=1e-5)
+    assert (volume.forms.qform_code, volume.forms.sform_code) == (1, code)
+    assert "agree on left and right: the sform is used" in caplog.text
+
+
+@pytest.mark.parametrize("excess", [4e-7, 1e-5, 1e-3])
+def test_quaternion_a_little_too_long_is_rounded(tmp_path, excess):
+    half = affine_of() @ np.diag([1.0, -1, -1, 1])
+    path = file_of(tmp_path, content_of(sform=(half, 1), qform=(half, 1)))
+    content = bytearray(path.read_bytes())
+    parts = np.frombuffer(content[256:268], "<f4")
+    content[256:268] = (parts * np.float32(np.sqrt(1 + excess))).astype("<f4").tobytes()
+    path.write_bytes(bytes(content))
+    assert np.allclose(read_nifti(path).affine, half, atol=1e-5)
 
 
 def test_forms_less_than_1_mm_apart_agree(tmp_path):
@@ -504,7 +527,7 @@ def test_geometry_may_name_one_of_two_that_agree_and_both_stay(tmp_path, geometr
 
 def test_header_without_a_form_is_refused(tmp_path):
     path = file_of(tmp_path, patched(content_of(), sform_code=0, qform_code=0))
-    match = r"left and right are unknown\. Fix: give `--geometry RAS or LAS or LPS` to ctmr translate if you know"
+    match = r"left and right are unknown\. Fix: give `--geometry RAS or LAS or LPS` if you know"
     with pytest.raises(SafetyError, match=match):
         read_nifti(path)
 

@@ -38,8 +38,8 @@ def card(folder: Path) -> dict:
 
 def rewrite(folder: Path, **changes: object) -> None:
     """Change what `model.json` says, with a hash that is right; None leaves a key out."""
-    said = card(folder) | changes | {"sha256": UNSEALED.decode()}
-    kept = {key: value for key, value in said.items() if value is not None}
+    content = card(folder) | changes | {"sha256": UNSEALED.decode()}
+    kept = {key: value for key, value in content.items() if value is not None}
     (folder / "model.json").write_bytes(sealed(json.dumps(kept)))
 
 
@@ -77,15 +77,15 @@ def test_model_is_read_from_what_was_set_aside_while_a_new_one_is_put_in_place(t
 
 
 def test_card_says_what_the_model_is(folder, tiny_config):
-    said = card(folder)
-    assert said["notice"].startswith("Research use only.")
-    assert said["network"] == tiny_config.network.model_dump()
-    assert said["data"] == tiny_config.data.model_dump()
-    assert said["provenance"]["steps"] == 6
-    assert said["provenance"]["config"] == tiny_config.model_dump()
-    assert {"ctmr", "torch", "data", "images"} <= said["provenance"].keys()
-    assert set(said["files"]) == set(FILES[1:])
-    assert set(said["training"]["ct"]) == {"ranges", "cycle_error", "distribution"}
+    content = card(folder)
+    assert content["notice"].startswith("Research use only.")
+    assert content["network"] == tiny_config.network.model_dump()
+    assert content["data"] == tiny_config.data.model_dump()
+    assert content["provenance"]["steps"] == 6
+    assert content["provenance"]["config"] == tiny_config.model_dump()
+    assert {"ctmr", "torch", "data", "images"} <= content["provenance"].keys()
+    assert set(content["files"]) == set(FILES[1:])
+    assert set(content["training"]["ct"]) == {"ranges", "cycle_error", "distribution"}
 
 
 def test_generators_of_the_model_are_the_averaged_ones(tiny_config, tmp_path):
@@ -100,9 +100,9 @@ def test_generators_of_the_model_are_the_averaged_ones(tiny_config, tmp_path):
         assert not any(p.requires_grad for p in generator.parameters())
         assert not generator.training
     for name, network in (("D_X", "ct"), ("D_Y", "mr")):
-        ours = state.model.get_submodule(name).state_dict()
+        own = state.model.get_submodule(name).state_dict()
         theirs = model.discriminators[network].state_dict()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert all(torch.equal(own[key], theirs[key]) for key in own)
 
 
 def card_of(config) -> dict:
@@ -195,21 +195,21 @@ def test_model_json_that_is_none_is_refused(folder, content):
 
 @pytest.mark.parametrize("stated", [1, 3, 0, "2", None, 2.5])
 def test_other_format_is_refused(folder, stated):
-    said = card(folder) | {"format": stated}
-    (folder / "model.json").write_text(json.dumps(said))
+    content = card(folder) | {"format": stated}
+    (folder / "model.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"expected model format 2, found") as caught:
         load_model(folder)
     assert "version of ctmr that wrote it" in caught.value.fix
 
 
 def test_edited_model_json_is_refused(folder):
-    said = card(folder)
-    said["scale"]["short_side"] = 72
-    (folder / "model.json").write_text(json.dumps(said, indent=1) + "\n")
+    content = card(folder)
+    content["scale"]["short_side"] = 72
+    (folder / "model.json").write_text(json.dumps(content, indent=1) + "\n")
     with pytest.raises(CheckpointError, match=r"model\.json: damaged: expected sha256"):
         load_model(folder)
-    del said["sha256"]
-    (folder / "model.json").write_text(json.dumps(said))
+    del content["sha256"]
+    (folder / "model.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="damaged"):
         load_model(folder)
 
@@ -245,7 +245,7 @@ def test_foreign_block_is_named(folder, key, value):
         load_model(folder)
 
 
-def test_correlations_of_the_measures_of_doubt_are_read_where_they_were_measured(folder):
+def test_correlations_of_the_measures_of_uncertainty_are_read_where_they_were_measured(folder):
     assert load_model(folder).model.card.correlations is None
     known = {"spearman": 0.5, "ci95": [0.3, 0.7], "n": 24}
     rewrite(folder, correlations={"mr-to-ct": {"cycle_error": known, "disagreement": None}})
@@ -361,8 +361,8 @@ def test_init_takes_the_weights_of_all_four_networks(folder, tiny_config):
     }
     assert isinstance(state.model, CycleGAN)
     for name, network in expected.items():
-        ours = state.model.get_submodule(name).state_dict()
-        assert all(torch.equal(ours[key], value) for key, value in network.state_dict().items())
+        own = state.model.get_submodule(name).state_dict()
+        assert all(torch.equal(own[key], value) for key, value in network.state_dict().items())
     for name in ("G", "F"):
         averaged = state.ema.get_submodule(name).state_dict()
         assert all(torch.equal(averaged[k], v) for k, v in expected[name].state_dict().items())

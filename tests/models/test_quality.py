@@ -7,7 +7,7 @@ from ctmr import load_model, read_scan
 from ctmr.errors import SafetyError
 from ctmr.imaging.image import Image
 from ctmr.models.quality import (
-    UNLIKE,
+    WARN_DISTANCE,
     Distribution,
     Usual,
     describe,
@@ -94,7 +94,7 @@ def test_difference_is_a_share_of_the_range_averaged_over_channels():
     assert np.array_equal(difference(first, second), np.full((2, 3), 0.5, np.float32))
 
 
-# The measures of doubt
+# The measures of uncertainty
 
 
 def square() -> np.ndarray:
@@ -164,7 +164,7 @@ def test_unusual_mixture_of_usual_features_is_far_away():
     quality = judge([mixture], Usual(ranges, 1.0, found), {})
     assert quality.level == "warn"
     assert quality.why[0].startswith("distance from the training images is ")
-    assert quality.why[0].endswith(f", {UNLIKE:g} is usual at most")
+    assert quality.why[0].endswith(f", {WARN_DISTANCE:g} is usual at most")
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -172,7 +172,7 @@ def test_few_or_equal_training_images_have_a_distribution(count):
     image = smooth_head(32, 32) / 127.5 - 1
     found = training_distribution([describe(image)] * count)
     assert found.distance(describe(image)) == pytest.approx(0, abs=1e-6)
-    assert found.distance(describe(-image)) > UNLIKE
+    assert found.distance(describe(-image)) > WARN_DISTANCE
 
 
 def test_median_slice_of_a_volume_counts():
@@ -275,7 +275,9 @@ def test_what_is_no_head_is_flagged_and_heads_are_not(modality):
         if found.level == "refuse":
             with pytest.raises(SafetyError, match="expected a scan like those the model was"):
                 require_like(found)
-    false = np.mean([usual.distribution.distance(describe(image)) > UNLIKE for image in held_out])
+    false = np.mean(
+        [usual.distribution.distance(describe(image)) > WARN_DISTANCE for image in held_out]
+    )
     assert false <= 0.05
 
 
@@ -285,9 +287,9 @@ def test_thin_images_have_features():
 
 
 def test_judgement_is_json(model):
-    said = quality_of(model, smooth_head(40, 40)).as_json()
+    content = quality_of(model, smooth_head(40, 40)).as_json()
     measures = {"cycle_error", "disagreement", "input_distance"}
-    assert set(said) == {"level", "why", *measures, "features"}
-    assert all(said[measure] >= 0 for measure in measures)
-    assert set(said["features"]) == set(FEATURES)
-    json.dumps(said, allow_nan=False)
+    assert set(content) == {"level", "why", *measures, "features"}
+    assert all(content[measure] >= 0 for measure in measures)
+    assert set(content["features"]) == set(FEATURES)
+    json.dumps(content, allow_nan=False)

@@ -2,7 +2,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from ctmr.reporting.audit_report import FEWEST, MOST_FINDINGS, MOST_PICTURES, audit_page
+from ctmr.reporting.audit_report import MAX_FINDINGS, MAX_PICTURES, MAX_PICTURES_OF_MANY, audit_page
 from ctmr.results import AuditReport, Finding
 from support.pictures import picture
 
@@ -98,13 +98,13 @@ def test_script_in_any_text_of_an_audit_comes_out_escaped():
 
 
 def test_many_findings_and_files_are_cut_with_a_word():
-    many = [finding("blank", f"trainB/{n}.png") for n in range(MOST_FINDINGS + 5)]
+    many = [finding("blank", f"trainB/{n}.png") for n in range(MAX_FINDINGS + 5)]
     found = Page(page(*many))
-    assert len(found.all("figure")) == MOST_FINDINGS
+    assert len(found.all("figure")) == MAX_FINDINGS
     assert "5 more of this kind are in the JSON file." in found.words
     files = [f"trainB/{n}.png" for n in range(200)]
     found = Page(page(finding("saturated", *files)))
-    assert len(found.all("figure")) == MOST_PICTURES
-    assert f"because; {200 - MOST_PICTURES} more" in found.words
-    found = Page(page(*[finding("near_duplicate", *files) for _ in range(MOST_FINDINGS)]))
-    assert len(found.all("figure")) == FEWEST * MOST_FINDINGS
+    assert len(found.all("figure")) == MAX_PICTURES
+    assert f"because; {200 - MAX_PICTURES} more" in found.words
+    found = Page(page(*[finding("near_duplicate", *files) for _ in range(MAX_FINDINGS)]))
+    assert len(found.all("figure")) == MAX_PICTURES_OF_MANY * MAX_FINDINGS

@@ -160,7 +160,7 @@ def test_long_runs_show_forty_grids_with_the_ends_and_the_papers(tmp_path: Path)
 def test_large_grids_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", grids=tuple(range(1, 31)))
     largest = max(path.stat().st_size for path in (run / "samples").iterdir())
-    monkeypatch.setattr("ctmr.reporting.run_report.MOST_GRID_BYTES", 7 * largest)
+    monkeypatch.setattr("ctmr.reporting.run_report.MAX_GRID_BYTES", 7 * largest)
     shown = shown_grids(Page(write_report(run)))
     assert len(shown) == 7
     assert (shown[0], shown[-1]) == ("step 1", "step 30")
@@ -227,7 +227,7 @@ def test_script_in_any_text_of_a_run_comes_out_escaped(tmp_path: Path) -> None:
     assert [each for each in used if each not in page.words] == [key]  # its name stands for it
 
 
-def test_evaluation_stands_with_units_intervals_and_naive_answers(tmp_path: Path) -> None:
+def test_evaluation_stands_with_units_intervals_and_baselines(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     direction = {
         "mae": summary(61.25),
@@ -294,13 +294,22 @@ def test_metrics_of_0_1_0_are_shown_as_those_of_today(tmp_path: Path) -> None:
     old = {"naive": "baselines", "answers": "others", "without_truth": "no_reference"}
     old["doubt"] = "uncertainty"
     table = {"copy": {"mae": summary(9)}}
-    its = {"unit": "HU", "mae": summary(3), "naive": table, "answers": {"pix2pix": table["copy"]}}
-    its |= {"difference": {}, "without_truth": {"cycle_error": summary(0.1)}, "distances": None}
-    its["doubt"] = {"cycle_error": {"spearman": 0.5, "ci95": [0.4, 0.6], "n": 9}}
+    measured = {
+        "unit": "HU",
+        "mae": summary(3),
+        "naive": table,
+        "answers": {"pix2pix": table["copy"]},
+    }
+    measured |= {
+        "difference": {},
+        "without_truth": {"cycle_error": summary(0.1)},
+        "distances": None,
+    }
+    measured["doubt"] = {"cycle_error": {"spearman": 0.5, "ci95": [0.4, 0.6], "n": 9}}
     pages = []
     for place, keys in (("old", {}), ("new", old)):
         run = make_run(tmp_path / place / "run")
-        direction = {keys.get(key, key): value for key, value in its.items()}
+        direction = {keys.get(key, key): value for key, value in measured.items()}
         write_metrics(run, {"directions": {"mr-to-ct": direction}})
         pages.append(Page(write_report(run)).words)
     assert pages[0] == pages[1]
@@ -383,11 +392,11 @@ def test_matplotlib_is_imported_for_curves_only() -> None:
 def test_leaks_are_listed_and_escaped(tmp_path):
     run = make_run(tmp_path / "run")
     assert "Leaks" not in Page(write_report(run)).words
-    both = [
+    overlaps = [
         {"train": "trainA/b.png", "test": f"testA/{EVIL}{n}.png", "why": "identical"}
         for n in range(60)
     ]
-    (run / "overlap.json").write_text(json.dumps(both))
+    (run / "overlap.json").write_text(json.dumps(overlaps))
     page = Page(write_report(run))
     assert "60 test images are in the training folders too" in page.words
     assert f"testA/{EVIL}49.png" in page.words

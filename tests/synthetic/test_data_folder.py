@@ -31,9 +31,9 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["--subjects", "1", "--size", str(SIZE), "--seed", str(SEED), "--lesions", "0.5"]
     result = CliRunner().invoke(app, ["synth", str(out), *arguments, "--json"])
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout.splitlines()[-1])
-    assert said["out"] == str(out)
-    assert said["images"] == {folder: len(names(out / folder)) for folder in said["images"]}
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert printed["out"] == str(out)
+    assert printed["images"] == {folder: len(names(out / folder)) for folder in printed["images"]}
     return out
 
 

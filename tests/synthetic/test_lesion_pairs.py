@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ctmr.synthetic.data_folder import HEIGHTS_MM
-from ctmr.synthetic.lesion_pairs import Twins, make_twins
+from ctmr.synthetic.lesion_pairs import LesionPair, make_lesion_pairs
 from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.tissues import LABELS
 
@@ -16,29 +16,31 @@ HEIGHTS = (120.0, 60.0)
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[Twins]:
-    found = make_twins(2, 5, SIZE, sequence="t1", heights_mm=HEIGHTS, slice_mm=5.0)
+def pairs() -> list[LesionPair]:
+    found = make_lesion_pairs(2, 5, SIZE, sequence="t1", heights_mm=HEIGHTS, slice_mm=5.0)
     return list(found)
 
 
-def test_each_head_has_one_lesion_of_each_kind_and_its_twin_has_none(pairs: list[Twins]) -> None:
+def test_each_head_has_one_lesion_of_each_kind_and_its_healthy_copy_has_none(
+    pairs: list[LesionPair],
+) -> None:
     sick = [LABELS.index(name) for name in (*LESIONS, "oedema")]
-    for twins in pairs:
-        assert tuple(lesion.kind for lesion in twins.ill.lesions) == LESIONS
-        assert twins.healthy.lesions == ()
-        assert not np.isin(twins.healthy.labels, sick).any()
+    for pair in pairs:
+        assert tuple(lesion.kind for lesion in pair.ill.lesions) == LESIONS
+        assert pair.healthy.lesions == ()
+        assert not np.isin(pair.healthy.labels, sick).any()
 
 
-def test_the_planes_go_through_the_centres_of_the_lesions(pairs: list[Twins]) -> None:
-    for twins in pairs:
-        assert twins.ill.labels.shape == (SIZE, SIZE, len(HEIGHTS) + len(LESIONS))
-        for lesion, k in zip(twins.ill.lesions, twins.planes, strict=True):
-            voxels = np.argwhere(twins.ill.labels[:, :, k] == LABELS.index(lesion.kind))
-            centre = twins.ill.affine[:2, :2] @ voxels.mean(axis=0) + twins.ill.affine[:2, 3]
+def test_the_planes_go_through_the_centres_of_the_lesions(pairs: list[LesionPair]) -> None:
+    for pair in pairs:
+        assert pair.ill.labels.shape == (SIZE, SIZE, len(HEIGHTS) + len(LESIONS))
+        for lesion, k in zip(pair.ill.lesions, pair.planes, strict=True):
+            voxels = np.argwhere(pair.ill.labels[:, :, k] == LABELS.index(lesion.kind))
+            centre = pair.ill.affine[:2, :2] @ voxels.mean(axis=0) + pair.ill.affine[:2, 3]
             assert math.dist(centre, lesion.centre_mm[:2]) < 0.5 * lesion.radius_mm + 1.0
 
 
-def test_twins_are_the_same_to_the_bit_away_from_the_lesions(pairs: list[Twins]) -> None:
+def test_pairs_are_the_same_to_the_bit_away_from_the_lesions(pairs: list[LesionPair]) -> None:
     for ill, healthy, _ in pairs:
         assert np.array_equal(ill.affine, healthy.affine)
         assert not np.array_equal(ill.ct, healthy.ct)
@@ -53,15 +55,17 @@ def test_twins_are_the_same_to_the_bit_away_from_the_lesions(pairs: list[Twins])
         assert np.array_equal(ill.mr[away], healthy.mr[away])
 
 
-def test_lesions_lie_apart_and_at_heights_that_models_are_trained_on(pairs: list[Twins]) -> None:
-    for twins in pairs:
-        for a, b in itertools.combinations(twins.ill.lesions, 2):
+def test_lesions_lie_apart_and_at_heights_that_models_are_trained_on(
+    pairs: list[LesionPair],
+) -> None:
+    for pair in pairs:
+        for a, b in itertools.combinations(pair.ill.lesions, 2):
             assert math.dist(a.centre_mm, b.centre_mm) > a.radius_mm + b.radius_mm
-        z = [lesion.centre_mm[2] for lesion in twins.ill.lesions]
+        z = [lesion.centre_mm[2] for lesion in pair.ill.lesions]
         assert max(z) - min(z) <= max(HEIGHTS_MM) - min(HEIGHTS_MM)
 
 
-def test_a_head_does_not_depend_on_how_many_are_made(pairs: list[Twins]) -> None:
-    (first,) = make_twins(1, 5, SIZE, sequence="t1", heights_mm=HEIGHTS, slice_mm=5.0)
+def test_a_head_does_not_depend_on_how_many_are_made(pairs: list[LesionPair]) -> None:
+    (first,) = make_lesion_pairs(1, 5, SIZE, sequence="t1", heights_mm=HEIGHTS, slice_mm=5.0)
     assert np.array_equal(first.ill.ct, pairs[0].ill.ct)
     assert not np.array_equal(pairs[0].ill.ct, pairs[1].ill.ct)

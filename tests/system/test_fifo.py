@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ctmr.errors import CheckpointError, CtmrError
-from ctmr.evaluation.evaluate import _synthetic
+from ctmr.evaluation.evaluate import synthetic_sequence
 from ctmr.io.image_info import read_image_info
 from ctmr.io.images import read_image
 from ctmr.models.folder import read_model
@@ -29,7 +29,7 @@ def alarm() -> Iterator[None]:
 READERS = [
     ("c.yaml", lambda path: read_yaml(path)),
     ("log.jsonl", lambda path: read_log(path)),
-    ("subjects.json", lambda path: _synthetic(path.parent)),
+    ("subjects.json", lambda path: synthetic_sequence(path.parent)),
     ("metrics.json", lambda path: evaluation_section(path.parent)),
     ("ctmr.json", lambda path: read_image_info(path.parent)),
     ("a.png", lambda path: read_image(path)),

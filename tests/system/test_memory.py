@@ -93,7 +93,7 @@ def test_more_than_is_free_is_refused_with_both_numbers(tmp_path, monkeypatch):
 
 
 def test_volumes_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctmr.system.memory._SMALL", 0)
+    monkeypatch.setattr("ctmr.system.memory._MIN_CHECKED_BYTES", 0)
     monkeypatch.setattr("ctmr.system.memory.free_bytes", lambda: 100)
     path = file_of(tmp_path, content_of())
     with pytest.raises(ResourceError, match=r"a\.nii: expected [0-9]+ bytes of free memory"):

@@ -42,15 +42,15 @@ def scan(path, seed=0):
 
 
 def test_sealed_object_comes_back_and_a_changed_one_does_not(tmp_path):
-    said = {"sha256": "0" * 64, "seal of": ["ä", 1.5, None]}
+    content = {"sha256": "0" * 64, "seal of": ["ä", 1.5, None]}
     place = tmp_path / "a.json"
-    place.write_bytes(sealed(said))
-    assert read_sealed(place) == said
+    place.write_bytes(sealed(content))
+    assert read_sealed(place) == content
     assert json.loads(place.read_bytes()) == {
-        **said,
+        **content,
         "seal": json.loads(place.read_bytes())["seal"],
     }
-    place.write_bytes(sealed(said).replace(b"1.5", b"1.6"))
+    place.write_bytes(sealed(content).replace(b"1.5", b"1.6"))
     assert read_sealed(place) is None
 
 

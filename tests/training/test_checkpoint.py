@@ -165,8 +165,8 @@ def test_same_state_makes_the_same_bytes(trained, tmp_path):
 def test_everything_comes_back_exactly(saved, fresh, trained, tmp_path):
     about = resume(saved, fresh)
     assert fresh.step == 5
-    said = about.model_dump()
-    assert said | ABOUT == said
+    content = about.model_dump()
+    assert content | ABOUT == content
     assert equal(contents(fresh, tmp_path / "a"), contents(trained, tmp_path / "b"))
     kinds = {name.split(".")[0] for name in contents(fresh, tmp_path / "a")}
     assert kinds == {"model", "ema", "optimiser_g", "optimiser_d", "history_x", "history_y"}
@@ -620,8 +620,8 @@ def test_order_of_the_earlier_fakes_matters_for_what_follows(saved, tiny_config,
         "history_x.2": tensors["history_x.0"],
     }
     states = []
-    for its in (tensors, exchanged):
-        forge(saved, its, header)
+    for each in (tensors, exchanged):
+        forge(saved, each, header)
         states.append(new_state(tiny_config, CPU))
         resume(saved, states[-1])
     one, other = (contents(advance(state, 8), tmp_path / str(n)) for n, state in enumerate(states))

@@ -60,8 +60,8 @@ def test_setting_of_a_resumed_run_is_resumable_or_frozen(tiny_config, key):
         return
     section, _, name = key.rpartition(".")
     old = getattr(getattr(tiny_config, section) if section else tiny_config, name)
-    said = re.escape(f"{key}: {old!r} -> {CHANGES[key]!r}")
-    with pytest.raises(UsageError, match=rf"^run/config\.yaml: .*{said}\. Fix: leave"):
+    content = re.escape(f"{key}: {old!r} -> {CHANGES[key]!r}")
+    with pytest.raises(UsageError, match=rf"^run/config\.yaml: .*{content}\. Fix: leave"):
         check_config(FILE, tiny_config, changed)
 
 

@@ -111,11 +111,11 @@ def test_gradient_that_is_not_finite_ends_the_same_step(config, tiny_data, tmp_p
     with pytest.raises(DivergedError, match=r"training diverged: step 3, .*grad_d inf"):
         train(config, tiny_data, run)
     assert steps(run) == [2, 0]
-    said = json.loads((run / "diverged_step_3.json").read_text())
-    assert said["step"] == 3
-    assert said["grad_d"] == "inf"
-    assert said["lr"] == config.train.learning_rate
-    (image,) = said["images"]
+    content = json.loads((run / "diverged_step_3.json").read_text())
+    assert content["step"] == 3
+    assert content["grad_d"] == "inf"
+    assert content["lr"] == config.train.learning_rate
+    (image,) = content["images"]
     assert image["ct"].startswith("ct_")
     assert image["mr"].startswith("mr_")
 
@@ -176,7 +176,7 @@ def test_run_that_was_killed_before_its_first_step_goes_on(
     with pytest.raises(Killed):
         train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run)
     monkeypatch.undo()
-    monkeypatch.setattr("ctmr.training.validation.MOST", 4)
+    monkeypatch.setattr("ctmr.training.validation.MAX_SLICES", 4)
     if what == "write_config":  # no run yet: it is started anew, and nothing is left of the first
         train(overlaid(config, ["seed=9"]), tiny_data, run, init=tiny_run, stop_after=1)
         assert steps(run) == [1, 0]
@@ -216,9 +216,9 @@ def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
     assert newest(run) == newest(whole)
     assert evaluations(run) == evaluations(whole)
     for name in ("model", "best"):
-        cards = [read_model(its / name).card for its in (run, whole)]
+        cards = [read_model(each / name).card for each in (run, whole)]
         assert cards[0].files == cards[1].files
-    grids = [sorted(path.name for path in (its / "samples").iterdir()) for its in (run, whole)]
+    grids = [sorted(path.name for path in (each / "samples").iterdir()) for each in (run, whole)]
     assert grids[0] == grids[1]
 
 
@@ -226,7 +226,7 @@ def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "what"),
     [
         ("ctmr.training.samples.Samples.draw", "sample grid"),
         ("ctmr.training.recorder.write_report", "report"),
@@ -234,14 +234,14 @@ def test_what_a_killed_process_had_no_time_for_is_done_when_the_run_goes_on(
     ],
 )
 def test_pictures_and_pages_that_cannot_be_written_are_a_warning_and_no_end(
-    config, tiny_data, whole, tmp_path, monkeypatch, caplog, place, said
+    config, tiny_data, whole, tmp_path, monkeypatch, caplog, place, what
 ):
     monkeypatch.setattr(place, fail)
     with caplog.at_level(logging.WARNING):
         train(config, tiny_data, tmp_path / "run")
     assert newest(tmp_path / "run") == newest(whole)
     assert evaluations(tmp_path / "run") == evaluations(whole)
-    assert f"the training goes on without its {said}" in caplog.text.replace(
+    assert f"the training goes on without its {what}" in caplog.text.replace(
         "the curves", "its curves"
     )
 
@@ -475,8 +475,10 @@ def test_leaks_of_the_data_are_in_the_run_and_its_report(tiny_config, tiny_data,
     shutil.copytree(tiny_data, data)
     shutil.copy(data / "trainA" / "ct_03.png", data / "testA" / "again.png")
     train(tiny_config, data, tmp_path / "run", stop_after=1)
-    both = json.loads((tmp_path / "run" / "overlap.json").read_text())
-    assert both == [{"train": "trainA/ct_03.png", "test": "testA/again.png", "why": "identical"}]
+    overlaps = json.loads((tmp_path / "run" / "overlap.json").read_text())
+    assert overlaps == [
+        {"train": "trainA/ct_03.png", "test": "testA/again.png", "why": "identical"}
+    ]
     assert "testA/again.png" in (tmp_path / "run" / "report.html").read_text()
     train(tiny_config, tiny_data, tmp_path / "clean", stop_after=1)
     assert not (tmp_path / "clean" / "overlap.json").exists()

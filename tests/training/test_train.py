@@ -130,15 +130,15 @@ def test_norms_are_those_of_the_gradients_of_each_half(state, images, tiny_confi
         "grad_d": state.model.discriminator_parameters(),
     }
     for name, weights in halves.items():
-        squares = sum(float((its.grad.double() ** 2).sum()) for its in weights)
+        squares = sum(float((each.grad.double() ** 2).sum()) for each in weights)
         assert found[name].item() == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
 def test_step_is_the_papers_update_written_out(state, images, tiny_config, autocast):
     """G and F by Adam on (4) with D fixed, then D_X and D_Y by Adam on (5) with the fakes from before."""
     x, y = images
-    twin = copy.deepcopy(state.model)
-    G, F, D_X, D_Y = twin.G, twin.F, twin.D_X, twin.D_Y
+    peer = copy.deepcopy(state.model)
+    G, F, D_X, D_Y = peer.G, peer.F, peer.D_X, peer.D_Y
     settings = {"lr": tiny_config.train.learning_rate, "betas": (0.5, 0.999)}
     adam_g = torch.optim.Adam([*G.parameters(), *F.parameters()], **settings)
     adam_d = torch.optim.Adam([*D_X.parameters(), *D_Y.parameters()], **settings)
@@ -159,8 +159,8 @@ def test_step_is_the_papers_update_written_out(state, images, tiny_config, autoc
         adam_d.step()
         state.history_x.capacity = state.history_y.capacity = 0
         train_step(state, x, y, tiny_config.loss, autocast, step)
-        for ours, theirs in zip(state.model.parameters(), twin.parameters(), strict=True):
-            assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+        for own, theirs in zip(state.model.parameters(), peer.parameters(), strict=True):
+            assert torch.allclose(own, theirs, rtol=0, atol=1e-5)
     assert state.step == 3
 
 

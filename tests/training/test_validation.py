@@ -11,7 +11,7 @@ from ctmr import load_model
 from ctmr.config import Config
 from ctmr.errors import DataError
 from ctmr.training.train import train
-from ctmr.training.validation import MOST, MOST_VOLUMES, pairs_to_choose_by
+from ctmr.training.validation import MAX_SLICES, MAX_VOLUMES, pairs_to_choose_by
 
 
 def every(config: Config, steps: int) -> Config:
@@ -68,7 +68,7 @@ def test_the_model_with_the_highest_score_is_kept(run: Path) -> None:
     assert load_model(run).model.card.provenance["steps"] == 6
 
 
-def test_the_model_says_how_well_its_doubt_ranks_errors(run: Path) -> None:
+def test_the_model_says_how_well_its_uncertainty_ranks_errors(run: Path) -> None:
     correlations = load_model(run).model.card.correlations
     assert correlations is not None
     assert correlations.keys() == {"ct-to-mr", "mr-to-ct"}
@@ -126,7 +126,7 @@ def test_pairs_that_cannot_be_read_are_named_before_the_first_step(
 
 def test_of_many_pairs_few_volumes_and_some_slices_are_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("ctmr.training.validation.require_all", lambda pairs: None)
-    for suffix, most in ((".png", MOST), (".nii", MOST_VOLUMES)):
+    for suffix, most in ((".png", MAX_SLICES), (".nii", MAX_VOLUMES)):
         for modality in ("ct", "mr"):
             folder = tmp_path / suffix / "val" / modality
             folder.mkdir(parents=True)

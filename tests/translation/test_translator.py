@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -179,8 +180,8 @@ def test_hu_written_by_a_translation_are_read_back_within_half_a_unit(tmp_path):
         write_image(tmp_path / "in" / name, Image(array, "grey", 8))
     write_image_info(tmp_path / "in", "grey", files={"a.png": (0.5, 0.7)})
     translate_files(identity, tmp_path / "in", tmp_path / "out", "ct")
-    said = json.loads((tmp_path / "out" / "ctmr.json").read_text())
-    assert said == {
+    content = json.loads((tmp_path / "out" / "ctmr.json").read_text())
+    assert content == {
         "unit": "HU",
         "slope": 1.0,
         "intercept": -1024.0,
@@ -232,14 +233,30 @@ def test_16_bit_range_of_the_training_images_is_stored_and_used(tmp_path, tiny_c
     ("scan", "found"),
     [(Image(grey(40, 40), "grey", 16), "16-bit"), (Image(grey(40, 40), "HU", 16), "HU")],
 )
-def test_values_that_the_model_does_not_know_are_refused(scan, found):
-    with pytest.raises(DataError, match=f"expected 8-bit values.*MR.*found {found}") as caught:
-        translator().translate(scan, to="ct")
+def test_ct_of_values_that_the_model_does_not_know_is_refused(scan, found):
+    with pytest.raises(DataError, match=f"expected CT with 8-bit values.*found {found}") as caught:
+        translator().translate(scan, to="mr")
     assert "convert" in caught.value.fix
 
 
+@pytest.mark.parametrize(("known", "depth"), [("8-bit", 16), ("16-bit", 8)])
+def test_mr_of_another_depth_is_mapped_by_its_own_percentiles(known, depth, caplog):
+    """An MR has no unit: the same picture with other grey values gives the same translation."""
+    caplog.set_level(logging.INFO)
+    maps = {"8-bit": GREY_8, "16-bit": GREY_12}
+    model = translator(ct={"HU": HU}, mr={known: maps[known]})
+    picture = grey(64, 64)
+    low, high = np.percentile(picture, (0.05, 99.95))
+    expected = HU.from_unit(np.interp(picture, (low, high), (-1, 1)).astype(np.float32))
+    result = model.translate(Image(picture, "grey", depth), to="ct")
+    assert np.allclose(result.array, expected, atol=1)
+    assert "mapped by its own percentiles" in caplog.text
+    again = model.translate(Image(picture * 0.5, "grey", depth), to="ct")
+    assert np.allclose(again.array, expected, atol=1)
+
+
 def test_model_of_hu_says_how_to_state_them():
-    with pytest.raises(DataError, match="expected HU values") as caught:
+    with pytest.raises(DataError, match="expected CT with HU values") as caught:
         translator(ct={"HU": HU}).translate(Image(grey(40, 40), "grey", 16), to="mr")
     assert "ctmr.json" in caught.value.fix
 
@@ -263,7 +280,7 @@ def test_depth_of_the_translation_is_the_scans_where_the_model_knows_it(depth, k
     assert result.encoding == expected
 
 
-# Maps of doubt
+# Uncertainty maps
 
 
 @pytest.mark.parametrize("colour", [False, True])

@@ -10,6 +10,7 @@ from ctmr.audit.clean import plan_cleaning, write_clean
 from ctmr.audit.inventory import Inventory, take_inventory
 from ctmr.audit.leaks import clusters, copies_of, find_leaks
 from ctmr.errors import DataError, UsageError, printable
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.reporting.audit_report import audit_page
 from ctmr.results import AuditReport, Finding
 from ctmr.system.files import json_bytes, require_empty
@@ -23,6 +24,7 @@ def audit(
     clean: Path | None = None,
     *,
     patient_pattern: str | None = None,
+    reading: Reading = DEFAULT,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> AuditReport:
@@ -33,6 +35,7 @@ def audit(
         out: JSON file; a page with the same name and the suffix .html is written beside it.
         clean: New folder for a cleaned copy.
         patient_pattern: Regular expression whose first group, searched in a file's path, names the patient.
+        reading: What to believe of scans that say too little.
         overwrite: Replace files in the place of `out` and its page too that ctmr did not write.
         progress: Called with scans done and scans to do.
 
@@ -47,7 +50,7 @@ def audit(
     """
     _check(data, out, clean)
     require_own([out, page_of(out)], overwrite=overwrite, inputs=[data])
-    inventory = take_inventory(data, patient_pattern, progress)
+    inventory = take_inventory(data, patient_pattern, progress, reading=reading)
     copies = copies_of(inventory.pictures)
     same = clusters(inventory.pictures, copies)
     leaks, faults = find_leaks(inventory.pictures, copies), find_faults(inventory, same)

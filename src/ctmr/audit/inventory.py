@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctmr.audit.scan_profile import Picture, Unusable, take_picture
-from ctmr.data.folders import Source, find_data, infos_of, patient_finder
+from ctmr.data.folders import Source, label_of, list_sources
 from ctmr.errors import ResourceError
-from ctmr.io.image_info import INFO_NAME, ImageInfo
-from ctmr.io.listing import OTHER, Listing, list_scans
-from ctmr.io.scan import info_place
+from ctmr.io.image_info import INFO_NAME
+from ctmr.io.listing import OTHER, Listing
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.results import Finding
 from ctmr.system.parallel import serve, worker_context
 from ctmr.types import Level, Modality, Progress, Split
@@ -37,7 +37,11 @@ class Inventory:
 
 
 def take_inventory(
-    data: Path, patient_pattern: str | None, progress: Progress | None = None
+    data: Path,
+    patient_pattern: str | None,
+    progress: Progress | None = None,
+    *,
+    reading: Reading = DEFAULT,
 ) -> Inventory:
     """Look at every scan of a data folder.
 
@@ -45,44 +49,30 @@ def take_inventory(
         data: `trainA trainB testA testB` or `train/ct train/mr test/ct test/mr`.
         patient_pattern: Regular expression whose first group, searched in a file's path, names the patient.
         progress: Called with scans done and scans to do.
+        reading: What to believe of scans that say too little.
 
     Raises:
         DataError: If a training folder is missing, or both layouts are there.
         UsageError: If the pattern is not a regular expression with a group.
     """
-    patient_of = patient_finder(patient_pattern)
+    listed = list_sources(data, patient_pattern, reading)
     findings: list[Finding] = []
-    sources: list[Source] = []
-    folders: dict[tuple[Split, Modality], str] = {}
-    for split, by_modality in find_data(data).items():
-        for modality, folder in by_modality.items():
-            folders[split, modality] = label_of(data, folder)
-            listing = list_scans(folder)
-            listing.count(label_of(data, folder))
-            findings += _of_listing(data, listing)
-            infos, wrong = infos_of(folder, modality, [path for path, _ in listing.scans])
-            for place, error in wrong.items():
+    for listing in listed.listings.values():
+        findings += _of_listing(data, listing)
+        for place, error in listed.wrong.items():
+            if place.is_relative_to(listing.folder):
                 label = label_of(data, place / INFO_NAME)
                 findings.append(Finding("ctmr_json", "error", (label,), error.what))
-            for path, kind in listing.scans:
-                label, info = label_of(data, path), infos.get(path.parent, ImageInfo())
-                info = ImageInfo() if info_place(path.parent, folder) in wrong else info
-                patient = patient_of(label)
-                sources.append(Source(data, split, modality, path, kind, label, patient, info))
     pictures: list[Picture] = []
-    for done, found in enumerate(_pictures(sources), 1):
+    for done, found in enumerate(_pictures(listed.scans), 1):
         if isinstance(found, Unusable):
             findings.append(Finding(found.fault, "error", (found.source.label,), found.why))
         else:
             pictures.append(found)
         if progress is not None:
-            progress(done, len(sources))
-    return Inventory(tuple(pictures), tuple(findings), len(sources), folders)
-
-
-def label_of(data: Path, path: Path) -> str:
-    """The path below the data folder, with bytes that are no UTF-8 escaped."""
-    return os.fsencode(path.relative_to(data).as_posix()).decode("utf-8", "backslashreplace")
+            progress(done, len(listed.scans))
+    folders = {place: label_of(data, each.folder) for place, each in listed.listings.items()}
+    return Inventory(tuple(pictures), tuple(findings), len(listed.scans), folders)
 
 
 def _of_listing(data: Path, listing: Listing) -> Iterator[Finding]:

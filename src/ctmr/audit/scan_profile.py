@@ -12,6 +12,7 @@ from scipy import ndimage
 from ctmr.audit.burned_in import has_colour, has_letters
 from ctmr.audit.near_duplicates import Fingerprint, fingerprint
 from ctmr.data.folders import Source
+from ctmr.data.survey import image_of_source
 from ctmr.errors import CtmrError, SafetyError
 from ctmr.imaging.descriptors import Traits, _shown, _small, describe, inside_frame, shrunk
 from ctmr.imaging.head import HeadRegion, find_head
@@ -19,10 +20,8 @@ from ctmr.imaging.image import luma
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, axial_slices, canonical
 from ctmr.io.dicom.header import text_of
-from ctmr.io.dicom.series import read_series
 from ctmr.io.image_info import read_bytes
-from ctmr.io.images import image_of
-from ctmr.io.nifti import read_nifti
+from ctmr.io.scan import read_with_series
 from ctmr.types import BoolArray, FloatArray
 
 Fault = Literal["unreadable", "wrong_modality", "not_hu"]
@@ -101,7 +100,7 @@ def take_picture(source: Source) -> Picture | Unusable:
 
 
 def _of_image(source: Source) -> Picture:
-    image = image_of(read_bytes(source.path), source.path, None, source.info)
+    image = image_of_source(source, read_bytes(source.path))
     colour = image.array.ndim == 3
     white = 255.0 if image.depth == 8 else 65535.0
     drawn: list[Mark] = ["colour"] if colour and has_colour(image.array, white) else []
@@ -134,15 +133,15 @@ def _of_image(source: Source) -> Picture:
 
 def _of_volume(source: Source) -> Picture | Unusable:
     patient, drawn = source.patient, tuple[Mark, ...]()
-    if source.kind == "nifti":
-        volume = read_nifti(source.path)
-    else:
-        series = read_series(source.path)
-        volume, patient = series.volume, source.patient or series.patient
+    volume, series = read_with_series(source.path, modality=source.modality, reading=source.reading)
+    if not isinstance(volume, Volume):
+        raise TypeError(f"source must be a volume: got {source!r}")
+    if series is not None:
+        patient = source.patient or series.patient
         if text_of(series.headers[0], "BurnedInAnnotation") == "YES":
             drawn = ("letters",)
     try:
-        volume = as_modality(volume, source.modality)
+        volume = as_modality(volume, source.modality, anyway=source.reading.anyway)
     except SafetyError as error:
         is_mr = source.modality == "mr" or volume.modality == "mr"
         return Unusable(source, "wrong_modality" if is_mr else "not_hu", error.what)

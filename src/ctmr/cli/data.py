@@ -5,7 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from ctmr.cli.options import ConfigFile, Debug, Json, Overwrite, Preset, Settings
+from ctmr.cli.options import (
+    Anyway,
+    ConfigFile,
+    CtValues,
+    Debug,
+    GeometryOption,
+    Irregular,
+    Json,
+    Overwrite,
+    Preset,
+    SeriesOption,
+    Settings,
+    reading_of,
+)
 from ctmr.cli.output import outcome_of, progress_bars, say
 from ctmr.cli.tables import print_audit
 
@@ -59,6 +72,11 @@ def audit(
         typer.Option(metavar="OUT_DIR", help="New folder for a cleaned copy without leaks."),
     ] = None,
     settings: Settings = None,
+    geometry: GeometryOption = None,
+    irregular: Irregular = False,
+    anyway: Anyway = False,
+    series: SeriesOption = None,
+    ct_values: CtValues = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -69,6 +87,7 @@ def audit(
         from ctmr.audit.audit import audit as audit_data
         from ctmr.config import load_config
 
+        reading = reading_of(geometry, irregular, anyway, series, ct_values)
         pattern = load_config("default", None, settings or []).data.patient_pattern
         with progress_bars() as progress:
             report = audit_data(
@@ -76,6 +95,7 @@ def audit(
                 out,
                 clean,
                 patient_pattern=pattern,
+                reading=reading,
                 overwrite=overwrite,
                 progress=progress("checking"),
             )
@@ -94,6 +114,11 @@ def prepare(
     preset: Preset = None,
     config: ConfigFile = None,
     settings: Settings = None,
+    geometry: GeometryOption = None,
+    irregular: Irregular = False,
+    anyway: Anyway = False,
+    series: SeriesOption = None,
+    ct_values: CtValues = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -104,8 +129,9 @@ def prepare(
         from ctmr.data.prepare import prepare as prepare_data
 
         resolved = load_config(preset or "default", config, settings or [])
+        reading = reading_of(geometry, irregular, anyway, series, ct_values)
         with progress_bars() as progress:
-            made = prepare_data(data, resolved.data, store, progress("preparing"))
+            made = prepare_data(data, resolved.data, store, progress("preparing"), reading=reading)
         say(repr(made))
         outcome.update(store=str(made.path), fingerprint=made.fingerprint)
 

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from ctmr.cli.options import Debug, Json, Overwrite
+from ctmr.cli.options import (
+    Anyway,
+    CtValues,
+    Debug,
+    GeometryOption,
+    Irregular,
+    Json,
+    Overwrite,
+    SeriesOption,
+    reading_of,
+)
 from ctmr.cli.output import outcome_of, progress_bars, say
 from ctmr.cli.tables import print_evaluation
 from ctmr.errors import UsageError
@@ -28,6 +38,11 @@ def evaluate(
             metavar="NAME=FOLDER", help="Results of another program for PAIRS; can be repeated."
         ),
     ] = None,
+    geometry: GeometryOption = None,
+    irregular: Irregular = False,
+    anyway: Anyway = False,
+    series: SeriesOption = None,
+    ct_values: CtValues = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -36,8 +51,9 @@ def evaluate(
     with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation.evaluate import evaluate as evaluate_model
 
-        folders = dict(_answer(item) for item in answers or [])
+        folders = dict(_named_folder(item) for item in answers or [])
 
+        reading = reading_of(geometry, irregular, anyway, series, ct_values)
         place = out or model / "evaluation"
         with progress_bars() as progress:
             found = evaluate_model(
@@ -46,6 +62,7 @@ def evaluate(
                 out=place,
                 direction=direction,
                 answers=folders,
+                reading=reading,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -72,7 +89,7 @@ def report(
         outcome.update(report=str(page))
 
 
-def _answer(item: str) -> tuple[str, Path]:
+def _named_folder(item: str) -> tuple[str, Path]:
     """The name and the folder in `NAME=FOLDER`."""
     name, equals, folder = item.partition("=")
     if not (name and equals and folder):

@@ -52,7 +52,7 @@ def outcome_of(as_json: bool, debug: bool) -> Iterator[dict[str, Any]]:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        raise typer.Exit(fail(_as_ours(error), as_json)) from error
+        raise typer.Exit(fail(_ctmr_error(error), as_json)) from error
 
 
 def fail(error: CtmrError, as_json: bool) -> int:
@@ -64,7 +64,7 @@ def fail(error: CtmrError, as_json: bool) -> int:
     return error.exit_code
 
 
-def _as_ours(error: BaseException) -> CtmrError:
+def _ctmr_error(error: BaseException) -> CtmrError:
     """The error as one with a code and a fix; the traceback of a bug goes to a file."""
     if isinstance(error, CtmrError):
         return error

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def say_correlations(correlations: "Mapping[Any, Correlation | None]") -> None:
-    """Say how well the measures of doubt in the JSON beside an output rank true errors."""
+    """Say how well the measures of uncertainty in the JSON beside an output rank true errors."""
     known = [
-        f"{name} {its.spearman:.2f} [{its.ci95[0]:.2f}, {its.ci95[1]:.2f}]"
-        for name, its in correlations.items()
-        if its is not None
+        f"{name} {found.spearman:.2f} [{found.ci95[0]:.2f}, {found.ci95[1]:.2f}]"
+        for name, found in correlations.items()
+        if found is not None
     ]
     say(
         f"rank correlation with the true error on held-out pairs: {', '.join(known)}"
@@ -30,23 +30,25 @@ def some(names: tuple[str, ...]) -> str:
 
 def print_evaluation(metrics: "Metrics") -> None:
     """The tables of an evaluation: figures with truth, without it, and what becomes of lesions."""
-    for direction, its in metrics.directions.items():
+    for direction, measured in metrics.directions.items():
         definitions = metrics.figures[direction]
-        tables = {"model": its.figures, **its.others, **its.baselines}
+        tables = {"model": measured.figures, **measured.others, **measured.baselines}
         head = f"{direction}, {metrics.patients} patients"
-        if its.figures:
+        if measured.figures:
             lines = [
                 (
                     _named(key, definitions[key]),
                     *(_summary_text(t.get(key)) for t in tables.values()),
                 )
-                for key in its.figures
+                for key in measured.figures
             ]
             _print_table(f"{head}, mean [95 % interval]", ("", *tables), lines)
-        for name, gain in its.difference.items():
-            say(f"MAE of {name} less the model's: {_summary_text(gain)} {its.unit}")
-        lines = [(_named(k, definitions[k]), _summary_text(v)) for k, v in its.no_reference.items()]
-        if (far := its.distances) is not None:
+        for name, gain in measured.difference.items():
+            say(f"MAE of {name} less the model's: {_summary_text(gain)} {measured.unit}")
+        lines = [
+            (_named(k, definitions[k]), _summary_text(v)) for k, v in measured.no_reference.items()
+        ]
+        if (far := measured.distances) is not None:
             lines += [
                 (f"{name} distance to real images", f"{value:.3g} (real: {real:.3g})")
                 for name, value, real in (
@@ -55,8 +57,8 @@ def print_evaluation(metrics: "Metrics") -> None:
                 )
             ]
         _print_table(f"{head}, without the truth", ("", "model"), lines)
-        if its.figures:
-            ranks = map(_correlation, its.uncertainty.items())
+        if measured.figures:
+            ranks = map(_correlation, measured.uncertainty.items())
             say("rank correlation with MAE: " + "; ".join(ranks))
     if metrics.lesions is not None:
         from ctmr.reporting.evaluation_section import lesion_rows
@@ -69,8 +71,8 @@ def print_evaluation(metrics: "Metrics") -> None:
 def print_demo(metrics: "Metrics") -> None:
     """One table of a demo: the metrics that are asked for first, beside the baselines, in both directions."""
     lines, heads = [], [""]
-    for direction, its in metrics.directions.items():
-        tables = {"model": its.figures, **its.baselines}
+    for direction, measured in metrics.directions.items():
+        tables = {"model": measured.figures, **measured.baselines}
         heads = ["", *tables]
         for key in ("mae", "psnr", "ssim"):
             name = _named(key, metrics.figures[direction][key])
@@ -89,12 +91,12 @@ def print_audit(report: "AuditReport") -> None:
         (
             kind,
             level,
-            printable(its[0].files[0]),
-            printable(its[0].why),
-            str(len(its)),
-            str(sum(len(each.files) for each in its)),
+            printable(findings[0].files[0]),
+            printable(findings[0].why),
+            str(len(findings)),
+            str(sum(len(each.files) for each in findings)),
         )
-        for (level, kind), its in rows.items()
+        for (level, kind), findings in rows.items()
     ]
     heads = ("finding", "level", "the first of them", "why", "findings", "files")
     _print_table(f"{sum(report.scans.values())} scans", heads, lines, left=4)
@@ -120,16 +122,16 @@ def _named(key: str, definition: "Definition") -> str:
     return f"{key}, {definition.unit}" if definition.unit else key
 
 
-def _summary_text(its: "Summary | None") -> str:
-    if its is None:
+def _summary_text(summary: "Summary | None") -> str:
+    if summary is None:
         return "-"
-    low, high = its.ci95
-    return f"{its.mean:.4g} [{low:.3g}, {high:.3g}]"
+    low, high = summary.ci95
+    return f"{summary.mean:.4g} [{low:.3g}, {high:.3g}]"
 
 
 def _correlation(item: "tuple[str, Correlation | None]") -> str:
-    name, its = item
-    if its is None:
+    name, correlation = item
+    if correlation is None:
         return f"{name} not known"
-    low, high = its.ci95
-    return f"{name} {its.spearman:.2f} [{low:.2f}, {high:.2f}]"
+    low, high = correlation.ci95
+    return f"{name} {correlation.spearman:.2f} [{low:.2f}, {high:.2f}]"

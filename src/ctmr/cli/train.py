@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctmr.cli.options import ConfigFile, Debug, Json, Overwrite, Preset, Settings
+from ctmr.cli.options import (
+    Anyway,
+    ConfigFile,
+    CtValues,
+    Debug,
+    GeometryOption,
+    Irregular,
+    Json,
+    Overwrite,
+    Preset,
+    SeriesOption,
+    Settings,
+    reading_of,
+)
 from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say, training_shown
 from ctmr.cli.tables import print_demo
 from ctmr.errors import UsageError
@@ -65,6 +78,11 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print all settings and exit.")
     ] = False,
+    geometry: GeometryOption = None,
+    irregular: Irregular = False,
+    anyway: Anyway = False,
+    series: SeriesOption = None,
+    ct_values: CtValues = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -85,6 +103,7 @@ def train(
         if data is None or out is None:
             missing = "DATA" if data is None else "--out"
             raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
+        reading = reading_of(geometry, irregular, anyway, series, ct_values)
         from ctmr.training.train import train as train_model
 
         with progress_bars() as progress, training_shown(progress, stop_after) as observer:
@@ -95,6 +114,7 @@ def train(
                 resume=resume,
                 init=init,
                 stop_after=stop_after,
+                reading=reading,
                 overwrite=overwrite,
                 observer=observer,
             )

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from ctmr.cli.options import Debug, Json, Overwrite
+from ctmr.cli.options import (
+    Anyway,
+    CtValues,
+    Debug,
+    GeometryOption,
+    Irregular,
+    Json,
+    Overwrite,
+    SeriesOption,
+    reading_of,
+)
 from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say
 from ctmr.cli.tables import say_correlations, some
 from ctmr.errors import DataError
@@ -40,22 +50,6 @@ def translate(
             help="Write the result of a NIfTI file as DICOM, with the headers of this series.",
         ),
     ] = None,
-    geometry: Annotated[
-        Literal["sform", "qform", "RAS", "LAS", "LPS"] | None,
-        typer.Option(
-            help="Orientation to use where a NIfTI header contradicts itself or has none."
-        ),
-    ] = None,
-    irregular: Annotated[
-        bool,
-        typer.Option(
-            "--irregular", help="Accept DICOM series with missing or unevenly spaced slices."
-        ),
-    ] = False,
-    anyway: Annotated[
-        bool,
-        typer.Option("--anyway", help="Skip the modality and anatomy checks."),
-    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -77,6 +71,11 @@ def translate(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Number format; auto takes bfloat16 where the processor has it."),
     ] = "auto",
+    geometry: GeometryOption = None,
+    irregular: Irregular = False,
+    anyway: Anyway = False,
+    series: SeriesOption = None,
+    ct_values: CtValues = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -87,9 +86,9 @@ def translate(
     """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.translation.batch import translate_files
-        from ctmr.translation.plan import Reading
         from ctmr.translation.translator import load_model
 
+        reading = reading_of(geometry, irregular, anyway, series, ct_values)
         translator = load_model(model, engine=engine, precision=precision)
         with progress_bars() as progress:
             summary = translate_files(
@@ -99,7 +98,8 @@ def translate(
                 to,
                 quality=quality,
                 on_error=on_error,
-                reading=Reading(geometry, irregular, anyway, like),
+                reading=reading,
+                like=like,
                 resume=resume,
                 overwrite=overwrite,
                 only=only,

@@ -83,7 +83,9 @@ def train_step(
 
 def _norm(weights: list[nn.Parameter]) -> Tensor:
     """The norm of the gradient, over all weights together."""
-    return get_total_norm([its.grad for its in weights if its.grad is not None], foreach=True)
+    return get_total_norm(
+        [weight.grad for weight in weights if weight.grad is not None], foreach=True
+    )
 
 
 def update_average(state: TrainState, decay: float) -> None:

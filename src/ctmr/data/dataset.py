@@ -23,7 +23,7 @@ from ctmr.types import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
 GRACE_S = 5.0
-NEAR_MM = 6.0  # heights that count as similar
+SAME_HEIGHT_MM = 6.0  # heights that count as similar
 
 
 @functools.lru_cache(maxsize=8)
@@ -53,8 +53,8 @@ class UnpairedSlices(Dataset[Sample]):
         self._heights: dict[Modality, NDArray[np.float64]] = {}
         entries = {modality: store.entries("train", modality) for modality in MODALITIES}
         if config.match_heights and all(e.height_mm is not None for e in sum(entries.values(), ())):
-            for modality, its in entries.items():
-                self._heights[modality] = np.array([e.height_mm for e in its], dtype=np.float64)
+            for modality, worker in entries.items():
+                self._heights[modality] = np.array([e.height_mm for e in worker], dtype=np.float64)
 
     @property
     def images(self) -> int:
@@ -72,7 +72,7 @@ class UnpairedSlices(Dataset[Sample]):
         """Which CT and which MR slice are in sample `n`: those of the folders' orders, or at similar heights.
 
         With heights, the slice of the larger folder is that of its order, and its partner is drawn from all of the
-        other folder that lie within `NEAR_MM` of its height; if none does, the nearest is taken.
+        other folder that lie within `SAME_HEIGHT_MM` of its height; if none does, the nearest is taken.
         """
         if not self._heights:
             return self.index(n, "ct"), self.index(n, "mr")
@@ -80,7 +80,7 @@ class UnpairedSlices(Dataset[Sample]):
         first = self.index(n, larger)
         other: Modality = "mr" if larger == "ct" else "ct"
         distance = np.abs(self._heights[other] - self._heights[larger][first])
-        near = np.flatnonzero(distance <= max(NEAR_MM, float(distance.min())))
+        near = np.flatnonzero(distance <= max(SAME_HEIGHT_MM, float(distance.min())))
         second = int(near[stream(self.seed, "partner", n).integers(near.size)])
         return (first, second) if larger == "ct" else (second, first)
 
@@ -167,16 +167,18 @@ def _iterate(batches: DataLoader[Any], step: int) -> Iterator[Sample]:
     try:
         for batch in batches:
             if not workers:
-                workers = [its for its in multiprocessing.active_children() if its not in others]
+                workers = [
+                    worker for worker in multiprocessing.active_children() if worker not in others
+                ]
             if isinstance(batch, CtmrError):
                 raise batch
             yield batch
             step += 1
     except (RuntimeError, OSError, EOFError) as error:  # or its pipe is torn
         wait(
-            [its.sentinel for its in workers], GRACE_S
+            [worker.sentinel for worker in workers], GRACE_S
         )  # its end may be told later than the pipe's
-        dead = [str(its.pid) for its in workers if not its.is_alive()]
+        dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
         if not dead:
             raise
         raise ResourceError(

@@ -1,15 +1,17 @@
 """The layout of a data folder: which folder is which, and which scans it holds."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctmr.errors import CtmrError, DataError, UsageError, printable, refuse_all
+from ctmr.errors import DataError, UsageError, printable, refuse_all
 from ctmr.io.image_info import ImageInfo
-from ctmr.io.listing import below_root, find_scans
-from ctmr.io.scan import READABLE, Kind, info_place, info_within, kind_of
+from ctmr.io.listing import Listing, below_root, list_scans
+from ctmr.io.reading import DEFAULT, Reading
+from ctmr.io.scan import READABLE, Kind, info_place, info_within
 from ctmr.types import MODALITIES, SPLITS, Modality, Split
 
 # As in the paper's data set (A = CT, B = MR), and by name.
@@ -37,6 +39,7 @@ class Source:
         label: The path below the data folder, with undecodable bytes escaped.
         patient: What the patient pattern found in the label.
         info: The `ctmr.json` that holds for it.
+        reading: What to believe where it says too little.
     """
 
     data: Path
@@ -47,13 +50,14 @@ class Source:
     label: str
     patient: str | None
     info: ImageInfo
+    reading: Reading = DEFAULT
 
     @property
     def folder(self) -> str:
         """The folder of its split and modality, as `trainA`."""
         names = [layout[self.split, self.modality] for layout in LAYOUTS]
-        its = [name for name in names if self.label.startswith(name + "/")]
-        return its[0] if its else self.label.rpartition("/")[0]
+        fitting = [name for name in names if self.label.startswith(name + "/")]
+        return fitting[0] if fitting else self.label.rpartition("/")[0]
 
     @property
     def below(self) -> str:
@@ -64,6 +68,21 @@ class Source:
     def name(self) -> str:
         """The same with undecodable bytes escaped."""
         return self.label.removeprefix(self.folder + "/")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What lies in a data folder, the bad too.
+
+    Attributes:
+        scans: By split, modality and the bytes of their names; where a `ctmr.json` is wrong, as if it said nothing.
+        listings: Of each folder that is there, also what is left out.
+        wrong: Each folder whose own `ctmr.json` cannot be used, with the error.
+    """
+
+    scans: list[Source] = field(default_factory=list)
+    listings: dict[tuple[Split, Modality], Listing] = field(default_factory=dict)
+    wrong: dict[Path, DataError] = field(default_factory=dict)
 
 
 def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
@@ -109,42 +128,58 @@ def holds_data(folder: Path) -> bool:
     return any((folder / layout["train", "ct"]).is_dir() for layout in LAYOUTS)
 
 
-def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
-    """All scans of a data folder: by split, modality and the bytes of their names.
+def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEFAULT) -> Sources:
+    """Walk through a data folder and collect its scans and all that is wrong with it.
+
+    Raises:
+        DataError: If a training folder is missing, or both layouts are there.
+        UsageError: If the pattern is not a regular expression with a group.
+    """
+    patient_of = patient_finder(patient_pattern)
+    found = Sources()
+    for split, by_modality in find_data(data).items():
+        for modality, folder in by_modality.items():
+            listing = list_scans(folder)
+            listing.count(label_of(data, folder))
+            infos, wrong = _infos_of(folder, modality, [path for path, _ in listing.scans])
+            for path, kind in listing.scans:
+                label, info = label_of(data, path), infos.get(path.parent, ImageInfo())
+                patient = patient_of(label)
+                found.scans.append(
+                    Source(data, split, modality, path, kind, label, patient, info, reading)
+                )
+            found.listings[split, modality] = listing
+            found.wrong.update(wrong)
+    return found
+
+
+def require_sources(
+    data: Path, patient_pattern: str | None, reading: Reading = DEFAULT
+) -> list[Source]:
+    """All scans of a data folder that can be trained on: by split, modality and the bytes of their names.
 
     Raises:
         DataError: If a training folder has no scan, or a `ctmr.json` is wrong or gives HU to MR, or images and volumes
             are mixed.
         UsageError: If the pattern is not a regular expression with a group.
     """
-    patient_of = patient_finder(patient_pattern)
-    sources = []
-    failures: list[tuple[str, CtmrError]] = []
-    for split, by_modality in find_data(data).items():
-        for modality, folder in by_modality.items():
-            name = folder.relative_to(data).as_posix()
-            paths = find_scans(folder, name)
-            infos, wrong = infos_of(folder, modality, paths)
-            failures += [(below_root(place, data), error) for place, error in wrong.items()]
-            if wrong:
-                continue
-            if split == "train" and not paths:
-                raise DataError(
-                    f"expected {READABLE} in it: found none; training needs"
-                    f" {LAYOUTS[0]['train', 'ct']} (CT) and {LAYOUTS[0]['train', 'mr']} (MR)",
-                    file=folder,
-                    fix="put scans there",
-                )
-            for path in paths:
-                label = _readable(path.relative_to(data).as_posix())
-                kind = kind_of(path) or "image"
-                patient = patient_of(label)
-                info = infos[path.parent]
-                sources.append(Source(data, split, modality, path, kind, label, patient, info))
+    found = list_sources(data, patient_pattern, reading)
+    for (split, _), listing in found.listings.items():
+        if listing.faults:
+            raise listing.faults[0].error
+        listing.warn(label_of(data, listing.folder))
+        if split == "train" and not listing.scans:
+            raise DataError(
+                f"expected {READABLE} in it: found none; training needs"
+                f" {LAYOUTS[0]['train', 'ct']} (CT) and {LAYOUTS[0]['train', 'mr']} (MR)",
+                file=listing.folder,
+                fix="put scans there",
+            )
+    failures = [(below_root(place, data), error) for place, error in found.wrong.items()]
     what = "folders have a ctmr.json that cannot be used"
     refuse_all(failures, what, file=data, fix="correct them; see docs/data.md")
-    images = [source for source in sources if source.kind == "image"]
-    volumes = [source for source in sources if source.kind != "image"]
+    images = [source for source in found.scans if source.kind == "image"]
+    volumes = [source for source in found.scans if source.kind != "image"]
     if images and volumes:
         raise DataError(
             f"expected images only, or volumes only: found {len(images)} images, such as"
@@ -153,10 +188,10 @@ def list_sources(data: Path, patient_pattern: str | None) -> list[Source]:
             file=data,
             fix="put them into two data folders",
         )
-    return sources
+    return found.scans
 
 
-def infos_of(
+def _infos_of(
     root: Path, modality: Modality, paths: Sequence[Path]
 ) -> tuple[dict[Path, ImageInfo], dict[Path, DataError]]:
     """What the `ctmr.json` files of a folder of one modality say.
@@ -167,8 +202,8 @@ def infos_of(
         paths: Its scans.
 
     Returns:
-        What holds in each folder with scans; and each folder whose own `ctmr.json` is wrong or gives HU to MR, with the
-        error.
+        What holds in each folder with scans, where it can be used; and each folder whose own `ctmr.json` is wrong or
+        gives HU to MR, with the error.
     """
     infos: dict[Path, ImageInfo] = {}
     wrong: dict[Path, DataError] = {}
@@ -177,11 +212,13 @@ def infos_of(
         if place in wrong:
             continue
         try:
-            infos[folder] = info_within(folder, root)
+            info = info_within(folder, root)
         except DataError as error:
             wrong[place] = error
             continue
-        if infos[folder].unit == "HU" and modality == "mr":
+        if info.unit != "HU" or modality == "ct":
+            infos[folder] = info
+        else:
             wrong[place] = DataError(
                 "expected grey values: found unit HU in the ctmr.json of an MR folder, and HU"
                 " exist only for CT",
@@ -224,6 +261,6 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
     return compiled
 
 
-def _readable(text: str) -> str:
-    """The text without the surrogates that stand for bytes which are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def label_of(data: Path, path: Path) -> str:
+    """The path below the data folder, with bytes that are no UTF-8 escaped."""
+    return os.fsencode(path.relative_to(data).as_posix()).decode("utf-8", "backslashreplace")

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctmr.data.folders import patient_finder
@@ -15,8 +15,9 @@ from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid
 from ctmr.io.images import read_image
 from ctmr.io.listing import SHOWN, below_root, find_scans, stem_below
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_within, read_scan, read_scan_within
-from ctmr.types import BoolArray, Modality
+from ctmr.types import MODALITIES, BoolArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Pair:
         mr: The MR.
         mask: The head mask, if there is one.
         folder: PAIRS.
+        reading: What to believe where its scans say too little.
     """
 
     name: str
@@ -44,20 +46,23 @@ class Pair:
     mr: Path
     mask: Path | None
     folder: Path
+    reading: Reading = DEFAULT
 
 
 Look = Callable[[Pair, Mapping[Modality, Scan], BoolArray], None]
 
 
-def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
+def find_pairs(
+    folder: Path, patient_pattern: str | None = None, reading: Reading = DEFAULT
+) -> list[Pair]:
     """The pairs of a folder, sorted by name.
 
     Raises:
         DataError: If `ct/` or `mr/` is missing, no name is in both, or a name is there twice.
     """
     files = {kind: _by_stem(folder, kind) for kind in ("ct", "mr", "mask")}
-    both = sorted(files["ct"].keys() & files["mr"].keys())
-    if not both:
+    stems = sorted(files["ct"].keys() & files["mr"].keys())
+    if not stems:
         counts = ", ".join(f"{len(files[kind])} in {kind}/" for kind in ("ct", "mr"))
         raise DataError(
             f"expected scans of the same names in ct/ and mr/: found {counts}, none in both",
@@ -75,7 +80,7 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
         )
     patient_of = patient_finder(patient_pattern)
     pairs = []
-    for stem in both:
+    for stem in stems:
         level = _LEVEL.search(stem.rpartition("/")[2])
         pairs.append(
             Pair(
@@ -86,6 +91,7 @@ def find_pairs(folder: Path, patient_pattern: str | None = None) -> list[Pair]:
                 mr=files["mr"][stem],
                 mask=files["mask"].get(stem),
                 folder=folder,
+                reading=reading,
             )
         )
     return pairs
@@ -97,11 +103,13 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
     Raises:
         CtmrError: If one cannot be read, or they are not on one grid.
     """
-    return _on_one_grid(
-        pair,
-        read_scan_within(pair.ct, pair.folder / "ct"),
-        read_scan_within(pair.mr, pair.folder / "mr"),
-    )
+    return _on_one_grid(pair, *(_scan_of(pair, modality) for modality in MODALITIES))
+
+
+def _scan_of(pair: Pair, modality: Modality) -> Scan:
+    path = pair.ct if modality == "ct" else pair.mr
+    root = pair.folder / modality
+    return read_scan_within(path, root, modality=modality, reading=pair.reading)
 
 
 def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
@@ -117,9 +125,9 @@ def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
     failures: list[CtmrError] = []
     for pair in pairs:
         scans: list[Scan] = []
-        for path, kind in ((pair.ct, "ct"), (pair.mr, "mr")):
+        for modality in MODALITIES:
             with _gathering(failures):
-                scans.append(read_scan_within(path, pair.folder / kind))
+                scans.append(_scan_of(pair, modality))
         with _gathering(failures):
             if len(scans) == 2:
                 images = _on_one_grid(pair, *scans)
@@ -136,7 +144,7 @@ def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
 
 
 def _label(path: Path, folder: Path) -> str:
-    """What a file of a pair, or of an answer to it, is called."""
+    """What a file of a pair, or of a translation of it, is called."""
     inside = path.is_relative_to(folder)
     return below_root(path, folder) if inside else "/".join(path.parts[-2:])
 
@@ -150,10 +158,11 @@ def _gathering(failures: list[CtmrError]) -> Iterator[None]:
 
 
 def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
+    anyway = pair.reading.anyway
     if isinstance(ct, Volume) and isinstance(mr, Volume):
         return {
-            "ct": _said_of(pair.ct, lambda: as_modality(ct, "ct")),
-            "mr": _said_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr")),
+            "ct": _info_of(pair.ct, lambda: as_modality(ct, "ct", anyway=anyway)),
+            "mr": _info_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr", anyway=anyway)),
         }
     if ct.grey.shape != mr.grey.shape:
         raise DataError(
@@ -188,7 +197,7 @@ def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
     return mask
 
 
-def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
+def _info_of(path: Path, look: Callable[[], Volume]) -> Volume:
     """What `look` returns; an error of it names the file."""
     try:
         return look()
@@ -199,12 +208,12 @@ def _said_of(path: Path, look: Callable[[], Volume]) -> Volume:
 def _head_of_volume(pair: Pair, ct: Volume) -> BoolArray:
     """The head mask (I, J, K) on the grid of a CT volume."""
     if pair.mask is not None:
-        mask = read_scan(pair.mask)
+        mask = read_scan(pair.mask, reading=replace(pair.reading, ct_values=None))
         if not isinstance(mask, Volume):
             raise DataError(
                 "expected a volume as mask: found an image", file=pair.mask, fix="give a volume"
             )
-        shown = _said_of(pair.mask, lambda: onto_grid(mask, ct)).array > 0
+        shown = _info_of(pair.mask, lambda: onto_grid(mask, ct)).array > 0
         if not shown.any():
             raise DataError(
                 "expected a head mask: found no voxel in it", file=pair.mask, fix="correct it"

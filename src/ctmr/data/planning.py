@@ -12,12 +12,12 @@ from ctmr.data.folders import Source
 from ctmr.data.store import Entry, Index
 from ctmr.data.survey import Histogram, Look, Survey, overlap, patient_of, refuse
 from ctmr.errors import CtmrError, DataError
-from ctmr.imaging.intensity import MR_UNITS, Intensities, Intensity, ct_window
+from ctmr.imaging.intensity import PICTURES, UNITLESS, Intensities, Intensity, ct_window
 from ctmr.imaging.resampling import Scale, training_scale
 from ctmr.types import MODALITIES, SPLITS, Encoding
 
 # Part of a 16-bit folder's values left out at each end: a few hot pixels must not set the range.
-TAIL = 0.0005
+CLIPPED_SHARE = 0.0005
 
 Shapes = list[tuple[int, int]]
 
@@ -54,14 +54,14 @@ def plan(
     plans, offset = [], 0
     for (source, look), shape in zip(found.looks, shapes, strict=True):
         height, width = max(shape[0], config.size), max(shape[1], config.size)
-        its = []
+        slices = []
         for n, mm in enumerate(look.heights_mm or (None,)):
             name = source.name if mm is None else f"{source.name}#{n:03d}"
             patient = patient_of(source, look)
-            its.append(Entry(name, patient, height, width, offset, look.sha256, mm))
+            slices.append(Entry(name, patient, height, width, offset, look.sha256, mm))
             offset += height * width * config.channels
-        entries[source.split, source.modality] += its
-        plans.append(Plan(tuple(its), shape))
+        entries[source.split, source.modality] += slices
+        plans.append(Plan(tuple(slices), shape))
     index = Index(
         fingerprint=fingerprint,
         size=config.size,
@@ -98,12 +98,16 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
     intensities: Intensities = {}
     failures: list[tuple[Source, CtmrError]] = []
     for modality in MODALITIES:
-        ours = [(source, look) for source, look in found.looks if source.modality == modality]
-        trained = Counter(look.encoding for source, look in ours if source.split == "train")
+        looks = [(source, look) for source, look in found.looks if source.modality == modality]
+        trained = Counter(look.encoding for source, look in looks if source.split == "train")
         if len(trained) > 1:
             logger.warning("the %s training images differ in encoding: %s", modality, dict(trained))
-        for source, look in ours:
-            if look.encoding not in trained:
+        own: dict[Encoding, Intensity] = {}
+        for source, look in looks:
+            # An MR has no unit: a test picture of another depth is mapped by its own percentiles.
+            if modality == "mr" and look.encoding not in trained and look.encoding in PICTURES:
+                own[look.encoding] = PICTURES[look.encoding]
+            elif look.encoding not in trained:
                 what = f"expected {' or '.join(trained)} values, as the {modality} training images"
                 what += f" have: found {look.encoding}"
                 fix = "save the test images like the training images"
@@ -112,13 +116,13 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
         for encoding, _ in trained.most_common():
             if encoding == "HU":
                 maps[encoding] = ct_window(config.ct_window)
-            elif encoding == "MR":
-                maps[encoding] = MR_UNITS
+            elif encoding in UNITLESS:
+                maps[encoding] = UNITLESS[encoding]
             elif encoding == "8-bit":
                 maps[encoding] = Intensity("grey", (0.0, 255.0))
             else:
                 maps[encoding] = _percentiles(found.histograms[modality])
-        intensities[modality] = maps
+        intensities[modality] = maps | own
     refuse(failures, len(found.looks))
     return intensities
 
@@ -126,6 +130,6 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
 def _percentiles(histogram: Histogram) -> Intensity:
     """The map of the 0.05 to 99.95 percentile range of 16-bit values."""
     below = np.cumsum(histogram)
-    low = int(np.searchsorted(below, TAIL * below[-1], side="right"))
-    high = int(np.searchsorted(below, (1 - TAIL) * below[-1]))
+    low = int(np.searchsorted(below, CLIPPED_SHARE * below[-1], side="right"))
+    high = int(np.searchsorted(below, (1 - CLIPPED_SHARE) * below[-1]))
     return Intensity("grey", (float(low), float(max(high, low + 1))))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ctmr.config import DataConfig
-from ctmr.data.folders import Source, list_sources
+from ctmr.data.folders import Source, require_sources
 from ctmr.data.planning import Plan, plan
 from ctmr.data.store import (
     INDEX_NAME,
@@ -25,22 +25,25 @@ from ctmr.data.store import (
     to_codes,
     with_settings,
 )
-from ctmr.data.survey import each, hash_all, read_volume, survey
+from ctmr.data.survey import each, hash_all, image_of_source, read_volume, survey
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
 from ctmr.imaging.appearance import log_odds
 from ctmr.imaging.descriptors import Traits, traits_of
 from ctmr.imaging.resampling import MARGIN, Scale, resize
 from ctmr.imaging.slices import head_slices
 from ctmr.io.image_info import read_bytes
-from ctmr.io.images import image_of
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import content_hash
 from ctmr.system.cache import cache_folder
-from ctmr.system.files import sync, write_text
+from ctmr.system.disks import sync
+from ctmr.system.files import write_text
 from ctmr.types import MODALITIES, FloatArray, Progress
 
-LOOKED_AT = 48  # images of a training folder by which it is judged, evenly chosen
-FEWEST = 3  # from which it is judged
-SURE = 0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
+MAX_JUDGED_IMAGES = 48  # images of a training folder by which it is judged, evenly chosen
+MIN_JUDGED_IMAGES = 3  # from which it is judged
+MIN_WRONG_LOG_ODDS = (
+    0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
+)
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ def prepare(
     config: DataConfig,
     store: Path | None = None,
     progress: Progress | None = None,
+    *,
+    reading: Reading = DEFAULT,
 ) -> Store:
     """The store of a data folder, written now unless there is one of the same data and settings.
 
@@ -60,6 +65,7 @@ def prepare(
         config: What the slices shall be.
         store: Where the store shall be; None puts it into the user's cache folder.
         progress: Called with the work done and the work to do.
+        reading: What to believe of scans that say too little; a store keeps it.
 
     Raises:
         CtmrError: If folders are missing, or for all scans that cannot be used, at once.
@@ -69,7 +75,7 @@ def prepare(
     """
     if (data / INDEX_NAME).is_file():
         return with_settings(open_store(data), config)
-    sources = list_sources(data, config.patient_pattern)
+    sources = require_sources(data, config.patient_pattern, reading)
     scale = None
     if any(source.kind != "image" for source in sources):
         scale = Scale(round(MARGIN * config.size), config.pixel_mm)
@@ -78,13 +84,14 @@ def prepare(
         if hashes is None:
             survey(pool, sources, progress, config.size, scale)  # it names the files
             raise DataError("files changed while they were read", file=data, fix="run it again")
-        fingerprint = _fingerprint(sources, hashes, config)
+        fingerprint = _fingerprint(sources, hashes, config, reading)
         place = store or cache_folder() / "stores" / fingerprint[:16]
         prepared = _existing(place, fingerprint, in_cache=store is None)
         if prepared is None:
             found = survey(pool, sources, progress, config.size, scale)
             _require_in_place(pool, sources)
             index, plans = plan(found, config, scale, fingerprint)
+            index = index.model_copy(update={"reading": reading.vouched()})
             prepared = _write(pool, place, index, sources, plans, progress)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
@@ -99,14 +106,18 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
     """
     wrong = []
     for modality in MODALITIES:
-        its = [s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")]
-        places = np.unique(np.linspace(0, len(its) - 1, min(len(its), LOOKED_AT)).astype(int))
-        pictures = pool.map(_traits, [its[place] for place in places])
+        images = [
+            s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
+        ]
+        places = np.unique(
+            np.linspace(0, len(images) - 1, min(len(images), MAX_JUDGED_IMAGES)).astype(int)
+        )
+        pictures = pool.map(_traits, [images[place] for place in places])
         looks = [traits for traits in pictures if traits is not None]
-        if len(looks) >= FEWEST:
+        if len(looks) >= MIN_JUDGED_IMAGES:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
-            if np.median(odds) > SURE:
-                folder = its[0].folder
+            if np.median(odds) > MIN_WRONG_LOG_ODDS:
+                folder = images[0].folder
                 wrong.append(f"{int((odds > 0).sum())} of {len(odds)} in {folder}")
     if len(wrong) == len(MODALITIES):
         raise SafetyError(
@@ -122,12 +133,14 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
 def _traits(source: Source) -> Traits | None:
     """What one image looks like; None if it cannot be read or shows no head."""
     try:
-        return traits_of(image_of(read_bytes(source.path), source.path, None, source.info))
+        return traits_of(image_of_source(source, read_bytes(source.path)))
     except CtmrError:
         return None
 
 
-def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataConfig) -> str:
+def _fingerprint(
+    sources: Sequence[Source], hashes: Sequence[str], config: DataConfig, reading: Reading
+) -> str:
     """SHA-256 over all that the store depends on."""
     settings: list[object] = [config.size, config.channels, config.ct_window]
     settings += [config.pixel_mm, config.patient_pattern]
@@ -141,8 +154,10 @@ def _fingerprint(sources: Sequence[Source], hashes: Sequence[str], config: DataC
         (source.split, source.modality, source.label, sha256)
         for source, sha256 in zip(sources, hashes, strict=True)
     )
-    said = json.dumps([PREPARATION, settings, infos, files], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    parts: list[object] = [PREPARATION, settings, infos, files]
+    parts += [reading.vouched()] if reading != DEFAULT else []
+    content = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
@@ -181,14 +196,14 @@ def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
 
 
 def _warn_of_overlap(store: Store) -> None:
-    both = store.index.overlap
-    if both:
+    overlaps = store.index.overlap
+    if overlaps:
         logger.warning(
             "%d test images are in the training folders too, or of the same patients, so that test"
             " results will flatter: %s",
-            len(both),
-            printable("; ".join(f"{o.test} = {o.train} ({o.why})" for o in both[:3]))
-            + ("; ..." if len(both) > 3 else ""),
+            len(overlaps),
+            printable("; ".join(f"{o.test} = {o.train} ({o.why})" for o in overlaps[:3]))
+            + ("; ..." if len(overlaps) > 3 else ""),
         )
 
 
@@ -217,7 +232,7 @@ def _write(
                 constant += int((np.ptp(array, axis=(1, 2, 3)) == 0).sum())
         sync(draft / SLICES_NAME)
         index = index.model_copy(update={"slices_sha256": digest.hexdigest()})
-        write_text(draft / INDEX_NAME, index.model_dump_json(indent=1) + "\n")
+        write_text(draft / INDEX_NAME, index.as_json())
         _publish(draft, place)
     except OSError as error:
         raise _cannot_write(place, error) from error
@@ -270,9 +285,9 @@ def _image(source: Source, plan: Plan, index: Index) -> FloatArray:
     content = read_bytes(source.path)
     if hashlib.sha256(content).hexdigest() != plan.entries[0].sha256:
         raise _changed(source)
-    image = image_of(content, source.path, 1 if index.channels == 1 else None, source.info)
+    image = image_of_source(source, content, 1 if index.channels == 1 else None)
     intensity = index.intensities[source.modality][image.encoding]
-    array = intensity.to_unit(resize(image.array, *plan.shape))
+    array = intensity.fitted(image.grey).to_unit(resize(image.array, *plan.shape))
     return array.reshape(*plan.shape, -1)
 
 

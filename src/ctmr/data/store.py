@@ -77,6 +77,12 @@ class Index(BaseModel):
     overlap: tuple[Overlap, ...]
     slices_sha256: str = ""
     """Of `slices.u16`; empty until it is written."""
+    reading: dict[str, Any] = {}
+    """The reading options that the user gave (`ctmr.io.reading`)."""
+
+    def as_json(self) -> str:
+        """The text of `store.json`; `reading` is left out where no option was given."""
+        return self.model_dump_json(indent=1, exclude=None if self.reading else {"reading"}) + "\n"
 
 
 class Store:

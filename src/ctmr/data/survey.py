@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from ctmr.data.folders import Source
 from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
-from ctmr.imaging.image import luma
+from ctmr.imaging.ct_values import with_ct_values
+from ctmr.imaging.image import Image, luma
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import Scale
 from ctmr.imaging.slices import head_slices
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.series import read_series
 from ctmr.io.image_info import read_bytes
 from ctmr.io.images import image_of
-from ctmr.io.nifti import read_nifti
-from ctmr.io.scan import content_hash
+from ctmr.io.scan import content_hash, read_with_series
 from ctmr.types import Encoding, Modality, Progress, Spacing
 
 VOLUMES_AT_ONCE = 4  # each takes some hundred MB
@@ -83,21 +82,30 @@ def read_volume(source: Source) -> tuple[Volume, str | None]:
     Raises:
         CtmrError: If it cannot be read, is another modality, or its geometry is not certain.
     """
-    if source.kind == "nifti":
-        return _of_its_folder(source, read_nifti(source.path)), None
-    series = read_series(source.path)
-    for note in series.notes:
+    reading = source.reading
+    scan, series = read_with_series(source.path, modality=source.modality, reading=reading)
+    if not isinstance(scan, Volume):
+        raise TypeError(f"source must be a volume: got {source!r}")
+    for note in series.notes if series is not None else ():
         logger.info("%s: %s", printable(source.label), note)
-    return _of_its_folder(source, series.volume), series.patient
-
-
-def _of_its_folder(source: Source, volume: Volume) -> Volume:
     try:
-        return as_modality(volume, source.modality)
+        volume = as_modality(scan, source.modality, anyway=reading.anyway)
     except SafetyError as error:
-        raise SafetyError(
-            error.what, file=source.path, fix="move it to the folder of its modality, or remove it"
-        ) from error
+        raise error.at(source.path) from error
+    return volume, series.patient if series is not None else None
+
+
+def image_of_source(source: Source, content: bytes, channels: Literal[1, 3] | None = None) -> Image:
+    """A source's image, decoded from its content; a CT with the values that the user vouched for.
+
+    Raises:
+        DataError: If it cannot be decoded.
+    """
+    image = image_of(content, source.path, channels, source.info)
+    if source.modality == "mr" or source.reading.ct_values is None:
+        return image
+    vouched = with_ct_values(image, source.reading.ct_values)
+    return vouched if isinstance(vouched, Image) else image
 
 
 def survey(
@@ -130,10 +138,10 @@ def survey(
         if histogram is not None:
             histograms[source.modality] = histograms.get(source.modality, 0) + histogram
     refuse(failures, len(sources))
-    said = "had transparent pixels, which were put on black"
-    _say_which(looks, "transparent", said, logging.WARNING)
-    said = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
-    _say_which(looks, "colour", said, logging.INFO)
+    what = "had transparent pixels, which were put on black"
+    _say_which(looks, "transparent", what, logging.WARNING)
+    what = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
+    _say_which(looks, "colour", what, logging.INFO)
     return Survey(looks, histograms)
 
 
@@ -142,13 +150,13 @@ def overlap(found: Survey) -> tuple[Overlap, ...]:
     train = [(source, look) for source, look in found.looks if source.split == "train"]
     contents = {look.sha256: source.label for source, look in train}
     patients = {patient_of(*seen): seen[0].label for seen in train if patient_of(*seen)}
-    both = []
+    overlaps = []
     for source, look in found.looks:
         if source.split == "test" and look.sha256 in contents:
-            both.append(Overlap(contents[look.sha256], source.label, "identical"))
+            overlaps.append(Overlap(contents[look.sha256], source.label, "identical"))
         elif source.split == "test" and patient_of(source, look) in patients:
-            both.append(Overlap(patients[patient_of(source, look)], source.label, "patient"))
-    return tuple(both)
+            overlaps.append(Overlap(patients[patient_of(source, look)], source.label, "patient"))
+    return tuple(overlaps)
 
 
 def patient_of(source: Source, look: Look) -> str | None:
@@ -209,7 +217,7 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
     """What one image is, or why it cannot be used; and its grey values if they decide the range."""
     try:
         content = read_bytes(source.path)
-        image = image_of(content, source.path, None, source.info)
+        image = image_of_source(source, content)
     except DataError as error:
         return error, None
     colour = image.array.ndim == 3

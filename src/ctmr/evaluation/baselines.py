@@ -1,4 +1,4 @@
-"""Naive answers that a model has to beat: a copy, the mean of other patients, the best monotone map of grey values."""
+"""Baselines that a model has to beat: a copy, the mean of other patients, the best monotone map of grey values."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +18,12 @@ from ctmr.types import BoolArray, Encoding, FloatArray, Modality
 # Common grids of the means, (nodes along each axis, mm between them): they hold a head and its surroundings.
 IMAGE_GRID = (160, 1.75)
 VOLUME_GRID = (64, 4.0)
-ABOVE = 6  # nodes above the top of the head in the grid of volumes
-NAIVE = ("copy", "mean image", "monotone map")
-
-COPY, MEAN, MAP = NAIVE = ("copy", "mean image", "monotone map")
+NODES_ABOVE_HEAD = 6  # nodes above the top of the head in the grid of volumes
+COPY, MEAN, MAP = BASELINES = ("copy", "mean image", "monotone map")
 BINS = 4096  # of source values in the monotone map: one HU, or 16 of 65536 grey levels, in each
 
 Doubles = NDArray[np.float64]
-# Direction, values of source and truth, number of axes: pairs that differ in these have no answers for each other.
+# Direction, values of source and truth, number of axes: pairs that differ in these do not serve each other.
 Kind = tuple[Modality, Encoding, Encoding, int]
 
 
@@ -43,8 +41,8 @@ class Sums:
 
 
 @dataclass(eq=False)
-class Naive:
-    """Naive answers for each of some pairs, made of the pairs of the other patients.
+class Baselines:
+    """The baseline translations of each of some pairs, made of the pairs of the other patients.
 
     Leaving a patient out is a subtraction of sums. In memory are the sums over all pairs and those over the pairs of
     the latest patient, which are read again: 0.4 MB for each direction and level of images, 4 MB for volumes, however
@@ -52,7 +50,7 @@ class Naive:
 
     Attributes:
         pairs: Those that are evaluated.
-        to: Modalities that answers are wanted of.
+        to: Modalities that translations are wanted of.
         total: Over all pairs.
         left_out: The latest patient.
         own: Over the pairs of that patient.
@@ -64,10 +62,10 @@ class Naive:
     left_out: str | None = None
     own: dict[Kind, Sums] = field(default_factory=dict)
 
-    def answers(
+    def translate(
         self, pair: Pair, images: Mapping[Modality, Scan], mask: BoolArray, to: Modality
     ) -> dict[str, FloatArray]:
-        """Each answer to the translation of a pair, under its name.
+        """Translate a pair with each baseline, by its name.
 
         `copy` is the source, its range of values stretched onto that of the truth. `mean image` is the mean truth of the
         other patients: of the same level (`Pair.level`) if they have it, else of all. Images lie centre on centre;
@@ -87,33 +85,33 @@ class Naive:
             CtmrError: If a pair of the patient cannot be read any more.
         """
         if pair.patient != self.left_out:
-            its = [other for other in self.pairs if other.patient == pair.patient]
-            self.left_out, self.own = pair.patient, _sums(its, self.to)
+            pairs = [other for other in self.pairs if other.patient == pair.patient]
+            self.left_out, self.own = pair.patient, _sums(pairs, self.to)
         source, truth = images[_other(to)], images[to]
         values = comparable(source, mask)
         spans = SPANS[source.encoding], SPANS[truth.encoding]
-        answers = {COPY: np.interp(values, *spans).astype(np.float32)}
+        translations = {COPY: np.interp(values, *spans).astype(np.float32)}
         kind = _kind(images, to)
         total, own = self.total.get(kind, Sums()), self.own.get(kind, Sums())
         mean = _mean(total.truths, own.truths, pair.level)
         if mean is not None:
-            answers[MEAN] = _from_grid(mean, source, mask)
+            translations[MEAN] = _from_grid(mean, source, mask)
             table = _monotone(total.bins - own.bins)
-            answers[MAP] = table[_bins(values, source.encoding)]
-        return answers
+            translations[MAP] = table[_bins(values, source.encoding)]
+        return translations
 
 
-def fit_naive(pairs: Sequence[Pair], to: Collection[Modality]) -> Naive:
-    """Read all pairs once and sum what naive answers are made of.
+def fit_baselines(pairs: Sequence[Pair], to: Collection[Modality]) -> Baselines:
+    """Read all pairs once and sum what the baselines are made of.
 
     Args:
         pairs: Those that are evaluated.
-        to: Modalities that answers are wanted of.
+        to: Modalities that translations are wanted of.
 
     Raises:
         CtmrError: If a pair cannot be read.
     """
-    return Naive(pairs, to, _sums(pairs, to))
+    return Baselines(pairs, to, _sums(pairs, to))
 
 
 def _sums(pairs: Sequence[Pair], to: Collection[Modality]) -> dict[Kind, Sums]:
@@ -123,13 +121,13 @@ def _sums(pairs: Sequence[Pair], to: Collection[Modality]) -> dict[Kind, Sums]:
         mask = head_of(pair, images)
         for modality in to:
             source, truth = images[_other(modality)], images[modality]
-            its = found.setdefault(_kind(images, modality), Sums())
+            sums = found.setdefault(_kind(images, modality), Sums())
             actual = comparable(truth, mask)
             place = _bins(comparable(source, mask)[mask], source.encoding)
-            its.bins[0] += np.bincount(place, minlength=BINS)
-            its.bins[1] += np.bincount(place, actual[mask], minlength=BINS)
-            count, before = its.truths.get(pair.level, (0, np.zeros(1)))
-            its.truths[pair.level] = count + 1, before + _to_grid(actual, truth, mask)
+            sums.bins[0] += np.bincount(place, minlength=BINS)
+            sums.bins[1] += np.bincount(place, actual[mask], minlength=BINS)
+            count, before = sums.truths.get(pair.level, (0, np.zeros(1)))
+            sums.truths[pair.level] = count + 1, before + _to_grid(actual, truth, mask)
     return found
 
 
@@ -196,7 +194,7 @@ def _frame(scan: Scan, mask: BoolArray) -> _Frame:
     head = canonical(replace(scan, array=mask.astype(np.float32)))
     i, j, k = ndimage.find_objects((head.array > 0).view(np.uint8))[0]
     pixel = np.array([(i.start + i.stop) // 2, (j.start + j.stop) // 2, k.stop - 1])
-    node = np.array([nodes // 2, nodes // 2, nodes - 1 - ABOVE])
+    node = np.array([nodes // 2, nodes // 2, nodes - 1 - NODES_ABOVE_HEAD])
     return _Frame(nodes, node, pixel, mm / np.array(head.spacing_mm))
 
 

@@ -13,14 +13,15 @@ from ctmr.data.folders import holds_data
 from ctmr.data.pairs import find_pairs
 from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.evaluation import statistics as tables
-from ctmr.evaluation.baselines import NAIVE, fit_naive
+from ctmr.evaluation.baselines import BASELINES, fit_baselines
 from ctmr.evaluation.lesion_test import lesion_table
-from ctmr.evaluation.paired import find_answers, look_at_pairs, require_usable
+from ctmr.evaluation.paired import find_others, look_at_pairs, require_usable
 from ctmr.evaluation.protocol import FIGURES, UNITS, described
 from ctmr.evaluation.results import NO_REFERENCE, Seen
 from ctmr.evaluation.statistics import MODEL, Row
 from ctmr.evaluation.unpaired import look_at_scans
 from ctmr.io.image_info import MAX_INFO_BYTES
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.models.quality import MEASURES
 from ctmr.notice import NOTICE
 from ctmr.results import DirectionMetrics, Evaluated, Lesions, Metrics
@@ -36,12 +37,12 @@ Progress = Callable[[int, int], None]
 
 HEADS = 60  # synthetic ones with lesions, and as many without
 OUTPUTS = ("metrics.json", "metrics.csv", "comparison.png")
-SHOWN = 3  # pairs in comparison.png
+MAX_CASES = 3  # pairs in comparison.png
 GOLDEN = 0.618034  # spreads them over patients and over the slices of a patient
 PROTOCOL = (
     "each figure as `figures` says, averaged over a patient's scans, then over patients; HU as SynthRAD2023 and 2025;"
     " MR volumes brought to 0..1000 by the 0.5 and 99.5 percentiles of their head;"
-    " naive answers from the truth of the other patients; 95 % intervals by bootstrap over patients"
+    " baselines from the truth of the other patients; 95 % intervals by bootstrap over patients"
 )
 
 
@@ -70,6 +71,7 @@ def evaluate(
     out: Path | str | None = None,
     direction: Direction | Literal["both"] = "both",
     answers: Mapping[str, Path] | None = None,
+    reading: Reading = DEFAULT,
     overwrite: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Evaluation:
@@ -82,11 +84,12 @@ def evaluate(
         out: Where `metrics.json`, `metrics.csv` and `comparison.png` go; None writes nothing.
         direction: What is evaluated.
         answers: Translations of PAIRS by other means, which stand in the same table: name -> folder with `ct/` and `mr/`.
+        reading: What to believe of scans that say too little.
         overwrite: Replace files of these names in `out` too that ctmr did not write.
         progress: Called with a label, gives what is called with scans done and scans to do.
 
     Returns:
-        Figures of the model and of other answers: mean, standard deviation and 95 % interval over patients. If a
+        Figures of the model and of other translators: mean, standard deviation and 95 % interval over patients. If a
         `subjects.json` of `ctmr synth` stands in `scans` or above it, also what becomes of lesions.
 
     Raises:
@@ -107,29 +110,31 @@ def evaluate(
     if holds_data(place):
         if answers:
             raise UsageError(
-                "other answers are compared with a truth: found a data folder, which has none",
+                "other translations are compared with a truth: found a data folder, which has none",
                 file=place,
                 fix="give a folder of pairs, or leave out --answers",
             )
-        seen = look_at_scans(translator, place, directions, progress=start("translating"))
+        seen = look_at_scans(
+            translator, place, directions, reading=reading, progress=start("translating")
+        )
     else:
-        pairs = find_pairs(place, translator.model.card.data.patient_pattern)
+        pairs = find_pairs(place, translator.model.card.data.patient_pattern, reading)
         to = [TO[d] for d in directions]
-        found = find_answers(answers or {}, to, pairs)
-        require_usable(translator, pairs, directions, found)
-        shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(SHOWN)}
+        others = find_others(answers or {}, to, pairs)
+        require_usable(translator, pairs, directions, others)
+        shown = {int(len(pairs) * ((i + 1) * GOLDEN % 1)) for i in range(MAX_CASES)}
         seen = look_at_pairs(
             translator,
             pairs,
             directions,
-            naive=fit_naive(pairs, to),
-            answers=found,
+            baselines=fit_baselines(pairs, to),
+            others=others,
             shown=shown if out is not None else (),
             progress=start("comparing"),
         )
     result = Evaluation(seen.rows, summary_of(seen))
     result.metrics.model = Evaluated(**translator.about)
-    sequence = _synthetic(place)
+    sequence = synthetic_sequence(place)
     if sequence is not None:
         result.metrics.lesions = _lesions(translator, sequence, start("lesions"))
     if out is not None:
@@ -144,17 +149,17 @@ def summary_of(seen: Seen) -> Metrics:
     figures = {}
     for direction in dict.fromkeys(row.direction for row in seen.rows):
         rows = [row for row in seen.rows if row.direction == direction]
-        ours = tables.of_method(rows, MODEL)
+        model_rows = tables.of_method(rows, MODEL)
         others = [m for m in dict.fromkeys(row.method for row in rows) if m != MODEL]
-        its = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
+        compared = {m: tables.table(tables.of_method(rows, m), FIGURES) for m in others}
         found = DirectionMetrics(
-            figures=tables.table(ours, FIGURES),
-            others={m: table for m, table in its.items() if m not in NAIVE},
-            baselines={m: table for m, table in its.items() if m in NAIVE},
+            figures=tables.table(model_rows, FIGURES),
+            others={m: table for m, table in compared.items() if m not in BASELINES},
+            baselines={m: table for m, table in compared.items() if m in BASELINES},
             difference={m: tables.difference(rows, m, "mae") for m in others},
-            no_reference=tables.table(ours, NO_REFERENCE),
+            no_reference=tables.table(model_rows, NO_REFERENCE),
             distances=seen.distances(direction),
-            uncertainty=tables.correlations(ours, MEASURES, "mae"),
+            uncertainty=tables.correlations(model_rows, MEASURES, "mae"),
         )
         figures[direction] = NO_REFERENCE
         values = seen.values.get(direction)
@@ -162,7 +167,9 @@ def summary_of(seen: Seen) -> Metrics:
             found.unit = UNITS[values]
             figures[direction] = described(values, in_mm=seen.in_mm) | NO_REFERENCE
         directions[direction] = found
-    units = dict.fromkeys(its.unit for its in directions.values() if its.unit is not None)
+    units = dict.fromkeys(
+        metrics.unit for metrics in directions.values() if metrics.unit is not None
+    )
     return Metrics(
         n=len({row.name for row in seen.rows}),
         patients=len({row.patient for row in seen.rows}),
@@ -185,7 +192,7 @@ def _lesions(
         return None
 
 
-def _synthetic(place: Path) -> Literal["t1", "t2"] | None:
+def synthetic_sequence(place: Path) -> Literal["t1", "t2"] | None:
     """The MR weighting of synthetic heads that scans are of, by the `subjects.json` in their folder or above it."""
     for folder in (place, place.absolute().parent):
         with suppress(OSError, ValidationError):

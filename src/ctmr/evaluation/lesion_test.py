@@ -27,7 +27,7 @@ from ctmr.imaging.volume import Volume
 from ctmr.results import LesionDirection, LesionFigures, Lesions, LesionShares, Share
 from ctmr.synthetic.data_folder import HEIGHTS_MM, SLICE_MM, head_images
 from ctmr.synthetic.head import Head
-from ctmr.synthetic.lesion_pairs import Twins, make_twins
+from ctmr.synthetic.lesion_pairs import LesionPair, make_lesion_pairs
 from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.scanner import Sequence as Weighting
 from ctmr.translation.translator import Translator
@@ -84,7 +84,7 @@ def lesion_table(
         raise ValueError(f"heads must be at least 1: got {heads}")
     of_volumes = _of_volumes(translator)
     cases: dict[Modality, list[Case]] = {to: [] for to in DIRECTION_TO}
-    made = make_twins(
+    made = make_lesion_pairs(
         heads,
         seed,
         translator.model.card.data.size,
@@ -92,9 +92,9 @@ def lesion_table(
         heights_mm=VOLUME_HEIGHTS_MM if of_volumes else HEIGHTS_MM,
         slice_mm=VOLUME_SLICE_MM if of_volumes else SLICE_MM,
     )
-    for done, twins in enumerate(made, 1):
+    for done, pair in enumerate(made, 1):
         for to in DIRECTION_TO:
-            cases[to] += _cases(translator, twins, to)
+            cases[to] += _cases(translator, pair, to)
         if progress is not None:
             progress(done, heads)
     units: dict[Modality, str] = {"ct": "HU", "mr": "MR" if of_volumes else "grey"}
@@ -118,21 +118,19 @@ def _of_volumes(translator: Translator) -> bool:
 # -- from heads to cases -----------------------------------------------------------------------
 
 
-def _cases(translator: Translator, twins: Twins, to: Modality) -> list[Case]:
+def _cases(translator: Translator, pair: LesionPair, to: Modality) -> list[Case]:
     """The slices through the lesions of one head, translated."""
-    ill, healthy = (
-        _seen(translator, head, twins.planes, to) for head in (twins.ill, twins.healthy)
-    )
-    spacing_mm = _spacing_mm(twins.ill)
+    ill, healthy = (_seen(translator, head, pair.planes, to) for head in (pair.ill, pair.healthy))
+    spacing_mm = _spacing_mm(pair.ill)
     cases = []
-    for n, lesion in enumerate(twins.ill.lesions):
-        k = twins.planes[n]
+    for n, lesion in enumerate(pair.ill.lesions):
+        k = pair.planes[n]
         at = zones(
-            _upright(twins.ill.labels, k),
+            _upright(pair.ill.labels, k),
             lesion.kind,
             spacing_mm,
-            ct=_upright(twins.ill.ct, k),
-            healthy_ct=_upright(twins.healthy.ct, k),
+            ct=_upright(pair.ill.ct, k),
+            healthy_ct=_upright(pair.healthy.ct, k),
         )
         # What lies outside the brain is not looked at, so it is not kept.
         box = (ndimage.find_objects(at.brain.astype(np.uint8)) or [(slice(None), slice(None))])[0]

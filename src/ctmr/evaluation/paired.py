@@ -1,4 +1,4 @@
-"""A model on pairs: each translation, and other answers to the same question, against the truth."""
+"""A model on pairs: each translation, and those by other means, against the truth."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctmr.data.pairs import Pair, head_of, read_pair, require_all, scans_by_stem
 from ctmr.errors import CtmrError, DataError, UsageError
-from ctmr.evaluation.baselines import NAIVE, Naive
+from ctmr.evaluation.baselines import BASELINES, Baselines
 from ctmr.evaluation.protocol import SPANS, UNITS, comparable, score
 from ctmr.evaluation.results import Pile, Seen, features_of, observe
 from ctmr.evaluation.statistics import MODEL, Row
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN_HU = (-1000.0, 1500.0)
 
 
-class Answer(NamedTuple):
+class Translations(NamedTuple):
     """Translations of PAIRS to one modality by other means.
 
     Attributes:
@@ -37,28 +37,28 @@ class Answer(NamedTuple):
 
     def read(self, pair: Pair, truth: Scan) -> Scan:
         """The translation of a pair, which lies on the truth's grid and has its kind of values."""
-        return _answer(self.files[pair.name], self.folder, truth)
+        return _read_other(self.files[pair.name], self.folder, truth)
 
 
-Answers = Mapping[str, Mapping[Modality, Answer]]
+Others = Mapping[str, Mapping[Modality, Translations]]
 
 
-def find_answers(
+def find_others(
     folders: Mapping[str, Path], to: Sequence[Modality], pairs: Sequence[Pair]
-) -> Answers:
+) -> Others:
     """Where the translations by other means lie: by name, modality, and name of the pair.
 
     Raises:
-        DataError: If a folder lacks a modality, or the answer to a pair.
+        DataError: If a folder lacks a modality, or the translation of a pair.
         UsageError: If a name is that of a row the table has anyway.
     """
-    taken = sorted(folders.keys() & {MODEL, *NAIVE})
+    taken = sorted(folders.keys() & {MODEL, *BASELINES})
     if taken:
         raise UsageError(
-            f"{taken[0]!r} is a row of the table already: other answers need other names",
+            f"{taken[0]!r} is a row of the table already: other translators need other names",
             fix="name them differently in --answers",
         )
-    found: dict[str, dict[Modality, Answer]] = {}
+    found: dict[str, dict[Modality, Translations]] = {}
     for name, folder in folders.items():
         for modality in to:
             place = folder / modality
@@ -72,8 +72,8 @@ def find_answers(
                     file=place,
                     fix="translate all scans of PAIRS, keeping their names",
                 )
-            its = {pair: files[stem] for pair, stem in stems.items()}
-            found.setdefault(name, {})[modality] = Answer(place, its)
+            by_pair = {pair: files[stem] for pair, stem in stems.items()}
+            found.setdefault(name, {})[modality] = Translations(place, by_pair)
     return found
 
 
@@ -81,7 +81,7 @@ def require_usable(
     translator: Translator,
     pairs: Sequence[Pair],
     directions: Sequence[Direction],
-    answers: Answers,
+    others: Others,
 ) -> None:
     """Read all that `look_at_pairs` reads once, before any work.
 
@@ -100,8 +100,8 @@ def require_usable(
                 raise error.at(files[OTHER[to]]) from error
             encoding = translator.preprocessor.target_encoding(source, to)
             _require_values(encoding, truth, files[to])
-            for its in answers.values():
-                its[to].read(pair, truth)
+            for by_modality in others.values():
+                by_modality[to].read(pair, truth)
 
     require_all(pairs, look)
 
@@ -111,20 +111,20 @@ def look_at_pairs(
     pairs: Sequence[Pair],
     directions: Sequence[Direction],
     *,
-    naive: Naive | None = None,
-    answers: Answers | None = None,
+    baselines: Baselines | None = None,
+    others: Others | None = None,
     only: Collection[str] | None = None,
     shown: Collection[int] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Seen:
-    """Translate both scans of each pair and measure all answers.
+    """Translate both scans of each pair and measure all results.
 
     Args:
         translator: Of the model in question.
         pairs: From `find_pairs`.
         directions: What is looked at.
-        naive: Naive answers, if wanted.
-        answers: From `find_answers`.
+        baselines: From `fit_baselines`, if wanted.
+        others: From `find_others`.
         only: Keys of the figures with truth that are wanted; None for all.
         shown: Numbers of the pairs that a comparison shall show.
         progress: Called with pairs done and pairs to do.
@@ -142,21 +142,21 @@ def look_at_pairs(
             result, figures, mirrored = _observed(translator, pair, images, to, mask)
             # A model writes MR volumes in 0..1000, to which comparable() brings those that come in.
             given = {MODEL: result.grey}
-            given |= naive.answers(pair, images, mask, to) if naive is not None else {}
-            for name, its in (answers or {}).items():
-                given[name] = comparable(its[to].read(pair, truth), mask)
+            given |= baselines.translate(pair, images, mask, to) if baselines is not None else {}
+            for name, by_modality in (others or {}).items():
+                given[name] = comparable(by_modality[to].read(pair, truth), mask)
             actual = comparable(truth, mask)
-            for method, answer in given.items():
-                its_figures = score(
-                    answer,
+            for method, array in given.items():
+                measured = score(
+                    array,
                     actual,
                     mask,
                     values=truth.encoding,
                     spacing_mm=truth.spacing_mm,
                     only=only,
                 )
-                its_figures |= figures if method == MODEL else {}
-                seen.rows.append(Row(pair.name, pair.patient, d, method, its_figures))
+                measured |= figures if method == MODEL else {}
+                seen.rows.append(Row(pair.name, pair.patient, d, method, measured))
             _gather(seen, translator, pair, d, (truth, result, mask))
             seen.mirrored[d] = seen.mirrored.get(d, 0) + mirrored
             seen.values[d] = truth.encoding
@@ -196,7 +196,7 @@ def _require_values(expected: Encoding, truth: Scan, file: Path) -> None:
         )
 
 
-def _answer(file: Path, root: Path, truth: Scan) -> Scan:
+def _read_other(file: Path, root: Path, truth: Scan) -> Scan:
     """A translation by other means, which lies on the truth's grid and has its kind of values."""
     scan = read_scan_within(file, root).upright()
     if type(truth) is not type(scan):

@@ -1,4 +1,4 @@
-"""What is measured of an answer against the truth: every figure with its unit, its mask and its range."""
+"""What is measured of a result against the truth: every figure with its unit, its mask and its range."""
 
 import math
 from collections.abc import Callable, Collection
@@ -29,9 +29,9 @@ AIR_BELOW, BONE_ABOVE = -200.0, 200.0  # HU; between is soft tissue
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """An answer beside the truth, (H, W) or (I, J, K), with the head mask and what the values are."""
+    """A result beside the truth, (H, W) or (I, J, K), with the head mask and what the values are."""
 
-    answer: FloatArray
+    result: FloatArray
     truth: FloatArray
     mask: BoolArray
     values: Encoding
@@ -39,34 +39,34 @@ class Compared:
 
     def masked(self, metric: Callable[[FloatArray, FloatArray, BoolArray], float]) -> float:
         """A metric in the head mask."""
-        return metric(self.answer, self.truth, self.mask)
+        return metric(self.result, self.truth, self.mask)
 
     def clipped(
         self, metric: Callable[[FloatArray, FloatArray, BoolArray, metrics.Span], float]
     ) -> float:
         """A metric in the head mask that clips to the range of the values."""
-        return metric(self.answer, self.truth, self.mask, SPANS[self.values])
+        return metric(self.result, self.truth, self.mask, SPANS[self.values])
 
     def mae_of(self, tissue: BoolArray) -> float:
         """MAE where the head mask has that tissue; nan if it has none."""
         where = self.mask & tissue
-        return metrics.mae(self.answer, self.truth, where) if where.any() else math.nan
+        return metrics.mae(self.result, self.truth, where) if where.any() else math.nan
 
     @property
     def bones(self) -> tuple[BoolArray, BoolArray]:
         """Bone of both in the head mask."""
-        return self.mask & (self.answer > BONE_ABOVE), self.mask & (self.truth > BONE_ABOVE)
+        return self.mask & (self.result > BONE_ABOVE), self.mask & (self.truth > BONE_ABOVE)
 
     @cached_property
     def heads(self) -> tuple[BoolArray, BoolArray, tuple[float, ...] | None]:
         """The head of both and the size of its pixels: of a volume every n-th voxel, so that they lie 2 mm apart."""
-        both, spacing = (self.answer, self.truth), self.spacing_mm
+        arrays, spacing = (self.result, self.truth), self.spacing_mm
         if self.truth.ndim == 3:
             voxel = spacing or (1.0, 1.0, 1.0)
             i, j, k = (max(1, round(NODE_MM / mm)) for mm in voxel)
-            both = self.answer[::i, ::j, ::k], self.truth[::i, ::j, ::k]
+            arrays = self.result[::i, ::j, ::k], self.truth[::i, ::j, ::k]
             spacing = (i * voxel[0], j * voxel[1], k * voxel[2])
-        first, second = (_head(array, self.values, spacing) for array in both)
+        first, second = (_head(array, self.values, spacing) for array in arrays)
         return first, second, spacing
 
 
@@ -106,7 +106,7 @@ NO_DICE = "; 0 if only one of the two has such, left out if none has"
 NO_DISTANCE = "; the diagonal of the image if only one of the two has such, left out if none has"
 FIGURES: dict[str, Figure] = {
     "mae": Figure(
-        "mean absolute error", None, IN_HEAD, ALL, False, lambda its: its.masked(metrics.mae)
+        "mean absolute error", None, IN_HEAD, ALL, False, lambda pair: pair.masked(metrics.mae)
     ),
     "psnr": Figure(
         "peak signal-to-noise ratio",
@@ -114,7 +114,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         CLIPPED,
         True,
-        lambda its: its.clipped(metrics.psnr),
+        lambda pair: pair.clipped(metrics.psnr),
     ),
     "ssim": Figure(
         "structural similarity",
@@ -122,15 +122,16 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD + " less 3 pixels at each border of the image",
         CLIPPED + ", the lower end outside the mask",
         True,
-        lambda its: its.clipped(metrics.ssim),
+        lambda pair: pair.clipped(metrics.ssim),
     ),
     "ms_ssim": Figure(
         "structural similarity at five scales",
         "",
         IN_HEAD + " less 3 pixels at each border of the image, at each scale",
-        CLIPPED + f", the lower end outside the mask; sides extended to {metrics.SMALLEST} pixels",
+        CLIPPED
+        + f", the lower end outside the mask; sides extended to {metrics.MIN_MS_SSIM_SIDE} pixels",
         True,
-        lambda its: its.clipped(metrics.ms_ssim),
+        lambda pair: pair.clipped(metrics.ms_ssim),
     ),
     "mae_air": Figure(
         "mean absolute error of air",
@@ -138,7 +139,7 @@ FIGURES: dict[str, Figure] = {
         f"{IN_HEAD} where the truth is below {AIR_BELOW:g} HU",
         ALL,
         False,
-        lambda its: its.mae_of(its.truth < AIR_BELOW),
+        lambda pair: pair.mae_of(pair.truth < AIR_BELOW),
         HU,
     ),
     "mae_soft": Figure(
@@ -147,7 +148,7 @@ FIGURES: dict[str, Figure] = {
         f"{IN_HEAD} where the truth is from {AIR_BELOW:g} to {BONE_ABOVE:g} HU",
         ALL,
         False,
-        lambda its: its.mae_of((its.truth >= AIR_BELOW) & (its.truth <= BONE_ABOVE)),
+        lambda pair: pair.mae_of((pair.truth >= AIR_BELOW) & (pair.truth <= BONE_ABOVE)),
         HU,
     ),
     "mae_bone": Figure(
@@ -156,7 +157,7 @@ FIGURES: dict[str, Figure] = {
         f"{IN_HEAD} where the truth is above {BONE_ABOVE:g} HU",
         ALL,
         False,
-        lambda its: its.mae_of(its.truth > BONE_ABOVE),
+        lambda pair: pair.mae_of(pair.truth > BONE_ABOVE),
         HU,
     ),
     "dice_bone": Figure(
@@ -165,7 +166,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         BONE + NO_DICE,
         True,
-        lambda its: dice(*its.bones),
+        lambda pair: dice(*pair.bones),
         HU,
     ),
     "hd95_bone": Figure(
@@ -174,7 +175,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         BONE + NO_DISTANCE,
         False,
-        lambda its: hd95(*its.bones, its.spacing_mm),
+        lambda pair: hd95(*pair.bones, pair.spacing_mm),
         HU,
     ),
     "dice_head": Figure(
@@ -183,7 +184,7 @@ FIGURES: dict[str, Figure] = {
         WHOLE,
         HEAD + NO_DICE,
         True,
-        lambda its: dice(*its.heads[:2]),
+        lambda pair: dice(*pair.heads[:2]),
     ),
     "hd95_head": Figure(
         "95 % Hausdorff distance of the head",
@@ -191,15 +192,15 @@ FIGURES: dict[str, Figure] = {
         WHOLE,
         HEAD + NO_DISTANCE,
         False,
-        lambda its: hd95(*its.heads),
+        lambda pair: hd95(*pair.heads),
     ),
     "mae_shifted": Figure(
-        f"mean absolute error at the best shift within {metrics.REACH} pixels",
+        f"mean absolute error at the best shift within {metrics.MAX_SHIFT} pixels",
         None,
         IN_HEAD,
         ALL,
         False,
-        lambda its: its.masked(metrics.mae_shifted),
+        lambda pair: pair.masked(metrics.mae_shifted),
     ),
     "mae_z": Figure(
         "mean absolute error of z-scores",
@@ -207,7 +208,7 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         "each image at mean 0 and standard deviation 1 in the mask",
         False,
-        lambda its: its.masked(metrics.mae_z),
+        lambda pair: pair.masked(metrics.mae_z),
         UNSCALED,
     ),
     "nmi": Figure(
@@ -216,14 +217,14 @@ FIGURES: dict[str, Figure] = {
         IN_HEAD,
         f"{metrics.BINS} bins from the smallest to the largest value in the mask",
         True,
-        lambda its: its.masked(metrics.nmi),
+        lambda pair: pair.masked(metrics.nmi),
         UNSCALED,
     ),
 }
 
 
 def score(
-    answer: FloatArray,
+    result: FloatArray,
     truth: FloatArray,
     mask: BoolArray,
     *,
@@ -231,10 +232,10 @@ def score(
     spacing_mm: tuple[float, ...] | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, float]:
-    """The figures of an answer, under their keys in `FIGURES`.
+    """The figures of a result, under their keys in `FIGURES`.
 
     Args:
-        answer: Image (H, W), or volume (I, J, K) with its slices along K: HU, grey levels, or MR units 0..1000.
+        result: Image (H, W), or volume (I, J, K) with its slices along K: HU, grey levels, or MR units 0..1000.
         truth: Of the same shape, in the same unit.
         mask: Head mask of the same shape.
         values: What the values are.
@@ -251,9 +252,9 @@ def score(
     unknown = set(only or ()) - FIGURES.keys()
     if unknown:
         raise ValueError(f"only must hold keys of FIGURES: got {sorted(unknown)}")
-    its = Compared(answer, truth, mask, values, spacing_mm)
+    pair = Compared(result, truth, mask, values, spacing_mm)
     wanted = [key for key in FIGURES if only is None or key in only]
-    found = {k: FIGURES[k].measure(its) for k in wanted if values in FIGURES[k].values}
+    found = {k: FIGURES[k].measure(pair) for k in wanted if values in FIGURES[k].values}
     return {key: figure for key, figure in found.items() if not math.isnan(figure)}
 
 

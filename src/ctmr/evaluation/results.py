@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctmr.evaluation.metrics.distribution import Features, compare, features
-from ctmr.evaluation.metrics.no_reference import mirror_check, without_truth
+from ctmr.evaluation.metrics.no_reference import mirror_check, no_reference_metrics
 from ctmr.evaluation.statistics import Row
 from ctmr.imaging.image import Scan
 from ctmr.results import Definition, Distances
@@ -45,7 +45,7 @@ NO_REFERENCE = {
     ),
     "slice_jitter_source": Definition("the same of the source", "", _MASK, _SHARE, "neither"),
 }
-MOST_SLICES = 16  # of a volume, evenly chosen, whose features are compared
+MAX_SLICES = 16  # of a volume, evenly chosen, whose features are compared
 
 
 @dataclass(eq=False)
@@ -108,7 +108,7 @@ def observe(
         mask: Head mask on the scan's grid.
 
     Returns:
-        The translation; the figures of `blind.without_truth` and the measures of doubt of `Quality`; whether left and
+        The translation; the figures of `no_reference_metrics` and the measures of uncertainty of `Quality`; whether left and
         right seem to be exchanged.
 
     Raises:
@@ -118,7 +118,7 @@ def observe(
     source = translator.preprocessor.own_slices(scan, OTHER[to], mask)
     result = translator.preprocessor.own_slices(done.scan, to, mask)
     inside = scan.axial(mask)
-    figures = without_truth(source, result, inside)
+    figures = no_reference_metrics(source, result, inside)
     figures |= {str(name): value for name, value in done.quality.measures().items()}
     return done.scan, figures, mirror_check(source, result, inside).looks_mirrored
 
@@ -129,6 +129,6 @@ def features_of(
     """The features of a scan's slices that show the head, of at most 16 of a volume: (K, 48)."""
     inside = scan.axial(mask)
     shown = np.flatnonzero(inside.any(axis=(1, 2)))
-    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MOST_SLICES).astype(int))]
+    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MAX_SLICES).astype(int))]
     slices = translator.preprocessor.own_slices(scan, modality, mask)
     return features(slices[chosen], inside[chosen])

@@ -17,7 +17,7 @@ MODEL = "model"
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Figures of one image; `method` is `model`, or the name of another answer to the same question."""
+    """Figures of one image; `method` is `model`, or the name of a baseline or another translator."""
 
     name: str
     patient: str
@@ -38,7 +38,7 @@ def by_patient(rows: Sequence[Row], figure: str) -> dict[str, float]:
     for row in rows:
         if figure in row.figures:
             values.setdefault(row.patient, []).append(row.figures[figure])
-    return {patient: float(np.mean(its)) for patient, its in values.items()}
+    return {patient: float(np.mean(numbers)) for patient, numbers in values.items()}
 
 
 def of_method(rows: Sequence[Row], method: str) -> list[Row]:
@@ -50,8 +50,8 @@ def difference(rows: Sequence[Row], method: str, figure: str) -> Summary:
     """A figure of a method less the model's, patient by patient: of an error, above zero the model is better."""
     model = by_patient(of_method(rows, MODEL), figure)
     other = by_patient(of_method(rows, method), figure)
-    both = [patient for patient in model if patient in other]
-    return summarise([other[patient] - model[patient] for patient in both])
+    shared = [patient for patient in model if patient in other]
+    return summarise([other[patient] - model[patient] for patient in shared])
 
 
 def correlations(
@@ -60,11 +60,11 @@ def correlations(
     """How well each figure ranks the images by their error; None where nothing can be ranked."""
     found = {}
     for name in names:
-        its = [row for row in rows if name in row.figures and error in row.figures]
+        ranked = [row for row in rows if name in row.figures and error in row.figures]
         found[name] = rank_correlation(
-            [row.figures[name] for row in its],
-            [row.figures[error] for row in its],
-            patients=[row.patient for row in its],
+            [row.figures[name] for row in ranked],
+            [row.figures[error] for row in ranked],
+            patients=[row.patient for row in ranked],
         )
     return found
 
@@ -83,7 +83,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 RESAMPLES = 2000
 NORMAL_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-FEWEST = 3  # patients of whom a rank correlation is taken
+MIN_RANKED_PATIENTS = 3  # patients of whom a rank correlation is taken
 
 Doubles = NDArray[np.float64]
 
@@ -156,7 +156,7 @@ def rank_correlation(
     if values.ndim != 2 or not np.isfinite(values).all() or len(owners) != len(a):
         raise ValueError(f"expected finite values, one of each for each image: got {a!r} and {b!r}")
     count = int(owners.max(initial=-1)) + 1
-    if count < FEWEST or not np.ptp(values, axis=1).all():
+    if count < MIN_RANKED_PATIENTS or not np.ptp(values, axis=1).all():
         return None
     # Not by SciPy's bootstrap, which draws single images and keeps draws without a correlation.
     drawn = stream(seed, "rank correlation").multinomial(count, [1 / count] * count, RESAMPLES)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.data.folders import Source, list_sources
+from ctmr.data.folders import Source, require_sources
 from ctmr.data.survey import refuse
 from ctmr.errors import CtmrError, SafetyError, printable
 from ctmr.evaluation.results import Pile, Seen, features_of, observe
@@ -14,6 +14,7 @@ from ctmr.evaluation.statistics import MODEL, Row
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.modality import as_modality
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import read_scan
 from ctmr.translation.translator import Translator
 from ctmr.types import DIRECTION_TO, MODALITIES, OTHER, BoolArray, Direction
@@ -26,6 +27,7 @@ def look_at_scans(
     data: Path,
     directions: Sequence[Direction],
     *,
+    reading: Reading = DEFAULT,
     progress: Callable[[int, int], None] | None = None,
 ) -> Seen:
     """Translate the test scans of a data folder, or where it has none of a modality, its training scans.
@@ -37,12 +39,13 @@ def look_at_scans(
         translator: Of the model in question.
         data: Data folder (docs/data.md).
         directions: What is looked at.
+        reading: What to believe of scans that say too little.
         progress: Called with scans done and scans to do.
 
     Raises:
         CtmrError: Naming all scans that cannot be read or translated, before any work.
     """
-    sources = list_sources(data, translator.model.card.data.patient_pattern)
+    sources = require_sources(data, translator.model.card.data.patient_pattern, reading)
     held_out = [source for source in sources if source.split == "test"]
     if {source.modality for source in held_out} != set(MODALITIES):
         logger.warning("no test scans of both modalities: the training scans are evaluated")
@@ -55,7 +58,7 @@ def look_at_scans(
         try:
             scan, to = _scan(source), OTHER[source.modality]
             if DIRECTION_TO[to] in directions:
-                translator.check(scan, to)
+                translator.check(scan, to, anyway=reading.anyway)
             usable.append(source)
         except SafetyError as error:
             foreign.append(source.label)
@@ -105,8 +108,11 @@ def _look_at(
 
 def _scan(source: Source) -> Scan:
     """The scan of a source, a volume as the modality of its folder."""
-    scan = read_scan(source.path, info=source.info)
-    return scan if isinstance(scan, Image) else as_modality(scan, source.modality)
+    modality, reading = source.modality, source.reading
+    scan = read_scan(source.path, modality=modality, reading=reading, info=source.info)
+    if isinstance(scan, Image):
+        return scan
+    return as_modality(scan, modality, anyway=reading.anyway)
 
 
 def _head(scan: Scan, source: Source) -> BoolArray:

@@ -84,6 +84,13 @@ Intensities = dict[Modality, dict[Encoding, Intensity]]
 # MR have no accepted unit: each volume that comes in is mapped by percentiles of its head, what goes out has 1000 where
 # those had their upper percentile.
 MR_UNITS = Intensity("MR", (0.0, 1000.0), percentiles=(0.5, 99.5))
+# A CT volume without HU is mapped as an MR is.
+# An MR picture of another depth than a model knows, or a test picture of another than the training's, is mapped by its own.
+PICTURES: dict[Encoding, Intensity] = {
+    "8-bit": Intensity("grey", (0.0, 255.0), percentiles=(0.05, 99.95)),
+    "16-bit": Intensity("grey", (0.0, 65535.0), percentiles=(0.05, 99.95)),
+}
+UNITLESS: dict[Encoding, Intensity] = {"MR": MR_UNITS, "grey": replace(MR_UNITS, unit="grey")}
 
 
 def ct_window(name: CtWindow) -> Intensity:

@@ -5,48 +5,57 @@ from dataclasses import replace
 import numpy as np
 
 from ctmr.errors import SafetyError
+from ctmr.imaging.ct_values import (
+    AIR_BELOW_HU,
+    advice,
+    air_share,
+    looks_like_hu,
+    looks_like_offset_hu,
+)
 from ctmr.imaging.volume import Volume
 from ctmr.types import NAMES, Modality
 
-# A head CT in HU has air around it: at least this share of voxels lies at or below -500 HU, and hardly any MR has them.
-AIR_HU, AIR_SHARE = -500.0, 0.02
-# And it has bone, though hardly anything beyond metal: its 99.9 percentile lies between.
-BONE_HU, BONE_SHARE = (200.0, 5000.0), 0.001
+ANYWAY = "give --anyway if it is one"
 
 
-def as_modality(volume: Volume, modality: Modality) -> Volume:
+def as_modality(volume: Volume, modality: Modality, *, anyway: bool = False) -> Volume:
     """The volume as the modality it is taken for.
+
+    Args:
+        volume: The values of a CT are not looked at where a user vouched for them (`Volume.unit`).
+        modality: What it is taken for.
+        anyway: Take it for that whatever it looks like.
 
     Raises:
         SafetyError: If its header says another, or its values are those of another.
     """
+    if anyway:
+        return replace(volume, modality=modality)
     if volume.modality not in (None, modality):
         raise SafetyError(
             f"expected {NAMES[modality]}: the header says {NAMES[volume.modality]}",
-            fix="translate it in the other direction, or name another scan",
+            fix=f"use it as {NAMES[volume.modality]}, or name another scan",
         )
-    is_ct = looks_like_ct(volume)
-    if modality == "ct" and not is_ct:
+    if modality == "ct" and volume.unit is None and not looks_like_hu(volume.array):
         low, high = np.percentile(volume.array, (0.1, 99.9))
+        looks, fix = advice(volume.array)
         raise SafetyError(
             "expected CT in HU, with air near -1000 and bone above 200: found values from"
-            f" {low:.5g} to {high:.5g}",
-            fix="convert the values to HU, or translate it as an MR",
+            f" {low:.5g} to {high:.5g} ({looks})",
+            fix=fix,
         )
-    if modality == "mr" and is_ct:
-        raise SafetyError(
-            f"expected MR: found the values of a CT in HU ({_air_share(volume):.0%} of the voxels at or"
-            f" below {AIR_HU:g})",
-            fix="translate it in the other direction, or name another scan",
-        )
+    if modality == "mr":
+        _require_mr(volume)
     return replace(volume, modality=modality)
 
 
-def looks_like_ct(volume: Volume) -> bool:
-    """Whether the values are those of a CT in HU."""
-    least, most = (float((volume.array > hu).mean()) for hu in BONE_HU)
-    return _air_share(volume) >= AIR_SHARE and least >= BONE_SHARE >= most
-
-
-def _air_share(volume: Volume) -> float:
-    return float((volume.array <= AIR_HU).mean())
+def _require_mr(volume: Volume) -> None:
+    """Refuse the values of a CT in HU, or in HU + 1024, as those of an MR."""
+    if looks_like_hu(volume.array):
+        share = air_share(volume.array)
+        found = f"the values of a CT in HU ({share:.0%} of the voxels at or below {AIR_BELOW_HU:g})"
+    elif looks_like_offset_hu(volume.array):
+        found = "the values of a CT in HU + 1024"
+    else:
+        return
+    raise SafetyError(f"expected MR: found {found}", fix=f"use it as CT, or {ANYWAY}")

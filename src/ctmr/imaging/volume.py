@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from nibabel.orientations import (
@@ -43,12 +43,14 @@ class Volume:
         affine: Voxel indices -> mm, (4, 4), RAS+; it may be sheared (gantry tilt).
         modality: None where nothing says what it is (a NIfTI file does not).
         forms: Both matrices of the NIfTI header it comes from.
+        unit: What a user vouched for: HU of a CT, or grey values of one; None where the modality says it.
     """
 
     array: FloatArray
     affine: Matrix
     modality: Modality | None = None
     forms: Forms | None = field(default=None, repr=False)
+    unit: Literal["HU", "grey"] | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or self.array.dtype != np.float32:
@@ -73,8 +75,10 @@ class Volume:
 
     @property
     def encoding(self) -> Encoding:
-        """What decides the map of its values to [-1, 1]: HU of a CT, else MR units."""
-        return "HU" if self.modality == "ct" else "MR"
+        """What decides the map of its values to [-1, 1]: HU of a CT if it has them, else MR units."""
+        if self.modality != "ct":
+            return "MR"
+        return self.unit or "HU"
 
     @cached_property
     def axes(self) -> tuple[str, str, str]:
@@ -103,9 +107,10 @@ class Volume:
         """The inverse of `axial`."""
         return like(from_axial_slices(slices), self)
 
-    def with_values(self, array: FloatArray, _: Encoding, modality: Modality) -> "Volume":
+    def with_values(self, array: FloatArray, encoding: Encoding, modality: Modality) -> "Volume":
         """The volume with the values of a modality."""
-        return replace(self, array=array, modality=modality)
+        unit: Literal["grey"] | None = "grey" if encoding == "grey" else None
+        return replace(self, array=array, modality=modality, unit=unit)
 
 
 def canonical(volume: Volume) -> Volume:
@@ -113,7 +118,7 @@ def canonical(volume: Volume) -> Volume:
     orientation = io_orientation(volume.affine)
     array = apply_orientation(volume.array, orientation)
     affine = volume.affine @ inv_ornt_aff(orientation, volume.array.shape)
-    return Volume(np.ascontiguousarray(array), affine, volume.modality)
+    return Volume(np.ascontiguousarray(array), affine, volume.modality, unit=volume.unit)
 
 
 def like(array: FloatArray, volume: Volume) -> FloatArray:
@@ -150,4 +155,4 @@ def onto_grid(volume: Volume, target: Volume) -> Volume:
             fix="bring both onto one grid, or name the scan that this one was made of",
         )
     array = like(first.array, target)
-    return Volume(array, target.affine, volume.modality, target.forms)
+    return Volume(array, target.affine, volume.modality, target.forms, volume.unit)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ctmr.errors import DataError, OutputError
 from ctmr.imaging.image import Unit
 from ctmr.io.codecs import is_image_name
+from ctmr.io.fetched import require_fetched
 from ctmr.system.files import json_bytes, read_regular, write_json
 from ctmr.system.ownership import is_own, listing
 from ctmr.types import Spacing
@@ -45,6 +46,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: If it cannot be read.
     """
+    require_fetched(path)
+    require_fetched(path)
     try:
         return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
@@ -65,28 +68,28 @@ def read_image_info(folder: Path) -> ImageInfo:
     if path.stat().st_size > MAX_INFO_BYTES:
         _refuse(path, f"at most {MAX_INFO_BYTES} bytes", path.stat().st_size)
     try:
-        said = json.loads(
+        content = json.loads(
             read_bytes(path), object_pairs_hook=_without_repeats, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"expected one JSON object: {error}", file=path, fix="correct the file"
         ) from error
-    _only_keys(path, said, {"unit", "slope", "intercept", "spacing_mm", "files"})
-    unit = said.get("unit", "grey")
+    _only_keys(path, content, {"unit", "slope", "intercept", "spacing_mm", "files"})
+    unit = content.get("unit", "grey")
     if unit not in ("HU", "grey"):
         _refuse(path, 'unit to be "HU" or "grey"', unit)
-    if unit == "HU" and not {"slope", "intercept"} <= said.keys():
-        _refuse(path, "slope and intercept with unit HU", sorted(said))
-    slope, intercept = said.get("slope", 1), said.get("intercept", 0)
+    if unit == "HU" and not {"slope", "intercept"} <= content.keys():
+        _refuse(path, "slope and intercept with unit HU", sorted(content))
+    slope, intercept = content.get("slope", 1), content.get("intercept", 0)
     if not (_is_number(slope) and _is_number(intercept)) or slope <= 0:
         _refuse(path, "a slope above 0 and an intercept, as numbers", (slope, intercept))
     if unit == "grey" and (slope, intercept) != (1, 0):
         _refuse(path, "slope 1 and intercept 0 with unit grey", (slope, intercept))
     files: dict[str, Spacing] = {}
-    for name, its in _only_keys(path, said.get("files", {}), None).items():
-        files[name] = _spacing(path, _only_keys(path, its, {"spacing_mm"}).get("spacing_mm"))
-    spacing = _spacing(path, said["spacing_mm"]) if "spacing_mm" in said else None
+    for name, entry in _only_keys(path, content.get("files", {}), None).items():
+        files[name] = _spacing(path, _only_keys(path, entry, {"spacing_mm"}).get("spacing_mm"))
+    spacing = _spacing(path, content["spacing_mm"]) if "spacing_mm" in content else None
     return ImageInfo(unit, float(slope), float(intercept), spacing, files)
 
 
@@ -97,21 +100,21 @@ def write_image_info(
     files: Mapping[str, Spacing] | None = None,
 ) -> None:
     """Write the `ctmr.json` that says how `write_image` wrote the images of this folder, which is a new one."""
-    write_json(folder / INFO_NAME, _said_info(unit, spacing_mm, files or {}))
+    write_json(folder / INFO_NAME, _info_object(unit, spacing_mm, files or {}))
 
 
-def _said_info(
+def _info_object(
     unit: Unit, spacing_mm: Spacing | None, files: Mapping[str, Spacing]
 ) -> dict[str, Any]:
     """What a `ctmr.json` says of images that `write_image` wrote."""
-    said: dict[str, Any] = {"unit": unit}
+    content: dict[str, Any] = {"unit": unit}
     if unit == "HU":
-        said |= {"slope": HU_SLOPE, "intercept": HU_INTERCEPT}
+        content |= {"slope": HU_SLOPE, "intercept": HU_INTERCEPT}
     if spacing_mm is not None:
-        said["spacing_mm"] = list(spacing_mm)
+        content["spacing_mm"] = list(spacing_mm)
     if files:
-        said["files"] = {name: {"spacing_mm": list(its)} for name, its in files.items()}
-    return said
+        content["files"] = {name: {"spacing_mm": list(spacing)} for name, spacing in files.items()}
+    return content
 
 
 def add_image_info(
@@ -126,11 +129,11 @@ def add_image_info(
     """
     if info_to_add(folder, unit, files, always=always) is not None:
         with listing(folder) as put:
-            said = info_to_add(
+            content = info_to_add(
                 folder, unit, files, always=always
             )  # what it is now that no other process writes
-            if said is not None:
-                put(INFO_NAME, json_bytes(said), "files")
+            if content is not None:
+                put(INFO_NAME, json_bytes(content), "files")
 
 
 def info_to_add(
@@ -169,7 +172,7 @@ def info_to_add(
             file=place,
             fix="choose another folder",
         )
-    return _said_info(unit, existing.spacing_mm, known)
+    return _info_object(unit, existing.spacing_mm, known)
 
 
 def is_regular(path: Path) -> bool:
@@ -190,13 +193,13 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number here")
 
 
-def _only_keys(path: Path, said: Any, known: set[str] | None) -> dict[str, Any]:
+def _only_keys(path: Path, value: Any, known: set[str] | None) -> dict[str, Any]:
     """`said` as an object whose keys are all known (None: any)."""
-    if not isinstance(said, dict):
-        _refuse(path, "an object", said)
-    if known is not None and not said.keys() <= known:
-        _refuse(path, f"keys among {', '.join(sorted(known))}", sorted(said.keys() - known))
-    return said
+    if not isinstance(value, dict):
+        _refuse(path, "an object", value)
+    if known is not None and not value.keys() <= known:
+        _refuse(path, f"keys among {', '.join(sorted(known))}", sorted(value.keys() - known))
+    return value
 
 
 def _is_number(value: Any) -> bool:

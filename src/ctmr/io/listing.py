@@ -9,19 +9,20 @@ from typing import NamedTuple
 from ctmr.errors import DataError, printable
 from ctmr.io.dicom.header import is_dicom
 from ctmr.io.dicom.series import find_dicom
+from ctmr.io.fetched import is_dangling
 from ctmr.io.image_info import INFO_NAME, is_regular
 from ctmr.io.scan import Kind, kind_by_name, stem_of
 from ctmr.system.ownership import is_own_extra
 
-MOST_DEEP = 8  # folders below the one that is walked through
+MAX_DEPTH = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning
 RUN_FILES = ("run.lock", "config.yaml")  # a folder with both is a run
 
 # Why something is not read.
 OTHER = "files that are no scans by name are skipped"
-NO_FILE = "pipes, devices and links that lead nowhere are no regular files"
+NO_FILE = "pipes, devices and links in a circle are no regular files"
 LINK = "links to folders are not followed"
-DEEP = f"folders more than {MOST_DEEP} levels down are not read"
+DEEP = f"folders more than {MAX_DEPTH} levels down are not read"
 HIDDEN = "hidden scans and folders are not read"
 BELOW = "scans below the folder of a DICOM series are not read"
 RUN = "run folders are not read"
@@ -100,7 +101,7 @@ def find_scans(folder: Path, name: str | None = None, *, output: Path | None = N
 
 
 def list_scans(folder: Path, *, output: Path | None = None) -> Listing:
-    """All that lies in a folder and at most `MOST_DEEP` folders below it; links to folders are not followed."""
+    """All that lies in a folder and at most `MAX_DEPTH` folders below it; links to folders are not followed."""
     listing = Listing(folder)
     _visit(listing, folder, 0, output.resolve() if output is not None else None)
     listing.scans.sort(key=lambda scan: _order(scan.path, folder))
@@ -181,7 +182,7 @@ def _take_in(listing: Listing, path: Path, beside: set[str]) -> None:
     if path.name[0] == ".":
         if kind:
             _leave_out(listing, HIDDEN, path)
-    elif not is_regular(path):
+    elif not is_regular(path) and not (kind and is_dangling(path)):
         _leave_out(listing, NO_FILE, path)
     elif kind and is_own_extra(path):
         _leave_out(listing, OWN, path)
@@ -199,7 +200,7 @@ def _why_no_folder(path: Path, depth: int, output: Path | None) -> str | None:
         return HIDDEN
     if output is not None and path.resolve() == output:
         return OUTPUT
-    return DEEP if depth > MOST_DEEP else None
+    return DEEP if depth > MAX_DEPTH else None
 
 
 def _leave_out_below(listing: Listing, series: Path, depth: int) -> None:
@@ -207,19 +208,19 @@ def _leave_out_below(listing: Listing, series: Path, depth: int) -> None:
     for path in sorted(series.iterdir()):
         if not path.is_dir():
             continue
-        its = Listing(series)
+        nested = Listing(series)
         why = _why_no_folder(path, depth + 1, None)
         if why:
             _leave_out(listing, why, path)
         else:
-            _visit(its, path, depth + 1, None)
-        for scan in its.scans:
+            _visit(nested, path, depth + 1, None)
+        for scan in nested.scans:
             _leave_out(listing, BELOW, scan.path)
-        for fault in its.faults:
+        for fault in nested.faults:
             listing.left_out.setdefault(BELOW, []).extend(fault.paths)
-        for its_why, paths in its.left_out.items():
-            if its_why != OTHER:
-                listing.left_out.setdefault(its_why, []).extend(paths)
+        for reason, paths in nested.left_out.items():
+            if reason != OTHER:
+                listing.left_out.setdefault(reason, []).extend(paths)
 
 
 def _is_loose_dicom(path: Path) -> bool:

@@ -34,6 +34,8 @@ DTYPES |= {1024: "i8", 1280: "u8"}
 # sform and qform disagree where they put a corner of the grid so far apart. Rounding of the quaternion
 # to float32 alone, worst near half a turn, does so by up to 0.6 mm at 440 mm from the first voxel.
 MAX_SHIFT_MM = 1.0
+SAME_SIZE = 0.1  # of a voxel: how much larger the sform may make it than the qform, by an alignment
+MAX_NORM_ERROR = 1e-3  # of a quaternion in single precision
 MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
 GZIP_LEVEL = 1  # a third of the time of level 6 for some 3% more bytes
 
@@ -180,15 +182,25 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
     usable = {name: matrix for name, matrix in given.items() if _is_sound(matrix)}
     sides = header["pixdim"][1:4].astype(np.float64)
     is_sized = bool(np.isfinite(sides).all() and (sides > 0).all())
-    fix = f"give `--geometry {' or '.join(usable or _SIGNS)}` to ctmr translate if you know that it is right, else correct the header"
+    fix = f"give `--geometry {' or '.join(usable or _SIGNS)}` if you know that it is right, else correct the header"
     fix = fix if usable or is_sized else _CONVERT
     if geometry is None or geometry in _SIGNS:
         _require(is_sized, "voxel sizes over 0 mm", str(sides), path, fix, SafetyError)
     if geometry is None:
         _require_clear(given, header, path, fix)
         geometry = "sform" if "sform" in given else "qform"
+        if len(given) == 2 and _shift(given["qform"], given["sform"], header) >= MAX_SHIFT_MM:
+            shift = _shift(given["qform"], given["sform"], header)
+            logger.warning(
+                "%s: qform and sform are up to %.3g mm apart and agree on left and right: the sform is used",
+                printable(str(path)),
+                shift,
+            )
+            return given["sform"], Forms(
+                given["qform"], codes["qform"], given["sform"], codes["sform"]
+            )
     if geometry in _SIGNS:
-        _require(not usable, "a header without axes", _said(usable), path, fix, UsageError)
+        _require(not usable, "a header without axes", _stated(usable), path, fix, UsageError)
         affine = np.diag([*(sides * _SIGNS[geometry]), 1.0])
         affine[:3, 3] = affine[:3, :3] @ (1 - header["dim"][1:4]) / 2
         return affine, Forms(affine, 2, affine, 2)
@@ -210,11 +222,12 @@ def _require_clear(given: _Matrices, header: Nifti1Header, path: Path, fix: str)
     _require(is_sound, "an invertible sform or qform", found, path, fix, SafetyError)
     if len(given) == 2:
         shift = _shift(given["qform"], given["sform"], header)
-        found = f"{_said(given)}, up to {shift:.3g} mm apart"
-        _require(shift < MAX_SHIFT_MM, "forms that agree", found, path, fix, SafetyError)
+        found = f"{_stated(given)}, up to {shift:.3g} mm apart"
+        agree = shift < MAX_SHIFT_MM or _same_sides(given["qform"], given["sform"])
+        _require(agree, "forms that agree", found, path, fix, SafetyError)
 
 
-def _said(matrices: _Matrices) -> str:
+def _stated(matrices: _Matrices) -> str:
     """Where the axes run, as `sform says RAS, qform says LAS`."""
     return ", ".join(f"{name} says {''.join(aff2axcodes(m))}" for name, m in matrices.items())
 
@@ -235,9 +248,21 @@ def _shift(matrix: Matrix, affine: Matrix, header: Nifti1Header) -> float:
     return float(np.linalg.norm(moved, axis=1).max())
 
 
+def _same_sides(qform: Matrix, sform: Matrix) -> bool:
+    """Whether both say the same of each axis and of the voxels' size, as a scan that was aligned by its sform does."""
+    sizes = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (qform, sform)]
+    same_sizes = bool((np.abs(sizes[0] - sizes[1]) <= SAME_SIZE * sizes[0]).all())
+    return same_sizes and aff2axcodes(qform) == aff2axcodes(sform)
+
+
 def _qform(header: Nifti1Header) -> Matrix:
     """The qform whatever its code; NaN where the header's numbers make none."""
     header["pixdim"][0] = header["pixdim"][0] or 1  # 0 means 1 (NIfTI-1 standard)
+    parts = ("quatern_b", "quatern_c", "quatern_d")
+    norm = math.sqrt(sum(float(header[part]) ** 2 for part in parts))
+    if 1 < norm <= 1 + MAX_NORM_ERROR:  # by rounding: half a turn
+        for part in parts:
+            header[part] = float(header[part]) / norm
     try:
         return np.asarray(header.get_qform(), np.float64)
     except (HeaderDataError, ValueError):

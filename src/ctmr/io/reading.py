@@ -3,10 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctmr.errors import UsageError
+from ctmr.imaging.ct_values import window_of
 from ctmr.io.nifti import Geometry
-
-CT_VALUES = ("hu", "hu+1024", "grey")
 
 
 @dataclass(frozen=True)
@@ -32,25 +30,12 @@ class Reading:
     ct_values: str | None = None
 
     def __post_init__(self) -> None:
-        if self.ct_values not in (None, *CT_VALUES):
-            self.ct_window  # noqa: B018  it raises
-
-    @property
-    def ct_window(self) -> tuple[float, float] | None:
-        """(low, high) in HU where `ct_values` is a window."""
-        if self.ct_values in (None, *CT_VALUES):
-            return None
-        try:
-            low, high = map(float, str(self.ct_values).split(":"))
-        except ValueError:
-            low = high = 0.0
-        if not -10_000 <= low < high <= 100_000:
-            raise UsageError(
-                f"expected --ct-values {', '.join(CT_VALUES)} or LOW:HIGH in HU: found {self.ct_values!r}",
-                fix="write for example --ct-values 0:80",
-            )
-        return low, high
+        if self.ct_values is not None:
+            window_of(self.ct_values)
 
     def vouched(self) -> dict[str, Any]:
         """The options that are set, for a store or a sidecar."""
         return {name: value for name, value in asdict(self).items() if value}
+
+
+DEFAULT = Reading()

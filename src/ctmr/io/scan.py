@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Literal
 
 from ctmr.errors import DataError, UsageError
+from ctmr.imaging.ct_values import with_ct_values
 from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.volume import Volume
 from ctmr.io.codecs import is_image_name
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.series import Series, find_dicom, read_series
+from ctmr.io.fetched import require_fetched
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
 from ctmr.io.images import read_image, save_image
-from ctmr.io.nifti import Geometry, is_nifti_name, nifti_bytes, read_nifti
+from ctmr.io.nifti import is_nifti_name, nifti_bytes, read_nifti
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.system.files import content_digest
 from ctmr.system.ownership import write_own
+from ctmr.types import Modality
 
 Kind = Literal["image", "nifti", "series"]
 
@@ -62,6 +67,7 @@ def content_hash(path: Path, kind: Kind) -> str:
         DataError: If it cannot be read.
     """
     whole = hashlib.sha256()
+    require_fetched(path)
     for file in find_dicom(path) if kind == "series" else [path]:
         try:
             digest = content_digest(file)
@@ -101,14 +107,18 @@ def info_within(folder: Path, root: Path) -> ImageInfo:
 
 
 def read_scan(
-    path: Path | str, *, geometry: Geometry | None = None, info: ImageInfo | None = None
+    path: Path | str,
+    *,
+    modality: Modality | None = None,
+    reading: Reading = DEFAULT,
+    info: ImageInfo | None = None,
 ) -> Scan:
     """The scan in an image file, a NIfTI file or a folder that holds one DICOM series.
 
     Args:
         path: A file or a folder.
-        geometry: What to believe where the header of a NIfTI file contradicts itself or says nothing; see
-            `ctmr.nifti.read_nifti`.
+        modality: What it is taken for, if the caller knows it.
+        reading: What to believe where the scan says too little. Its `ct_values` hold unless the scan is an MR.
         info: What holds for an image, if the caller knows it (`info_within`).
 
     Returns:
@@ -119,26 +129,45 @@ def read_scan(
         DataError: If it cannot be read.
         SafetyError: If left and right, or the place of the slices, are not certain.
     """
-    path = Path(path)
-    kind = kind_of(path)
+    return read_with_series(Path(path), modality=modality, reading=reading, info=info)[0]
+
+
+def read_with_series(
+    path: Path,
+    *,
+    modality: Modality | None = None,
+    reading: Reading = DEFAULT,
+    info: ImageInfo | None = None,
+) -> tuple[Scan, Series | None]:
+    """As `read_scan`, and the DICOM series that the scan comes from, if it does."""
+    require_fetched(path)
+    kind, series = kind_of(path), None
+    scan: Scan
     if kind == "series":
-        return read_series(path).volume
-    if kind == "nifti":
-        return read_nifti(path, geometry=geometry)
-    if path.is_dir():
+        series = read_series(path, irregular=reading.irregular)
+        scan = series.volume
+    elif kind == "nifti":
+        scan = read_nifti(path, geometry=reading.geometry)
+    elif path.is_dir():
         raise DataError(
             "expected one scan: found a folder that is not a DICOM series",
             file=path,
             fix="name a file, or the folder of one series",
         )
-    return read_image(path, info=info)
+    else:
+        scan = read_image(path, info=info)
+    known = modality or (scan.modality if isinstance(scan, Volume) else None)
+    if reading.ct_values is not None and known != "mr":
+        scan = with_ct_values(scan, reading.ct_values)
+    return scan, series
 
 
-def read_scan_within(path: Path, root: Path) -> Scan:
+def read_scan_within(
+    path: Path, root: Path, *, modality: Modality | None = None, reading: Reading = DEFAULT
+) -> Scan:
     """The scan at a path of a tree, whose images a `ctmr.json` beside them, or above them up to the root, describes."""
-    return read_scan(
-        path, info=info_within(path.parent, root) if kind_of(path) == "image" else None
-    )
+    info = info_within(path.parent, root) if kind_of(path) == "image" else None
+    return read_scan(path, modality=modality, reading=reading, info=info)
 
 
 def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None:

@@ -21,7 +21,7 @@ from ctmr.types import Direction, Modality
 FORMAT = 2
 CARD_NAME = "model.json"
 MAX_HEADER_BYTES = 2**24  # of model.json, and of a file beside its weights
-LEAST_SIDE, MOST_SIDE = 8, 2**14  # of scale.short_side
+MIN_SIDE, MAX_SIDE = 8, 2**14  # of scale.short_side
 # What stands for the hash of `model.json` while it is computed.
 UNSEALED = b"0" * 64
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
@@ -56,9 +56,9 @@ def sealed(text: str) -> bytes:
     return content.replace(UNSEALED, hashlib.sha256(content).hexdigest().encode(), 1)
 
 
-def _card(file: Path) -> Card:
+def read_card(file: Path) -> Card:
     """What a `model.json` says, once its format and its own hash are found right."""
-    content = _read(file, MAX_HEADER_BYTES)
+    content = read_file(file, MAX_HEADER_BYTES)
     try:
         stated = json.loads(content, parse_constant=_number, parse_float=_number)["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -70,14 +70,14 @@ def _card(file: Path) -> Card:
             fix="use the version of ctmr that wrote it",
         )
     seal = _SEAL.search(content)
-    _check_hash(
+    check_hash(
         file,
         seal.group(1).decode() if seal else "",
         content.replace(seal.group(1), UNSEALED, 1) if seal else content,
     )
     try:
         card = Card.model_validate_json(content)
-        if not card.provenance or not LEAST_SIDE <= card.scale.short_side <= MOST_SIDE:
+        if not card.provenance or not MIN_SIDE <= card.scale.short_side <= MAX_SIDE:
             raise ValueError("provenance is empty, or scale.short_side beyond use")
     except ValueError as error:  # pydantic's too
         raise _foreign(file, error) from error
@@ -91,7 +91,7 @@ def _number(text: str) -> float:
     return float(text)
 
 
-def _read(file: Path, most: int) -> bytes:
+def read_file(file: Path, most: int) -> bytes:
     try:
         return read_regular(file, most)
     except OSError as error:
@@ -100,7 +100,7 @@ def _read(file: Path, most: int) -> bytes:
         ) from error
 
 
-def _check_hash(file: Path, expected: str, content: bytes) -> None:
+def check_hash(file: Path, expected: str, content: bytes) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise CheckpointError(
@@ -111,12 +111,12 @@ def _check_hash(file: Path, expected: str, content: bytes) -> None:
 
 
 def _foreign(file: Path, error: Exception) -> CheckpointError:
-    said = str(error)
+    reason = str(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return CheckpointError(
-        f"not a model.json of ctmr ({type(error).__name__}: {said})",
+        f"not a model.json of ctmr ({type(error).__name__}: {reason})",
         file=file,
         fix="copy the whole model folder again",
     )

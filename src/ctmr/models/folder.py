@@ -25,9 +25,9 @@ from ctmr.models.card import (
     MAX_HEADER_BYTES,
     UNSEALED,
     Card,
-    _card,
-    _check_hash,
-    _read,
+    check_hash,
+    read_card,
+    read_file,
     sealed,
 )
 from ctmr.notice import NOTICE
@@ -82,12 +82,14 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
     networks[DISCRIMINATOR_FILES["ct"]] = state.model.D_X
     networks[DISCRIMINATOR_FILES["mr"]] = state.model.D_Y
     contents = {
-        name: to_bytes({key: value.cpu().contiguous() for key, value in its.state_dict().items()})
-        for name, its in networks.items()
+        name: to_bytes(
+            {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        )
+        for name, network in networks.items()
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    said = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
-    contents[CARD_NAME] = sealed(json.dumps({**said, "files": hashes}, indent=1))
+    card = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
+    contents[CARD_NAME] = sealed(json.dumps({**card, "files": hashes}, indent=1))
 
     def write() -> None:
         with replacing_folder(folder) as new:
@@ -134,7 +136,7 @@ def read_model(path: Path) -> Model:
         CheckpointError: If a file is missing, damaged, foreign or of another version.
     """
     folder = model_folder(path)
-    card = _card(folder / CARD_NAME)
+    card = read_card(folder / CARD_NAME)
     network, channels = card.network, card.data.channels
     generators = {
         direction: _load(lambda: generator_of(network, channels), folder / name, card.files)
@@ -155,9 +157,9 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
     """
     with torch.device("meta"):
         network = build()
-    needed = sum(its.numel() * its.element_size() for its in network.state_dict().values())
-    content = _read(file, needed + MAX_HEADER_BYTES)
-    _check_hash(file, hashes.get(file.name, ""), content)
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    content = read_file(file, needed + MAX_HEADER_BYTES)
+    check_hash(file, hashes.get(file.name, ""), content)
     try:
         tensors = from_bytes(content)
         length = int.from_bytes(content[:8], "little")

@@ -1,4 +1,4 @@
-"""What can be said of one result without the truth: three measures of doubt, and a level."""
+"""What can be said of one result without the truth: three measures of uncertainty, and a level."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,17 +17,17 @@ Ranges = dict[str, tuple[float, float]]
 
 MEASURES: tuple[Measure, ...] = ("cycle_error", "disagreement", "input_distance")
 # A feature may lie this many widths of the training range (1st to 99th percentile) outside it.
-SLACK = 0.25
+MAX_WIDTHS_OUTSIDE = 0.25
 # An image whose most remarkable feature lies this many widths outside it is foreign.
-FOREIGN = 1.0
+MIN_WIDTHS_OF_OTHER = 1.0
 # An input at this many times the distance of the 99th percentile of the training images warns. Of 120 held-out images
 # of the demo's heads 1 did at most; of 30 blurred by 1.5 pixels half (CT) or all (MR), where the ranges saw 3 % and 47 %.
-UNLIKE = 1.25
+WARN_DISTANCE = 1.25
 # Beyond this distance it is refused. Held-out real slices lay at 1.2 at most, at 3.2 with ten training images, those of
 # another data set at 7.3; noise, a page of text and an inverted head at 20 to 105.
-FAR = 10.0
+REFUSE_DISTANCE = 10.0
 # Deviation that each feature has at least, so that one which is the same in all training images does not decide alone.
-LEAST_DEVIATION = 4e-3
+MIN_DEVIATION = 4e-3
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Quality:
         return asdict(self)
 
     def measures(self) -> dict[Measure, float]:
-        """The measures of doubt that were computed: the greater, the less the result can be believed."""
+        """The measures of uncertainty that were computed: the greater, the less the result can be believed."""
         found: dict[Measure, float | None] = {
             "cycle_error": self.cycle_error,
             "disagreement": self.disagreement,
@@ -151,7 +151,7 @@ def training_distribution(features: Sequence[Description]) -> Distribution:
     away = rows - rows.mean(axis=0)
     covariance = away.T @ away / count
     shrunk = covariance * count / (count + dimensions)
-    np.fill_diagonal(shrunk, np.diag(covariance) + LEAST_DEVIATION**2)
+    np.fill_diagonal(shrunk, np.diag(covariance) + MIN_DEVIATION**2)
     inverse = np.linalg.inv(shrunk)
     squared = np.einsum("ni,ij,nj->n", away, inverse, away)
     inverse /= max(float(np.percentile(squared, 99)), 1.0)
@@ -188,16 +188,16 @@ def judge(
     why = [
         f"{name} is {features[name]:.3g}, training images have {low:.3g} to {high:.3g}"
         for name, (low, high) in usual.ranges.items()
-        if _widths(features[name], low, high) > SLACK
+        if _widths(features[name], low, high) > MAX_WIDTHS_OUTSIDE
     ]
-    if distance > UNLIKE:
+    if distance > WARN_DISTANCE:
         why.append(
-            f"distance from the training images is {distance:.3g}, {UNLIKE:g} is usual at most"
+            f"distance from the training images is {distance:.3g}, {WARN_DISTANCE:g} is usual at most"
         )
     if cycle_error is not None and cycle_error > usual.cycle_error:
         why.append(f"cycle error is {cycle_error:.3g}, {usual.cycle_error:.3g} is usual at most")
     return Quality(
-        level="refuse" if distance > FAR else "warn" if why else "ok",
+        level="refuse" if distance > REFUSE_DISTANCE else "warn" if why else "ok",
         why=tuple(why),
         cycle_error=cycle_error,
         disagreement=means.get("disagreement"),
@@ -214,7 +214,7 @@ def require_like(quality: Quality) -> None:
     """
     if quality.level == "refuse":
         raise SafetyError(
-            f"expected a scan like those the model was trained on, up to {FAR:g} times as far off as their"
+            f"expected a scan like those the model was trained on, up to {REFUSE_DISTANCE:g} times as far off as their"
             f" edge: found one at {quality.input_distance:.3g}",
             fix="name another scan or model, or give --anyway",
         )
@@ -235,8 +235,8 @@ def require_claimed(
     """
     other: Modality = "mr" if claimed == "ct" else "ct"
     features = describe(image)
-    outside = {m: widths_outside(features, its) for m, its in ranges.items()}
-    if outside[claimed] > FOREIGN and outside[other] <= SLACK:
+    outside = {m: widths_outside(features, training) for m, training in ranges.items()}
+    if outside[claimed] > MIN_WIDTHS_OF_OTHER and outside[other] <= MAX_WIDTHS_OUTSIDE:
         raise SafetyError(
             f"expected {NAMES[claimed]}: found an image unlike the {NAMES[claimed]} and like the"
             f" {NAMES[other]} the model was trained on",

@@ -6,9 +6,9 @@ from ctmr.reporting.html import render
 from ctmr.results import AuditReport, Finding
 from ctmr.types import LEVELS
 
-MOST_FINDINGS = 24  # of a kind that are shown
-FEWEST = 12  # pictures of a finding that is one of many
-MOST_PICTURES = 96  # of a finding that is the only one of its kind
+MAX_FINDINGS = 24  # of a kind that are shown
+MAX_PICTURES_OF_MANY = 12  # pictures of a finding that is one of many
+MAX_PICTURES = 96  # of a finding that is the only one of its kind
 
 
 def audit_page(name: str, report: AuditReport, thumbnails: Mapping[str, bytes]) -> str:
@@ -34,8 +34,8 @@ def audit_page(name: str, report: AuditReport, thumbnails: Mapping[str, bytes]) 
             "level_heads": level_heads,
             "findings": findings,
             "thumbnails": thumbnails,
-            "most_findings": MOST_FINDINGS,
-            "fewest": FEWEST,
-            "most_pictures": MOST_PICTURES,
+            "max_findings": MAX_FINDINGS,
+            "max_of_many": MAX_PICTURES_OF_MANY,
+            "max_pictures": MAX_PICTURES,
         },
     )

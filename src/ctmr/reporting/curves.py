@@ -55,7 +55,7 @@ def evaluation_curves(lines: Sequence[EvaluationLine], best: int) -> Figure:
         best: A step of them.
     """
     directions = lines[-1].directions
-    shown = [key for key in EVALUATED if any(key in its for its in directions.values())]
+    shown = [key for key in EVALUATED if any(key in figures for figures in directions.values())]
     figure = Figure(figsize=(8, 1.9 * len(shown) + 0.6), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(shown), len(directions), squeeze=False, sharex=True)
     for column, direction in enumerate(directions):

@@ -65,15 +65,15 @@ def lesion_rows(found: Lesions) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
         (
             direction,
             kind,
-            _text(its.survives),
-            _text(its.healthy.survives),
-            _text(its.invented),
-            _text(its.healthy.invented),
-            _text(its.detectable),
-            f"{_percent(its.truth.survives)}, {_percent(its.truth.invented)}",
+            _text(lesion.survives),
+            _text(lesion.healthy.survives),
+            _text(lesion.invented),
+            _text(lesion.healthy.invented),
+            _text(lesion.detectable),
+            f"{_percent(lesion.truth.survives)}, {_percent(lesion.truth.invented)}",
         )
         for direction, figures in found.directions.items()
-        for kind, its in figures.lesions.items()
+        for kind, lesion in figures.lesions.items()
     ]
     return head, rows
 

@@ -31,7 +31,7 @@ GAP = 4
 LABELS = 92
 HEADER = 36
 FOOTER = 28
-LONGEST = 36  # characters of a label
+MAX_LABEL = 36  # characters of a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +196,6 @@ def _comparison_row(figure: Figure, axes: list[Axes], case: Case, limit: float) 
 def _drawable(text: str) -> str:
     """The text, its middle cut if it is long, without characters that the font lacks: a file name may hold any."""
     font = get_font(findfont("DejaVu Sans"))
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
+    if len(text) > MAX_LABEL:
+        text = f"{text[: MAX_LABEL // 2]}…{text[-MAX_LABEL // 2 + 1 :]}"
     return "".join(c if font.get_char_index(ord(c)) else "?" for c in text)

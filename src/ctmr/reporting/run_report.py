@@ -17,8 +17,8 @@ from ctmr.system.files import read_log
 from ctmr.system.ownership import LOSS_CURVES, require_own, write_own
 from ctmr.system.yaml import read_yaml
 
-MOST_GRIDS = 40
-MOST_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB without trouble
+MAX_GRIDS = 40
+MAX_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB without trouble
 PAPER_STEPS = {0, 5000, 10000, 15000}  # Li 2023, figures 4 to 7: shown where they are there
 RECENT = 100  # logged lines whose mean is shown beside the last value
 SAMPLE = re.compile(r"step_(\d+)\.png")
@@ -136,7 +136,7 @@ def _chosen(found: Mapping[int, Path]) -> list[int]:
     """The steps that are shown: evenly spaced, with the first, the last and the paper's."""
     steps = sorted(found)
     largest = max((path.stat().st_size for path in found.values()), default=0)
-    most = max(2, min(MOST_GRIDS, MOST_GRID_BYTES // max(1, largest)))
+    most = max(2, min(MAX_GRIDS, MAX_GRID_BYTES // max(1, largest)))
     if len(steps) <= most:
         return steps
     even = {steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)}

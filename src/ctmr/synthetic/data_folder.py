@@ -120,13 +120,13 @@ def write_heads(
         counts = _write_infos(out, people, size)  # first: no CT lies there without its HU
     else:
         counts = dict(Counter(folder for person in people for folder in _folders(person.split)))
-    said = []
-    jobs = ((out, person, size, sequence, image_format) for person in people)
-    for about in in_processes(_write_subject, list(jobs)):
-        said.append(about)
+    made = []
+    arguments = ((out, person, size, sequence, image_format) for person in people)
+    for about in in_processes(_write_subject, list(arguments)):
+        made.append(about)
         if progress is not None:
-            progress(len(said), len(people))
-    write_json(out / "subjects.json", asdict(Subjects(sequence, seed, tuple(said))))
+            progress(len(made), len(people))
+    write_json(out / "subjects.json", asdict(Subjects(sequence, seed, tuple(made))))
     return counts
 
 

@@ -17,7 +17,7 @@ REACH, REACH_OF_TUMOUR = 1.25, 2.0
 AT_A_TIME = 16  # heads; more are not kept in memory
 
 
-class Twins(NamedTuple):
+class LesionPair(NamedTuple):
     """One head twice, with the same anatomy, scanner, grid and noise."""
 
     ill: Head
@@ -28,7 +28,7 @@ class Twins(NamedTuple):
     """Index K of the slice through the centre of each lesion."""
 
 
-def make_twins(
+def make_lesion_pairs(
     heads: int,
     seed: int,
     size: int,
@@ -36,7 +36,7 @@ def make_twins(
     sequence: Weighting,
     heights_mm: Sequence[float],
     slice_mm: float,
-) -> Iterator[Twins]:
+) -> Iterator[LesionPair]:
     """Make pairs of heads, in processes; each is a pure function of the seed and its number.
 
     The centres of the lesions lie at heights at which `ctmr synth` makes slices, and no lesion reaches another.
@@ -49,9 +49,9 @@ def make_twins(
         heights_mm: Slices beside those through the lesions, in mm below the top of the head.
         slice_mm: Thickness of a slice.
     """
-    jobs = [(seed, n, size, sequence, tuple(heights_mm), slice_mm) for n in range(heads)]
+    arguments = [(seed, n, size, sequence, tuple(heights_mm), slice_mm) for n in range(heads)]
     for start in range(0, heads, AT_A_TIME):
-        yield from in_processes(_make, jobs[start : start + AT_A_TIME])
+        yield from in_processes(_make, arguments[start : start + AT_A_TIME])
 
 
 def _make(
@@ -61,7 +61,7 @@ def _make(
     sequence: Weighting,
     heights_mm: tuple[float, ...],
     slice_mm: float,
-) -> Twins:
+) -> LesionPair:
     head_seed, centres_mm = _draw(seed, n)
     heights = sorted({*heights_mm, *centres_mm}, reverse=True)
     ill, healthy = (
@@ -75,12 +75,12 @@ def _make(
         )
         for kinds in (LESIONS, ())
     )
-    return Twins(ill, healthy, tuple(heights.index(height) for height in centres_mm))
+    return LesionPair(ill, healthy, tuple(heights.index(height) for height in centres_mm))
 
 
 def _draw(seed: int, n: int) -> tuple[int, list[float]]:
     """The seed of the n-th head, the first whose lesions lie well, and their centres in mm below its top."""
-    draw = stream(seed, "twins", n)
+    draw = stream(seed, "twins", n)  # the name decides the numbers
     while True:
         head_seed = int(draw.integers(2**31))
         # One tiny plane, 100 mm below the top, says where the lesions and the top are.

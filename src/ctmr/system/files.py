@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ctmr.errors import OutputError
+from ctmr.system.disks import lock, sync
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -31,11 +32,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
                     rows.append(row)
     return rows
 
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 # Seconds before another attempt, where what hindered the one before may pass.
 PAUSES = (0.1, 0.4, 1.6)
@@ -127,9 +123,8 @@ def _draft(place: Path, make: Callable[[Path], None]) -> Iterator[None]:
         make(place)
         with contextlib.suppress(FileNotFoundError):  # removed before it was held
             descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
-            with contextlib.suppress(OSError):  # a file system without locks
-                if fcntl is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):
+                lock(descriptor, wait=True)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), place.stat()):
                     break
@@ -279,15 +274,6 @@ def require_empty(folder: Path) -> None:
         raise OutputError("expected a new or empty folder", file=folder, fix="choose another OUT")
 
 
-def sync(path: Path) -> None:
-    """Force a file or a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, in up to four attempts.
 
@@ -355,8 +341,8 @@ def _abandoned(draft: Path) -> Iterator[None]:
     descriptor = os.open(draft, access | getattr(os, "O_NONBLOCK", 0))
     try:
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock(descriptor, wait=False) is not None:
+                raise BlockingIOError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         except OSError as error:
             raise BlockingIOError(error.errno, error.strerror) from error
         yield

@@ -17,7 +17,7 @@ try:
 except ImportError:  # not a POSIX system
     resource = None  # type: ignore[assignment]
 
-_SMALL = 2**26  # bytes that are not worth the question
+_MIN_CHECKED_BYTES = 2**26  # bytes that are not worth the question
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -84,7 +84,7 @@ def require_memory(needed: int, path: Path) -> None:
     Raises:
         ResourceError: With the bytes it needs and those that are free.
     """
-    free = free_bytes() if needed > _SMALL else None
+    free = free_bytes() if needed > _MIN_CHECKED_BYTES else None
     if free is not None and needed > free:
         raise ResourceError(
             f"expected {needed:,} bytes of free memory, which it takes: found {free:,}",

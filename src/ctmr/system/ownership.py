@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctmr.errors import OutputError, UsageError, printable
+from ctmr.system.disks import lock
 from ctmr.system.files import (
     cannot_write,
     content_digest,
@@ -29,7 +30,7 @@ from ctmr.system.files import (
 )
 
 LIST_NAME = ".ctmr-outputs.json"
-MAPS_NAME = "quality"  # of the folder beside translations in which their maps of doubt lie
+MAPS_NAME = "quality"  # of the folder beside translations in which their uncertainty maps lie
 RUN_LOCK, RUN_CONFIG = "run.lock", "config.yaml"
 # What a run keeps under these names is its own.
 RUN_FOLDERS = ("checkpoints", "samples", "model", "best", "evaluation")
@@ -46,20 +47,15 @@ MAX_SEALED_BYTES = 100_000_000  # of a list; a sidecar has some kB
 _UNSEALED = b"0" * 64
 _SEAL = re.compile(rb'\{\s*"seal": "([0-9a-f]{64})"')
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
-
 Kind = Literal["scans", "files"]
 Put = Callable[[str, bytes, Kind], None]
 
 logger = logging.getLogger(__name__)
 
 
-def sealed(said: Mapping[str, Any]) -> bytes:
+def sealed(record: Mapping[str, Any]) -> bytes:
     """A JSON object whose first key, `seal`, is the hash of its bytes with zeros in place of that hash."""
-    text = json.dumps({"seal": _UNSEALED.decode(), **said}, indent=1, allow_nan=False)
+    text = json.dumps({"seal": _UNSEALED.decode(), **record}, indent=1, allow_nan=False)
     content = text.encode() + b"\n"
     return content.replace(_UNSEALED, hashlib.sha256(content).hexdigest().encode(), 1)
 
@@ -75,11 +71,11 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         unsealed = content[:start] + _UNSEALED + content[end:]
         if hashlib.sha256(unsealed).hexdigest().encode() != seal.group(1):
             return None
-        said: dict[str, Any] = json.loads(content)
-        del said["seal"]
+        record: dict[str, Any] = json.loads(content)
+        del record["seal"]
     except (OSError, ValueError, RecursionError):
         return None
-    return said
+    return record
 
 
 def digest_of(path: Path) -> str | None:
@@ -153,28 +149,28 @@ def is_own(path: Path, sidecar: Path | None = None) -> bool:
 def known_digests(path: Path, sidecar: Path | None = None) -> set[str]:
     """The hashes under which ctmr wrote a file, by the list of its folder and by its sidecar."""
     known: set[str] = set()
-    said = read_sealed(path.parent / LIST_NAME) or {}
+    record = read_sealed(path.parent / LIST_NAME) or {}
     for kind in ("scans", "files"):
-        known.update(_entries(said, kind).get(path.name, ()))
+        known.update(_entries(record, kind).get(path.name, ()))
     for beside in _sidecars_of(path) if sidecar is None else [sidecar]:
-        said = read_sealed(beside) or {}
+        record = read_sealed(beside) or {}
         name = os.path.relpath(path, beside.parent)
         for key in ("outputs", "replaced"):
-            its = said.get(key)
-            if isinstance(its, dict) and isinstance(its.get(name), str):
-                known.add(its[name])
+            digests = record.get(key)
+            if isinstance(digests, dict) and isinstance(digests.get(name), str):
+                known.add(digests[name])
     return known
 
 
 def is_own_extra(path: Path) -> bool:
-    """Whether ctmr wrote this file and it is no scan: a map of doubt, a preview, a figure, a sidecar."""
-    said = read_sealed(path.parent / LIST_NAME) or {}
-    hashes = set(_entries(said, "files").get(path.name, ()))
+    """Whether ctmr wrote this file and it is no scan: an uncertainty map, a preview, a figure, a sidecar."""
+    record = read_sealed(path.parent / LIST_NAME) or {}
+    hashes = set(_entries(record, "files").get(path.name, ()))
     for beside in _sidecars_of(path):
-        said = read_sealed(beside) or {}
+        record = read_sealed(beside) or {}
         name = os.path.relpath(path, beside.parent)
-        outputs = said.get("outputs")
-        if isinstance(outputs, dict) and name in outputs and said.get("result") != name:
+        outputs = record.get("outputs")
+        if isinstance(outputs, dict) and name in outputs and record.get("result") != name:
             hashes.add(outputs[name])
     return bool(hashes) and digest_of(path) in hashes
 
@@ -223,19 +219,19 @@ def listing(folder: Path) -> Iterator[Put]:
     try:
         make_folder(folder)
         with _locked(place) as replace:
-            said = _read_list(place)
+            record = _read_list(place)
 
             def put(name: str, content: bytes, kind: Kind) -> None:
                 digest = hashlib.sha256(content).hexdigest()
                 now = digest_of(folder / name)
-                entries = {each: _entries(said, each) for each in ("scans", "files")}
+                entries = {each: _entries(record, each) for each in ("scans", "files")}
                 earlier = known_digests(folder / name)
-                for its in entries.values():
-                    its.pop(name, None)
+                for listed in entries.values():
+                    listed.pop(name, None)
                 # What stands there now stays known, in case the process is killed before the new one does.
                 entries[kind][name] = [digest, *([now] if now in earlier - {digest} else [])]
-                said.update(entries)
-                replace(sealed(said))
+                record.update(entries)
+                replace(sealed(record))
                 write_bytes(folder / name, content)
 
             try:
@@ -259,14 +255,12 @@ def _locked(path: Path) -> Iterator[Callable[[bytes], None]]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
         descriptor = os.open(path, flags, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
+        missing = lock(descriptor, wait=True)
+        if missing is not None:
             logger.warning(
                 "%s: no locks there (%s), so that only one process may write into the folder",
                 printable(str(path)),
-                error.strerror,
+                missing,
             )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -283,8 +277,8 @@ def _locked(path: Path) -> Iterator[Callable[[bytes], None]]:
 
 
 def _read_list(place: Path) -> dict[str, Any]:
-    said = read_sealed(place)
-    if said is None:
+    record = read_sealed(place)
+    if record is None:
         if place.is_file() and place.stat().st_size == 0:  # of a process that was killed
             return {"notice": "the files that ctmr wrote here, each with its SHA-256"}
         raise OutputError(
@@ -292,12 +286,12 @@ def _read_list(place: Path) -> dict[str, Any]:
             file=place,
             fix="choose another place for the output, or move that file away",
         )
-    return said
+    return record
 
 
-def _entries(said: Mapping[str, Any], kind: str) -> dict[str, list[str]]:
+def _entries(record: Mapping[str, Any], kind: str) -> dict[str, list[str]]:
     """The part of a list: name -> hashes."""
-    found = said.get(kind)
+    found = record.get(kind)
     return dict(found) if isinstance(found, dict) else {}
 
 
@@ -320,8 +314,8 @@ def _require_no_input(there: Iterable[Path], inputs: Iterable[Path]) -> None:
         return
     read = {_identity(file) for place in inputs for file in (place, *_below(place))}
     for path in there:
-        its = {_identity(file) for file in (path, *_below(path))} - {None}
-        if its & read:
+        identities = {_identity(file) for file in (path, *_below(path))} - {None}
+        if identities & read:
             raise UsageError(
                 "the output would overwrite an input", file=path, fix="choose another OUTPUT"
             )

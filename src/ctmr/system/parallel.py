@@ -55,13 +55,13 @@ Result = TypeVar("Result")
 
 
 def in_processes(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]
+    function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
 ) -> Iterator[Result]:
-    """`function(*job)` of all, in order; one head at 256 pixels takes about 1 GB."""
-    processes = max(1, min(len(jobs), os.cpu_count() or 1, 8))
+    """`function(*each)` of all, in order; one head at 256 pixels takes about 1 GB."""
+    processes = max(1, min(len(arguments), os.cpu_count() or 1, 8))
     pool = ProcessPoolExecutor(processes, worker_context(), serve, (os.getpid(),))
     try:
-        for future in [pool.submit(function, *job) for job in jobs]:
+        for future in [pool.submit(function, *each) for each in arguments]:
             yield future.result()
     except BrokenProcessPool as error:
         raise ResourceError(

@@ -58,7 +58,7 @@ def save(folder: Path, state: TrainState, about: Mapping[str, Any]) -> Path:
     require_finite(state, folder)
     kept = [len(history.images) for history in state.histories().values()]
     header = Header(format=FORMAT, step=state.step, history=kept, **about)
-    tensors = {key: its.detach().cpu().contiguous() for key, its in state.tensors().items()}
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.tensors().items()}
     content = to_bytes(tensors, {"ctmr": json.dumps(header.model_dump(), sort_keys=True)})
     _require_space(folder, len(content))
     digest = hashlib.sha256(content).hexdigest()
@@ -70,8 +70,12 @@ def save(folder: Path, state: TrainState, about: Mapping[str, Any]) -> Path:
 
 def space_needed(state: TrainState) -> int:
     """Bytes that must be free to write checkpoints of such a state, once it has moments and full histories."""
-    weights = sum(its.numel() * its.element_size() for its in state.model.state_dict().values())
-    averages = sum(its.numel() * its.element_size() for its in state.ema.state_dict().values())
+    weights = sum(
+        tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values()
+    )
+    averages = sum(
+        tensor.numel() * tensor.element_size() for tensor in state.ema.state_dict().values()
+    )
     kept = sum(history.capacity for history in state.histories().values())
     size: int = 3 * weights + averages + 4 * kept * math.prod(state.shape)
     return round(FREE_SPACE * size)
@@ -178,9 +182,9 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """What a file that has been verified says, and its tensors."""
     try:
         with safe_open(path, "pt") as stored:
-            said = json.loads((stored.metadata() or {})["ctmr"])
+            content = json.loads((stored.metadata() or {})["ctmr"])
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        stated = said["format"]
+        stated = content["format"]
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise _foreign(path, str(error)) from error
     if stated != FORMAT:
@@ -190,7 +194,7 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
             fix="use the version of ctmr that wrote it",
         )
     try:
-        header = Header.model_validate(said)
+        header = Header.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -70,34 +70,34 @@ def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
         "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
         "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
     }
-    said: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     for modality in MODALITIES:
         features = training_features(store, modality)
-        said[modality] = {
+        statistics[modality] = {
             "ranges": training_ranges(features),
             "cycle_error": typical_cycle_error(store, modality, cycles[modality]),
             "distribution": asdict(training_distribution(features)),
         }
-    return said
+    return statistics
 
 
 Cycle = Callable[[FloatArray], FloatArray]
 # Most training images looked at for the ranges; more change the percentiles little.
-MOST = 500
+MAX_IMAGES = 500
 # Training images translated there and back to know the usual cycle error.
-CYCLED = 8
+MAX_CYCLED_IMAGES = 8
 
 
 def training_features(store: Store, modality: Modality) -> list[Description]:
     """The features of the training images of a modality, of at most 500 evenly chosen ones."""
-    return [describe(image) for image in _chosen(store, modality, MOST)]
+    return [describe(image) for image in _chosen(store, modality, MAX_IMAGES)]
 
 
 def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float:
     """The largest cycle error that is not remarkable: half as much again as the worst of a few training images."""
     return 1.5 * max(
         float(difference(cycle(image), image)[head_in(image)].mean())
-        for image in _chosen(store, modality, CYCLED)
+        for image in _chosen(store, modality, MAX_CYCLED_IMAGES)
     )
 
 

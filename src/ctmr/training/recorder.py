@@ -69,16 +69,16 @@ class Records:
         """Write what belongs to the step a training starts at and is not there yet."""
         step = state.step
         done = step >= self._last
-        both = [asdict(its) for its in self._dataset.store.index.overlap]
-        if both:
-            self._try("list of leaks", lambda: write_json(self._folder.overlap, both))
+        overlaps = [asdict(overlap) for overlap in self._dataset.store.index.overlap]
+        if overlaps:
+            self._try("list of leaks", lambda: write_json(self._folder.overlap, overlaps))
         if (done or self._draws(step)) and not self._samples.path(step).exists():
             self._try("sample grid", lambda: self._samples.draw(state))
-        said = self._said(state) if done or step == 0 or self._evaluates(step) else {}
+        about = self._model_about(state) if done or step == 0 or self._evaluates(step) else {}
         if (step == 0 or self._evaluates(step)) and (done or not self._selection.has(step)):
-            said = self._selection.evaluate(state, said)
+            about = self._selection.evaluate(state, about)
         if done:
-            self._write_model(state, said)
+            self._write_model(state, about)
 
     def add(self, state: TrainState, row: Mapping[str, float], signals: StopSignals) -> None:
         """Write what belongs to a step that was just done; `row` is its line of the log.
@@ -101,13 +101,13 @@ class Records:
         writes = ends or asked or evaluates or step % train.checkpoint_every == 0
         if writes:
             self.save(state, signals, row)
-        said = self._said(state) if writes else {}
+        about = self._model_about(state) if writes else {}
         if evaluates:
-            said = self._selection.evaluate(state, said)
+            about = self._selection.evaluate(state, about)
         if step == self._last or self._draws(step):
             self._try("sample grid", lambda: self._samples.draw(state))
         if writes:
-            self._write_model(state, said)
+            self._write_model(state, about)
 
     def save(self, state: TrainState, signals: StopSignals, row: Mapping[str, float]) -> None:
         """Write a checkpoint; see `add`."""
@@ -128,7 +128,7 @@ class Records:
                 saved=False,
             ) from error
 
-    def _said(self, state: TrainState) -> dict[str, Any]:
+    def _model_about(self, state: TrainState) -> dict[str, Any]:
         return model_about(self._about, self._dataset.store, state)
 
     def _evaluates(self, step: int) -> bool:
@@ -137,8 +137,8 @@ class Records:
     def _draws(self, step: int) -> bool:
         return step in PAPER_STEPS or step % self._config.train.sample_every == 0
 
-    def _write_model(self, state: TrainState, said: dict[str, Any]) -> None:
-        save_model(self._folder.model, state, said)
+    def _write_model(self, state: TrainState, about: dict[str, Any]) -> None:
+        save_model(self._folder.model, state, about)
         self._try("report", lambda: write_report(self._folder.path))
 
     def _try(self, what: str, write: Callable[[], object]) -> None:
@@ -176,13 +176,13 @@ class Records:
     def _write_diverged(self, row: Mapping[str, float]) -> None:
         """Write `diverged_step_N.json`: the row, and the images of the step."""
         step, size = int(row["step"]), self._config.train.batch_size
-        said: dict[str, Any] = {
+        record: dict[str, Any] = {
             key: value if math.isfinite(value) else str(value) for key, value in row.items()
         }
         entries = {m: self._dataset.store.entries("train", m) for m in ("ct", "mr")}
         samples = [self._dataset.pair(n) for n in range((step - 1) * size, step * size)]
-        said["images"] = [
+        record["images"] = [
             {"ct": entries["ct"][ct].name, "mr": entries["mr"][mr].name} for ct, mr in samples
         ]
         with contextlib.suppress(OutputError):
-            write_json(self._folder.path / f"diverged_step_{step}.json", said)
+            write_json(self._folder.path / f"diverged_step_{step}.json", record)

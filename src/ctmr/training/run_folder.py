@@ -12,6 +12,7 @@ from typing import Any
 
 from ctmr.config import Config, config_yaml, differing_keys, parse_config
 from ctmr.errors import OutputError, UsageError, printable
+from ctmr.system.disks import lock
 from ctmr.system.files import (
     cannot_write,
     is_draft,
@@ -31,11 +32,6 @@ from ctmr.system.ownership import (
     require_own,
 )
 from ctmr.system.yaml import read_yaml
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +88,13 @@ class RunFolder:
             ) from error
         with stream:
             try:
-                if fcntl is None:
+                missing = lock(stream.fileno(), wait=False)
+                if missing is not None:
                     logger.warning(
-                        "%s: this system has no locks, so that only one process may train in it",
+                        "%s: no locks there (%s), so that only one process may train in it",
                         printable(str(self.path)),
+                        missing,
                     )
-                else:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 stream.seek(0)
                 raise OutputError(
@@ -206,10 +202,10 @@ def _require_lock(place: Path) -> None:
         OutputError: If it says something else.
     """
     try:
-        said = read_regular(place, MAX_LOCK_BYTES)
+        content = read_regular(place, MAX_LOCK_BYTES)
     except OSError as error:
         raise cannot_write(place, error) from error
-    if not _LOCK.fullmatch(said):
+    if not _LOCK.fullmatch(content):
         raise OutputError(
             "expected the lock of a run: found another file, which is kept",
             file=place,
@@ -244,9 +240,9 @@ def check_config(file: Path, old: Config, new: Config) -> None:
     changed = differing_keys(old, new)
     frozen = {key: values for key, values in changed.items() if key not in RESUMABLE}
     if frozen:
-        said = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
+        listed = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in frozen.items())
         raise UsageError(
-            f"a resumed run keeps its settings; changed are {said}",
+            f"a resumed run keeps its settings; changed are {listed}",
             file=file,
             fix="leave them as they were, or start a new run with --init",
         )

@@ -18,6 +18,7 @@ from ctmr.cyclegan.step import train_step, update_average
 from ctmr.data.dataset import UnpairedSlices, loader
 from ctmr.data.prepare import prepare
 from ctmr.errors import CheckpointError, ResourceError, UsageError
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.models.folder import load_weights
 from ctmr.system.files import require_writable
 from ctmr.system.memory import peak_bytes
@@ -71,6 +72,7 @@ def train(
     resume: bool = False,
     init: Path | str | None = None,
     stop_after: int | None = None,
+    reading: Reading = DEFAULT,
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> TrainSummary:
@@ -83,6 +85,7 @@ def train(
         resume: Go on from the newest checkpoint, exactly.
         init: Model whose four networks are the start, with a fresh optimiser ("loaded" in the paper).
         stop_after: Stop when the model has had this many updates; the schedule stays.
+        reading: What to believe of scans that say too little.
         overwrite: Replace files of others in the place of a run's files; never a run, and never a folder.
         observer: Called after each update with its row of the log and the length of the schedule.
 
@@ -103,8 +106,8 @@ def train(
             runtime = Runtime(config.train.precision)
             state = new_state(config, runtime.device)
             require_writable(folder.path, checkpoint.space_needed(state))
-            store = prepare(Path(data), config.data)
-            pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern)
+            store = prepare(Path(data), config.data, reading=reading)
+            pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern, reading)
             held.enter_context(folder.locked())
             if not resume:
                 folder.require_new(

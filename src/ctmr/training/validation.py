@@ -17,10 +17,11 @@ from ctmr.data.store import Store
 from ctmr.errors import OutputError
 from ctmr.evaluation.evaluate import summary_of
 from ctmr.evaluation.metrics.distribution import features
-from ctmr.evaluation.metrics.no_reference import without_truth
+from ctmr.evaluation.metrics.no_reference import no_reference_metrics
 from ctmr.evaluation.paired import look_at_pairs
 from ctmr.evaluation.results import Pile, Seen
 from ctmr.evaluation.statistics import MODEL, Row
+from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import content_hash, kind_of
 from ctmr.models.engines import Precision, run_generator
 from ctmr.models.folder import model_of, save_model
@@ -36,14 +37,16 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 VAL = "val"  # of the folder in a data folder that holds pairs to choose by
-MOST = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
-MOST_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
-FEWEST = 8  # held-out slices of each modality whose distances say something
+MAX_SLICES = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
+MAX_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
+MIN_TEST_SLICES = 8  # held-out slices of each modality whose distances say something
 WITH_TRUTH = ("mae", "ssim")
 
 
-def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
-    """The pairs in the `val/` of a data folder, at most `MOST`, or `MOST_VOLUMES`; none where it has none.
+def pairs_to_choose_by(
+    data: Path, patient_pattern: str | None, reading: Reading = DEFAULT
+) -> list[Pair]:
+    """The pairs in the `val/` of a data folder, at most `MAX_SLICES`, or `MAX_VOLUMES`; none where it has none.
 
     Raises:
         CtmrError: Naming all of them that cannot be read.
@@ -51,8 +54,8 @@ def pairs_to_choose_by(data: Path, patient_pattern: str | None) -> list[Pair]:
     folders = [data / VAL / modality for modality in MODALITIES]
     if not all(folder.is_dir() and any(folder.iterdir()) for folder in folders):
         return []
-    pairs = find_pairs(data / VAL, patient_pattern)
-    pairs = _evenly(pairs, MOST if kind_of(pairs[0].ct) == "image" else MOST_VOLUMES)
+    pairs = find_pairs(data / VAL, patient_pattern, reading)
+    pairs = _evenly(pairs, MAX_SLICES if kind_of(pairs[0].ct) == "image" else MAX_VOLUMES)
     require_all(pairs)
     return pairs
 
@@ -70,14 +73,14 @@ class Selection:
         self._folder, self._store, self._pairs = folder, store, pairs
         self._precision: Precision = precision
         trained = {entry.sha256 for m in MODALITIES for entry in store.entries("train", m)}
-        both = [pair.name for pair in pairs if _hashes(pair) & trained]
-        if both:
+        shared = [pair.name for pair in pairs if _hashes(pair) & trained]
+        if shared:
             logger.warning(
                 "%d pairs in %s/ hold training scans, so that the best model is not chosen by unseen"
                 " ones: %s",
-                len(both),
+                len(shared),
                 VAL,
-                ", ".join(both[:3]) + ("; ..." if both[3:] else ""),
+                ", ".join(shared[:3]) + ("; ..." if shared[3:] else ""),
             )
 
     def has(self, step: int) -> bool:
@@ -92,7 +95,7 @@ class Selection:
             about: What `model.json` is to say.
 
         Returns:
-            `about`, with the rank correlations of the measures of doubt where the truth is known.
+            `about`, with the rank correlations of the uncertainty measures where the truth is known.
         """
         from ctmr.reporting.curves import evaluation_curves
         from ctmr.reporting.figures import save
@@ -101,14 +104,14 @@ class Selection:
             translator = Translator(model_of(state, about), precision=self._precision)
             seen = look_at_pairs(translator, self._pairs, DIRECTIONS, only=WITH_TRUTH)
         else:
-            seen = self._without_truth(state)
+            seen = self._no_reference(state)
         found = summary_of(seen).directions
         if self._pairs:
-            ranks = {d: its.model_dump()["uncertainty"] for d, its in found.items()}
+            ranks = {d: each.model_dump()["uncertainty"] for d, each in found.items()}
             about = {**about, "correlations": ranks}
         line = _line(state.step, found)
         lines = [*read_evaluations(self._folder.evaluations, state.step - 1), line]
-        best = max((its for its in lines if its.by == line.by), key=lambda its: its.score)
+        best = max((each for each in lines if each.by == line.by), key=lambda each: each.score)
         if best is line:
             save_model(self._folder.best, state, about)
         try:
@@ -116,26 +119,26 @@ class Selection:
         except OutputError as error:
             logger.warning("the training goes on without the curves of its evaluations: %s", error)
         # Last: an evaluation without its line is done again.
-        text = "".join(json.dumps(its.as_json()) + "\n" for its in lines)
+        text = "".join(json.dumps(each.as_json()) + "\n" for each in lines)
         write_text(self._folder.evaluations, text)
         return about
 
-    def _without_truth(self, state: TrainState) -> Seen:
+    def _no_reference(self, state: TrainState) -> Seen:
         """What can be seen of held-out slices of the store, or of training slices where it has too few."""
         held_out = min(self._store.count("test", modality) for modality in MODALITIES)
-        split: Split = "test" if held_out >= FEWEST else "train"
+        split: Split = "test" if held_out >= MIN_TEST_SLICES else "train"
         generators = dict(zip(DIRECTIONS, state.translators(), strict=True))
         seen = Seen()
         for modality in MODALITIES:
             d, back = DIRECTION_TO[OTHER[modality]], DIRECTION_TO[modality]
             entries = self._store.entries(split, modality)
-            for n in _evenly(range(len(entries)), MOST):
+            for n in _evenly(range(len(entries)), MAX_SLICES):
                 image = self._store.slice(split, modality, n)  # (H, W, C)
                 result = run_generator(generators[d], image)
                 mask = head_in(image)
                 error = difference(run_generator(generators[back], result), image)[mask].mean()
-                grey, grey_result = (its.mean(axis=-1)[None] for its in (image, result))
-                figures = without_truth(grey, grey_result, mask[None])
+                grey, grey_result = (array.mean(axis=-1)[None] for array in (image, result))
+                figures = no_reference_metrics(grey, grey_result, mask[None])
                 figures["cycle_error"] = float(error)
                 patient = entries[n].patient or entries[n].name
                 seen.rows.append(Row(entries[n].name, patient, d, MODEL, figures))
@@ -161,13 +164,16 @@ def read_evaluations(path: Path, step: int) -> list[EvaluationLine]:
 def _line(step: int, found: Mapping[Direction, DirectionMetrics]) -> EvaluationLine:
     """The line of `evaluations.jsonl`: the mean of each figure in each direction, and the score to choose by."""
     directions: dict[str, dict[str, float]] = {}
-    for d, its in found.items():
-        directions[d] = {k: v.mean for k, v in (its.figures | its.no_reference).items()}
-        if its.distances is not None:
-            directions[d] |= {"frechet": its.distances.frechet, "kernel": its.distances.kernel}
-    with_truth = all("ssim" in its for its in directions.values())
+    for d, metrics in found.items():
+        directions[d] = {k: v.mean for k, v in (metrics.figures | metrics.no_reference).items()}
+        if metrics.distances is not None:
+            directions[d] |= {
+                "frechet": metrics.distances.frechet,
+                "kernel": metrics.distances.kernel,
+            }
+    with_truth = all("ssim" in metrics for metrics in directions.values())
     key, sign = ("ssim", 1) if with_truth else ("kernel", -1)
-    score = sign * float(np.mean([its.get(key, np.nan) for its in directions.values()]))
+    score = sign * float(np.mean([metrics.get(key, np.nan) for metrics in directions.values()]))
     score = score if math.isfinite(score) else -1e9
     return EvaluationLine.model_validate({"step": step, "by": key, "score": score} | directions)
 

@@ -3,42 +3,42 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
 from ctmr.imaging.image import Scan
-from ctmr.imaging.volume import onto_grid
+from ctmr.imaging.volume import Volume, onto_grid
 from ctmr.io.dicom.series import Series, read_series
 from ctmr.io.image_info import INFO_NAME
-from ctmr.io.nifti import read_nifti
-from ctmr.io.scan import info_within, read_scan_within
+from ctmr.io.reading import DEFAULT, Reading
+from ctmr.io.scan import info_within, read_scan_within, read_with_series
 from ctmr.models.quality import Quality, require_like
+from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_own
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.plan import (
-    Job,
-    Reading,
+    PlanItem,
     check_outputs,
-    choose_jobs,
+    choose_items,
     find_inputs,
-    plan_jobs,
+    plan_items,
     request_of,
 )
 from ctmr.translation.translator import Translation, Translator
 from ctmr.translation.uncertainty import MAPPED, QualityLevel
 from ctmr.translation.writer import (
-    Input,
+    Loaded,
     earlier,
     require_replaceable,
     write_info,
     write_translation,
 )
-from ctmr.types import Modality
+from ctmr.types import OTHER, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def translate_files(
     *,
     quality: QualityLevel = "fast",
     on_error: OnError = "stop",
-    reading: Reading | None = None,
+    reading: Reading = DEFAULT,
+    like: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     only: str | None = None,
@@ -90,6 +91,7 @@ def translate_files(
             of uncertainty; `none` none.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
+        like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
         resume: Leave what an earlier call wrote of the same scan, model and options.
         overwrite: Replace files that ctmr did not write too; never an input, and never a `ctmr.json`.
         only: Translate the scans whose path below `source` matches this pattern, in which `*` stands for `/` too.
@@ -100,166 +102,170 @@ def translate_files(
         OutputError: If a file would be replaced that ctmr did not write; this is found before any work.
     """
     started = time.perf_counter()
-    reading = reading or Reading()
     inputs = find_inputs(source, output)
-    jobs = choose_jobs(plan_jobs(translator, inputs, source, output, to, reading), only)
-    check_outputs(jobs, inputs, quality)
+    items = choose_items(plan_items(translator, inputs, source, output, to, like=like), only)
+    check_outputs(items, inputs, quality)
     require_writable(output, 0)
-    if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
+    if like is not None and not any(item.like for item in items):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
     info_of = functools.cache(info_within)
-    levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
+    levels = {item: _level(n, item, quality) for n, item in enumerate(items)}
 
-    def request(job: Job) -> str:
-        info = info_of(job.source.parent, job.root) if job.kind == "image" else None
-        return request_of(translator, job, to, quality, reading, info)
+    def request(item: PlanItem) -> str:
+        info = info_of(item.source.parent, item.root) if item.kind == "image" else None
+        return request_of(translator, item, to, quality, reading, info)
 
-    warned = set[Job]()
+    warned = set[PlanItem]()
     if resume:
-        for folder in {job.target.parent for job in jobs}:
+        for folder in {item.target.parent for item in items}:
             remove_drafts(folder)
-    done = _done_before(jobs, request, warned) if resume else []
-    todo = set(jobs).difference(done)
-    jobs = [job for job in jobs if job in todo]
-    _require_free(jobs, inputs, quality, reading, overwrite)
-    write_info(translator, [*done, *jobs], to, only_check=True)
+    done = _done_before(items, request, warned) if resume else []
+    todo = set(items).difference(done)
+    items = [item for item in items if item in todo]
+    _require_free(items, inputs, quality, overwrite)
+    write_info(translator, [*done, *items], to, only_check=True)
     # A single volume is read once only; nothing is written before that.
-    alone = len(jobs) == 1 and jobs[0].kind != "image" and on_error == "stop"
-    bad = {} if alone else _unusable(translator, jobs, to, reading)
+    alone = len(items) == 1 and items[0].kind != "image" and on_error == "stop"
+    bad = {} if alone else _unusable(translator, items, to, reading)
     if on_error == "stop":
         refuse_all(
-            [(job.name, error) for job, error in bad.items()],
-            f"of {len(jobs)} scans cannot be translated",
+            [(item.name, error) for item, error in bad.items()],
+            f"of {len(items)} scans cannot be translated",
             file=source,
             fix="restore or remove these files, or leave them out with --on-error skip",
         )
     for error in bad.values():
         logger.warning("skipped: %s", error)
-    jobs = [job for job in jobs if job not in bad]
-    write_info(translator, [*done, *jobs], to)
+    items = [item for item in items if item not in bad]
+    write_info(translator, [*done, *items], to)
 
-    def read(job: Job) -> Input:
+    def read(item: PlanItem) -> Loaded:
         started = time.perf_counter()
         try:
-            its = request(job), *_read(job, to, reading)
-            return Input(job, *its, time.perf_counter() - started)
+            request_hash = request(item)
+            scan, series = _read(translator, item, to, reading)
+            return Loaded(item, request_hash, scan, series, time.perf_counter() - started)
         except CtmrError as error:
-            raise error.at(job.source) from error
+            raise error.at(item.source) from error
 
-    def translations() -> Iterator[tuple[Input, Translation]]:
-        for its in one_ahead(read, jobs):
-            yield its, _translate(translator, its, to, levels[its.job], reading)
+    def translations() -> Iterator[tuple[Loaded, Translation]]:
+        for loaded in one_ahead(read, items):
+            yield loaded, _translate(translator, loaded, to, levels[loaded.item], reading)
 
-    def write(done: tuple[Input, Translation]) -> dict[str, Any]:
+    def write(done: tuple[Loaded, Translation]) -> Sidecar:
         return write_translation(translator, *done, to, reading, overwrite=overwrite)
 
-    for n, said in enumerate(one_ahead(write, translations())):
-        if _is_doubtful(said):
-            warned.add(jobs[n])
+    for n, sidecar in enumerate(one_ahead(write, translations())):
+        if sidecar.quality.level != "ok":
+            warned.add(items[n])
         if progress is not None:
-            progress(n + 1, len(jobs))
+            progress(n + 1, len(items))
     skipped, warnings = (
-        tuple(printable(job.name) for job in its)
-        for its in (bad, [job for job in levels if job in warned])
+        tuple(printable(item.name) for item in chosen)
+        for chosen in (bad, [item for item in levels if item in warned])
     )
     seconds = round(time.perf_counter() - started, 3)
-    return BatchSummary(len(jobs), len(done), skipped, warnings, seconds)
+    return BatchSummary(len(items), len(done), skipped, warnings, seconds)
 
 
 def _require_free(
-    jobs: Sequence[Job],
+    items: Sequence[PlanItem],
     inputs: Sequence[Path],
     quality: QualityLevel,
-    reading: Reading,
     overwrite: bool,
 ) -> None:
     """Refuse to replace inputs, or what ctmr did not write."""
     measures = MAPPED if quality == "full" else ()
     read = {*inputs, *(path.parent / INFO_NAME for path in inputs)}
     require_own(
-        [path for job in jobs for path in job.paths(measures)],
+        [path for item in items for path in item.paths(measures)],
         overwrite=overwrite,
-        inputs=read if reading.like is None else {*read, reading.like},
-        sidecars={path: its for job in jobs for path, its in job.sidecars(measures).items()},
+        inputs=read | {item.like for item in items if item.like is not None},
+        sidecars={
+            path: sidecar for item in items for path, sidecar in item.sidecars(measures).items()
+        },
     )
-    for job in jobs:
-        if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
-            require_replaceable(job)
+    for item in items:
+        if item.series is not None:
+            require_replaceable(item)
 
 
-def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
+def _level(n: int, item: PlanItem, quality: QualityLevel) -> QualityLevel:
     """How much of the n-th scan is translated back."""
-    turns = quality == "fast" and job.kind == "image"
+    turns = quality == "fast" and item.kind == "image"
     return "none" if turns and n % IMAGE_CYCLE_EVERY > 0 else quality
 
 
-def _done_before(jobs: Sequence[Job], request: Callable[[Job], str], warned: set[Job]) -> list[Job]:
-    """Those of which the same translation is there; the doubtful ones join `warned`."""
+def _done_before(
+    items: Sequence[PlanItem], request: Callable[[PlanItem], str], warned: set[PlanItem]
+) -> list[PlanItem]:
+    """Those of which the same translation is there; those with a warning join `warned`."""
     done = []
-    for job in jobs:
+    for item in items:
         with suppress(CtmrError):  # what cannot be read is named with all others
-            said = earlier(job, request(job))
-            if said is not None:
-                done.append(job)
-                if _is_doubtful(said):
-                    warned.add(job)
+            sidecar = earlier(item, request(item))
+            if sidecar is not None:
+                done.append(item)
+                if sidecar.quality.level != "ok":
+                    warned.add(item)
     return done
 
 
-def _is_doubtful(said: Mapping[str, Any]) -> bool:
-    return bool(said["quality"]["level"] != "ok")
-
-
 def _translate(
-    translator: Translator, its: Input, to: Modality, quality: QualityLevel, reading: Reading
+    translator: Translator, loaded: Loaded, to: Modality, quality: QualityLevel, reading: Reading
 ) -> Translation:
     """Translate one scan."""
     started = time.perf_counter()
     try:
-        done = translator.translation(its.scan, to, quality=quality, anyway=reading.anyway)
+        done = translator.translation(loaded.scan, to, quality=quality, anyway=reading.anyway)
         if not reading.anyway:
-            _require_head(its.scan, done.quality)
+            _require_head(loaded.scan, done.quality)
     except CtmrError as error:
-        raise error.at(its.job.source) from error
-    its.seconds += time.perf_counter() - started
+        raise error.at(loaded.item.source) from error
+    loaded.seconds += time.perf_counter() - started
     return done
 
 
-def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None]:
+def _read(
+    translator: Translator, item: PlanItem, to: Modality, reading: Reading
+) -> tuple[Scan, Series | None]:
     """The scan, and the DICOM series it comes from or belongs to if it is to be written as one."""
-    if job.kind == "series":
-        series = read_series(job.source, irregular=reading.irregular)
-        return series.volume, series
-    if job.kind == "image":
-        return read_scan_within(job.source, job.root), None
-    volume = read_nifti(job.source, geometry=reading.geometry)
-    if reading.like is None:
-        return volume, None
-    series = read_series(reading.like, irregular=reading.irregular)
+    if item.series is not None and to == "ct" and not translator.preprocessor.writes_hu(to):
+        raise SafetyError(
+            "expected a model that gives HU, as a CT series has them: found one trained on grey values",
+            fix="convert the series to NIfTI and translate that",
+        )
+    modality = OTHER[to]
+    if item.kind == "image":
+        return read_scan_within(item.source, item.root, modality=modality, reading=reading), None
+    scan, series = read_with_series(item.source, modality=modality, reading=reading)
+    if item.like is None or not isinstance(scan, Volume):
+        return scan, series
+    series = read_series(item.like, irregular=reading.irregular)
     if series.volume.modality == to:
         raise SafetyError(
             f"expected with --like the series the NIfTI input was made of: found one that shows"
             f" {to.upper()} already",
-            file=reading.like,
+            file=item.like,
             fix="name that series",
         )
-    onto_grid(volume, series.volume)  # before any work
-    return volume, series
+    onto_grid(scan, series.volume)  # before any work
+    return scan, series
 
 
 def _unusable(
-    translator: Translator, jobs: Sequence[Job], to: Modality, reading: Reading
-) -> dict[Job, CtmrError]:
+    translator: Translator, items: Sequence[PlanItem], to: Modality, reading: Reading
+) -> dict[PlanItem, CtmrError]:
     """Read every input once before any work; what ails those that cannot be translated."""
-    bad: dict[Job, CtmrError] = {}
-    for job in jobs:
+    bad: dict[PlanItem, CtmrError] = {}
+    for item in items:
         try:
-            scan = _read(job, to, reading)[0]
+            scan = _read(translator, item, to, reading)[0]
             quality = translator.check(scan, to, anyway=reading.anyway)
             if not reading.anyway:
                 _require_head(scan, quality)
         except CtmrError as error:
-            bad[job] = error.at(job.source)
+            bad[item] = error.at(item.source)
     return bad
 
 

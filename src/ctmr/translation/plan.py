@@ -5,7 +5,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,8 @@ from ctmr.errors import DataError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
-from ctmr.io.nifti import Geometry, is_nifti_name
+from ctmr.io.nifti import is_nifti_name
+from ctmr.io.reading import Reading
 from ctmr.io.scan import READABLE, Kind, content_hash, kind_of, stem_of
 from ctmr.system.ownership import MAPS_NAME
 from ctmr.translation.translator import Translator
@@ -25,7 +25,7 @@ from ctmr.types import Modality
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
 
 
-class Job(NamedTuple):
+class PlanItem(NamedTuple):
     """One scan to be translated."""
 
     source: Path
@@ -35,6 +35,13 @@ class Job(NamedTuple):
     """The JSON beside the target."""
     root: Path
     """INPUT if it is a folder of scans, else the folder of the source."""
+    like: Path | None = None
+    """A DICOM series whose headers and grid a NIfTI source belongs to: it is written as DICOM."""
+
+    @property
+    def series(self) -> Path | None:
+        """The DICOM series that the translation is written onto, if it is written as one."""
+        return self.source if self.kind == "series" else self.like
 
     @property
     def name(self) -> str:
@@ -68,23 +75,6 @@ class Job(NamedTuple):
         return os.path.relpath(path, self.sidecar.parent)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What to believe of scans that say too little.
-
-    Attributes:
-        geometry: Of NIfTI headers that contradict themselves or say nothing (`ctmr.nifti.read_nifti`).
-        irregular: Translate a DICOM series with gaps or uneven slices too, slice by slice.
-        anyway: Translate what looks like another modality, or like no head, too.
-        like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
-    """
-
-    geometry: Geometry | None = None
-    irregular: bool = False
-    anyway: bool = False
-    like: Path | None = None
-
-
 def find_inputs(source: Path, output: Path) -> list[Path]:
     """The scans meant by INPUT: one, or those of a folder and its sub-folders; what lies in OUTPUT is none of them.
 
@@ -108,14 +98,15 @@ def find_inputs(source: Path, output: Path) -> list[Path]:
     return paths
 
 
-def plan_jobs(
+def plan_items(
     translator: Translator,
     paths: Sequence[Path],
     source: Path,
     output: Path,
     to: Modality,
-    reading: Reading,
-) -> list[Job]:
+    *,
+    like: Path | None = None,
+) -> list[PlanItem]:
     """What is written where: OUTPUT has the sub-folders of INPUT, and outputs have names of their own.
 
     Raises:
@@ -133,42 +124,43 @@ def plan_jobs(
     if many:
         folders = [output / path.parent.relative_to(root) for path in paths]
         named = zip(folders, paths, strict=True)
-        targets = [folder / _name(translator, path, to, reading) for folder, path in named]
+        targets = [folder / _name(translator, path, to, like) for folder, path in named]
     else:
-        targets = [_one_target(translator, source, kinds[0], output, to, reading)]
+        targets = [_one_target(translator, source, kinds[0], output, to, like)]
     stems = Counter((target.parent, stem_of(target).lower()) for target in targets)
-    jobs = []
+    items = []
     for path, kind, target in zip(paths, kinds, targets, strict=True):
         stem = stem_of(target)
         # `ctmr.json` has another meaning.
         alone = stems[target.parent, stem.lower()] == 1 and stem.lower() != "ctmr"
         sidecar = target.with_name((stem if alone else target.name) + ".json")
-        jobs.append(Job(path, kind, target, sidecar, root))
-    return jobs
+        own = like if kind == "nifti" else None
+        items.append(PlanItem(path, kind, target, sidecar, root, own))
+    return items
 
 
-def choose_jobs(jobs: Sequence[Job], only: str | None) -> list[Job]:
+def choose_items(items: Sequence[PlanItem], only: str | None) -> list[PlanItem]:
     """Those whose scan has a path below INPUT that matches a pattern, in which `*` stands for `/` too.
 
     Raises:
         UsageError: If there is none.
     """
     if only is None:
-        return list(jobs)
-    chosen = [job for job in jobs if fnmatchcase(job.name, only)]
+        return list(items)
+    chosen = [item for item in items if fnmatchcase(item.name, only)]
     if not chosen:
-        shown = ", ".join(job.name for job in jobs[:SHOWN]) + (", ..." if jobs[SHOWN:] else "")
+        shown = ", ".join(item.name for item in items[:SHOWN]) + (", ..." if items[SHOWN:] else "")
         raise UsageError(
-            f"expected scans that match --only {only!r}: found none among {len(jobs)}, such as"
+            f"expected scans that match --only {only!r}: found none among {len(items)}, such as"
             f" {printable(shown)}",
-            file=jobs[0].root,
+            file=items[0].root,
             fix="write the pattern for paths below INPUT",
         )
     found.info("%d of them match %s", len(chosen), printable(repr(only)))
     return chosen
 
 
-def check_outputs(jobs: Sequence[Job], inputs: Sequence[Path], quality: QualityLevel) -> None:
+def check_outputs(items: Sequence[PlanItem], inputs: Sequence[Path], quality: QualityLevel) -> None:
     """Refuse outputs that cannot be written, or would overwrite a scan of INPUT or each other.
 
     Raises:
@@ -176,16 +168,16 @@ def check_outputs(jobs: Sequence[Job], inputs: Sequence[Path], quality: QualityL
         DataError: If two outputs would have one name, or one is too long.
     """
     if quality == "full":
-        _check_maps(jobs)
-    paths = [path for job in jobs for path in (job.target, job.sidecar)]
+        _check_maps(items)
+    paths = [path for item in items for path in (item.target, item.sidecar)]
     if quality == "full":
-        paths += [job.map_path(measure) for job in jobs for measure in MAPPED]
+        paths += [item.map_path(measure) for item in items for measure in MAPPED]
     _check_paths(paths, inputs)
 
 
 def request_of(
     translator: Translator,
-    job: Job,
+    item: PlanItem,
     to: Modality,
     quality: QualityLevel,
     reading: Reading,
@@ -199,34 +191,41 @@ def request_of(
     Raises:
         DataError: If the scan cannot be read.
     """
-    said = (
-        content_hash(job.source, job.kind),
-        (info.unit, info.slope, info.intercept, info.spacing_of(job.source.name)) if info else None,
-        content_hash(reading.like, "series") if reading.like is not None else None,
+    described = (
+        content_hash(item.source, item.kind),
+        (info.unit, info.slope, info.intercept, info.spacing_of(item.source.name))
+        if info
+        else None,
+        content_hash(item.like, "series") if item.like is not None else None,
         translator.about,
-        (to, quality, reading.geometry, reading.irregular, reading.anyway, version("ctmr")),
-        job.target.name,
+        (to, quality, reading.vouched(), version("ctmr")),
+        item.target.name,
     )
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def _check_maps(jobs: Sequence[Job]) -> None:
-    """Refuse a translated series in the place of the folder for maps of doubt."""
-    for job in jobs:
-        if job.target.name.lower() == MAPS_NAME:
+def _check_maps(items: Sequence[PlanItem]) -> None:
+    """Refuse a translated series in the place of the folder for uncertainty maps."""
+    for item in items:
+        if item.target.name.lower() == MAPS_NAME:
             raise UsageError(
                 f"expected another name than {MAPS_NAME!r} for a translated series, as maps go"
                 " into a folder of that name beside it",
-                file=job.target,
+                file=item.target,
                 fix="choose another name, or leave out --quality full",
             )
 
 
 def _one_target(
-    translator: Translator, source: Path, kind: Kind, output: Path, to: Modality, reading: Reading
+    translator: Translator,
+    source: Path,
+    kind: Kind,
+    output: Path,
+    to: Modality,
+    like: Path | None,
 ) -> Path:
     """Where the translation of a single scan goes."""
-    if kind == "series" or (kind == "nifti" and reading.like is not None):
+    if kind == "series" or (kind == "nifti" and like is not None):
         here = output.resolve() == Path.cwd() or not output.name
         if here or is_nifti_name(output) or is_image_name(output) or output.is_file():
             raise UsageError(
@@ -236,7 +235,7 @@ def _one_target(
             )
         return output
     if output.is_dir():
-        return output / _name(translator, source, to, reading)
+        return output / _name(translator, source, to, like)
     fits = is_nifti_name if kind == "nifti" else lambda path: _holds(translator, path, to)
     if not fits(output):
         known = [".nii", ".nii.gz"]
@@ -280,10 +279,10 @@ def _holds(translator: Translator, path: Path, to: Modality) -> bool:
     return form is not None and (form != "JPEG" or translator.preprocessor.writes_8_bit(to))
 
 
-def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:
+def _name(translator: Translator, path: Path, to: Modality, like: Path | None) -> str:
     """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a NIfTI a folder with `like`."""
     if is_nifti_name(path):
-        return path.name if reading.like is None else stem_of(path)
+        return path.name if like is None else stem_of(path)
     if not is_image_name(path) or _holds(translator, path, to):
         return path.name
     return path.stem + ".png"

@@ -1,21 +1,24 @@
 """A scan to what the networks of a model see, and back: scale, channels and grey values as its card says."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ctmr.errors import DataError
-from ctmr.imaging.image import Scan, luma
-from ctmr.imaging.intensity import MR_UNITS, Intensity
+from ctmr.imaging.image import Image, Scan, luma
+from ctmr.imaging.intensity import PICTURES, UNITLESS, Intensity
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import resize
 from ctmr.imaging.slices import HeadSlices, head_slices
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.models.card import Card
 from ctmr.models.quality import require_claimed
-from ctmr.types import OTHER, BoolArray, Encoding, FloatArray, Modality
+from ctmr.types import NAMES, OTHER, BoolArray, Encoding, FloatArray, Modality
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +95,12 @@ class NetworkInput:
         """What the sidecar says of the way there and back."""
         target = self.target
         unit = "arbitrary MR units" if target.unit == "MR" else target.unit
-        said: dict[str, Any] = {"unit": unit, "range": [target.low, target.high]}
+        about: dict[str, Any] = {"unit": unit, "range": [target.low, target.high]}
         if self.head is None:
-            return said
+            return about
         count, *pixels = self.slices.shape[:3]
         clipped = self.intensity.clipped_share(self.head.head.values)
-        return said | {
+        return about | {
             "source_range": [self.intensity.low, self.intensity.high],
             "source_clipped_share": round(clipped, 6),
             "slices": count,
@@ -128,13 +131,13 @@ class Preprocessor:
         """
         channels, head = self._data.channels, None
         if isinstance(scan, Volume):
-            checked = replace(scan, modality=modality) if anyway else as_modality(scan, modality)
-            intensity = self._incoming(checked.encoding, modality)
+            checked = as_modality(scan, modality, anyway=anyway)
+            intensity = self._incoming(checked, modality)
             head = head_slices(checked, modality, self._scale, self._data.size)
             intensity = intensity.fitted(head.head.values)
             slices, grid = axial_slices(head.volume.array)[..., None], head.grid
         else:
-            intensity = self._incoming(scan.encoding, modality)
+            intensity = self._incoming(scan, modality)
             array = scan.array if scan.array.ndim == 3 else scan.array[..., None]  # (H, W, c)
             if array.shape[-1] > channels:
                 array = luma(array)[..., None]
@@ -155,7 +158,7 @@ class Preprocessor:
         if "HU" in known:
             return "HU"
         if isinstance(scan, Volume):
-            return "MR"
+            return "MR" if to == "mr" else "grey"
         same: Encoding = "8-bit" if scan.depth == 8 else "16-bit"
         return same if same in known else next(iter(known))
 
@@ -183,17 +186,35 @@ class Preprocessor:
 
     def _outgoing(self, encoding: Encoding, to: Modality) -> Intensity:
         """The map from [-1, 1] of a scan that goes out; a model of MR images has none of its own for volumes."""
-        return self._intensities[to].get(encoding, MR_UNITS)
+        return self._intensities[to].get(encoding, UNITLESS["MR"])
 
-    def _incoming(self, encoding: Encoding, modality: Modality) -> Intensity:
-        """The map to [-1, 1] of a scan that comes in."""
-        intensity = self._intensities[modality].get(encoding)
-        if intensity is None:
-            known = " or ".join(self._intensities[modality])
-            raise DataError(
-                f"expected {known} values, as the {modality.upper()} the model was trained"
-                f" on: found {encoding}, whose range the model does not know",
-                fix="convert the scan"
-                + (", or say its HU in a ctmr.json (docs/data.md)" if "HU" in known else ""),
+    def _incoming(self, scan: Scan, modality: Modality) -> Intensity:
+        """The map to [-1, 1] of a scan that comes in; an MR, which has no unit, has its own if need be."""
+        known, encoding = self._intensities[modality], scan.encoding
+        intensity = known.get(encoding)
+        if intensity is not None:
+            return intensity
+        if modality == "mr" and encoding != "HU":
+            logger.info(
+                "an MR in %s values is mapped by its own percentiles: the model was trained on %s",
+                encoding,
+                " and ".join(known),
             )
-        return intensity
+            if isinstance(scan, Volume):
+                return UNITLESS[encoding]
+            return PICTURES[encoding].fitted(scan.grey)
+        raise DataError(
+            f"expected {NAMES[modality]} with {' or '.join(known)} values, as the model was trained on: found"
+            f" {encoding}, whose range the model does not know",
+            fix=_fix_of(known, scan),
+        )
+
+
+def _fix_of(known: Mapping[Encoding, Intensity], scan: Scan) -> str:
+    """What makes a CT one whose values a model knows."""
+    if "grey" in known and isinstance(scan, Volume):
+        return "give --ct-values grey"
+    if "HU" in known:
+        how = "say its HU in a ctmr.json (docs/data.md), or " if isinstance(scan, Image) else ""
+        return f"{how}give --ct-values with what its values are"
+    return "convert the scan"

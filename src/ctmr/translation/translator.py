@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -29,7 +29,6 @@ from ctmr.models.quality import (
     difference,
     judge,
 )
-from ctmr.notice import NOTICE
 from ctmr.results import Correlation
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.preprocessing import Preprocessor
@@ -148,9 +147,9 @@ class Translator:
                 images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
                 chosen = [k for k in places if uncertainty.is_cycled(k)]
                 if chosen:
-                    ours = [k - places.start for k in chosen]
-                    errors = self._errors(unit[ours], images[ours], to, quality)
-                    uncertainty.add(chosen, unit[ours], errors)
+                    within = [k - places.start for k in chosen]
+                    errors = self._errors(unit[within], images[within], to, quality)
+                    uncertainty.add(chosen, unit[within], errors)
                 yield from images
 
         result = made.restore(translated())
@@ -191,26 +190,6 @@ class Translator:
         measured = (self.model.card.correlations or {}).get(DIRECTION_TO[to], {})
         return {measure: measured.get(measure) for measure in MEASURES}
 
-    def sidecar(self, done: Translation, to: Modality, seconds: float) -> dict[str, Any]:
-        """What the JSON beside an output says."""
-        card = self.model.card
-        correlations = {m: its and asdict(its) for m, its in self.correlations(to).items()}
-        return {
-            "notice": NOTICE,
-            "model_sha256": card.sha256,
-            "direction": DIRECTION_TO[to],
-            **done.about,
-            "scale": asdict(card.scale),
-            "engine": self.engine,
-            "precision": self.precision,
-            "seconds": round(seconds, 4),
-            "quality": {
-                **done.quality.as_json(),
-                "correlations": correlations,
-                "maps": list(done.maps),
-            },
-        }
-
 
 def load_model(
     path: Path | str,
@@ -233,5 +212,5 @@ def load_model(
     require_engine(chosen, precision)
     model = read_model(Path(path))
     on_gpu = chosen == "torch" and torch.cuda.is_available()
-    its = choose_precision(precision, "cuda" if on_gpu else "cpu")
-    return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else its)
+    fitting = choose_precision(precision, "cuda" if on_gpu else "cpu")
+    return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else fitting)

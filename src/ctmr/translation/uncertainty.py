@@ -53,18 +53,18 @@ class Uncertainty:
         rows, columns = self._made.slices.shape[1:3]
         for n, k in enumerate(places):
             inside = head_in(unit[n]) if self._inside is None else self._inside[k]
-            for measure, its in errors.items():
-                share = np.clip(resize(its[n], rows, columns), 0, 1)
+            for measure, values in errors.items():
+                share = np.clip(resize(values[n], rows, columns), 0, 1)
                 if self._maps:
                     self._maps[measure][k] = share
                 if k in self._made.kept:
-                    judged = its[n] if self._inside is None else share
+                    judged = values[n] if self._inside is None else share
                     self._means.setdefault(measure, []).append(float(judged[inside].mean()))
 
     def means(self) -> dict[Measure, float]:
         """For each measure, the mean of its means in the head of slices."""
-        return {measure: float(np.mean(its)) for measure, its in self._means.items()}
+        return {measure: float(np.mean(values)) for measure, values in self._means.items()}
 
     def maps(self) -> Maps:
         """Each measure on the grid of the scan, as a share of the range; with quality `full` only."""
-        return {m: self._made.scan.from_axial(its) for m, its in self._maps.items()}
+        return {m: self._made.scan.from_axial(values) for m, values in self._maps.items()}

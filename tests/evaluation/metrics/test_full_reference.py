@@ -288,9 +288,9 @@ def test_mutual_information_of_four_pixels_by_hand() -> None:
     """H(A) = ln 2; H(B) of 3/4 and 1/4; H(A, B) of 1/2, 1/4 and 1/4. The fifth pixel is outside the mask."""
     a, b = np.array([[[0, 0, 1, 1, 9]], [[0, 0, 0, 1, 5]]], dtype=np.float32)
     quarter, half = math.log(4) / 4, math.log(2) / 2
-    both = 2 * half + quarter + 0.75 * math.log(4 / 3)
+    total = 2 * half + quarter + 0.75 * math.log(4 / 3)
     mask = np.array([[True, True, True, True, False]])
-    assert nmi(a, b, mask) == pytest.approx(both / (half + 2 * quarter))
+    assert nmi(a, b, mask) == pytest.approx(total / (half + 2 * quarter))
 
 
 def test_mutual_information_runs_from_1_to_2() -> None:

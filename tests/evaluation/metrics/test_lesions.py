@@ -141,7 +141,7 @@ def test_contrast_to_noise_by_hand() -> None:
     lesion = np.array([[1, 1, 0, 0, 0, 0]], bool)
     at = Zones(lesion | ~lesion, lesion, ~lesion, ~lesion)
     assert contrast_to_noise(image, at) == 2.5
-    assert contrast_to_noise(image, at, least_noise=4.0) == 1.25
+    assert contrast_to_noise(image, at, min_noise=4.0) == 1.25
     assert contrast_to_noise(-image, at) == -2.5
 
 
@@ -263,14 +263,14 @@ def test_the_table_by_hand() -> None:
             "ci95": [0.104, 0.896] if n else None,
         }
 
-    its = {
+    each = {
         "survives": share(0, 0),
         "invented": share(1, 2),
         "detectable": share(2, 3),
         "healthy": {"survives": share(0, 0), "invented": share(0, 2)},
         "truth": {"survives": share(0, 0), "invented": share(0, 2)},
     }
-    direction = {"unit": "HU", "limit": 40.0, "lesions": {"bleed": its}}
+    direction = {"unit": "HU", "limit": 40.0, "lesions": {"bleed": each}}
     found = {
         "heads": 3,
         "seed": 0,

@@ -133,13 +133,13 @@ def test_no_error_nor_log_holds_header_values(tmp_path, caplog, capfd):
     edit(path, SpecificCharacterSet="ISO_IR 100")
     path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"CANARY 100"))
     caplog.clear()
-    said = []
+    content = []
     with caplog.at_level(logging.DEBUG):
         for keyword in (*spoilt, "charset"):
-            said.append(refusal(tmp_path / keyword))
-    said += [caplog.text, *capfd.readouterr()]
-    assert "expected" in said[0]
-    assert "canary" not in "".join(said).lower()
+            content.append(refusal(tmp_path / keyword))
+    content += [caplog.text, *capfd.readouterr()]
+    assert "expected" in content[0]
+    assert "canary" not in "".join(content).lower()
     assert logging.getLogger("pydicom").propagate
 
 

@@ -346,8 +346,8 @@ def test_only_listed_texts_of_the_source_reach_the_output(tmp_path, caplog, capf
             write_series(
                 tmp_path, Volume(np.zeros((1, 1, 1), np.float32), np.eye(4)), source, ABOUT
             )
-    said = [caplog.text, str(caught.value), repr(source.volume), source.patient]
-    assert "CANARY" not in "".join([*said, *capfd.readouterr()])
+    content = [caplog.text, str(caught.value), repr(source.volume), source.patient]
+    assert "CANARY" not in "".join([*content, *capfd.readouterr()])
 
 
 def test_shape_other_than_the_source_is_a_mistake(tmp_path):
@@ -461,9 +461,9 @@ def test_dcm2niix_reads_the_same_values_on_the_same_places(tmp_path, direction):
         warnings.simplefilter("ignore")
         image = nibabel.load(tmp_path / "nifti" / "out.nii")
         array = np.asarray(image.dataobj)
-    ours = source.volume
+    own = source.volume
     for index in [(0, 0, 0), (23, 0, 0), (0, 19, 0), (5, 7, 5)]:
-        place = ours.affine @ [*index, 1]
+        place = own.affine @ [*index, 1]
         there = np.linalg.solve(image.affine, place)[:3]
         assert np.allclose(there, np.rint(there), atol=1e-3)
-        assert array[tuple(np.rint(there).astype(int))] == ours.array[index]
+        assert array[tuple(np.rint(there).astype(int))] == own.array[index]

@@ -23,8 +23,8 @@ def dice(result: BoolArray, truth: BoolArray) -> float:
         ValueError: If the shapes differ.
     """
     _require_one_shape(result, truth)
-    both = int(result.sum()) + int(truth.sum())
-    return 2 * int((result & truth).sum()) / both if both else math.nan
+    total = int(result.sum()) + int(truth.sum())
+    return 2 * int((result & truth).sum()) / total if total else math.nan
 
 
 def hd95(result: BoolArray, truth: BoolArray, spacing: Sequence[float] | None = None) -> float:
@@ -74,8 +74,8 @@ WINDOW = 7  # pixels; the uniform window of SSIM
 K1, K2 = 0.01, 0.03  # Wang et al. 2004
 # Of the five levels of MS-SSIM (Wang et al. 2003).
 LEVEL_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-SMALLEST = 97  # pixels; the fifth level then has as many as a window
-REACH = 4  # pixels; the largest shift of `mae_shifted`
+MIN_MS_SSIM_SIDE = 97  # pixels; the fifth level then has as many as a window
+MAX_SHIFT = 4  # pixels; the largest shift of `mae_shifted`
 PLANES = 16  # of a volume that are looked at to find the shift
 BINS = 64  # of each image in `nmi`
 
@@ -101,16 +101,16 @@ def mae_shifted(result: FloatArray, truth: FloatArray, mask: BoolArray) -> float
         ValueError: If the shapes differ or the mask is empty.
     """
     unshifted = mae(result, truth, mask)
-    padded = np.pad(result, [(REACH, REACH)] * 2 + [(0, 0)] * (mask.ndim - 2), mode="edge")
+    padded = np.pad(result, [(MAX_SHIFT, MAX_SHIFT)] * 2 + [(0, 0)] * (mask.ndim - 2), mode="edge")
     some: tuple[slice | NDArray[np.intp], ...] = ()
     if mask.ndim == 3:
         shown = np.flatnonzero(mask.any(axis=(0, 1)))
         some = (slice(None), slice(None), shown[:: math.ceil(len(shown) / PLANES)])
     searched, wanted, where = padded[some], truth[some], mask[some]
-    # The result moved by (i - REACH, j - REACH) is what stands at these places of the padded one.
+    # The result moved by (i - MAX_SHIFT, j - MAX_SHIFT) is what stands at these places of the padded one.
     places = [
         (slice(i, i + mask.shape[0]), slice(j, j + mask.shape[1]))
-        for i, j in itertools.product(range(2 * REACH + 1), repeat=2)
+        for i, j in itertools.product(range(2 * MAX_SHIFT + 1), repeat=2)
     ]
     best = min(places, key=lambda place: mae(searched[place], wanted, where))
     return min(unshifted, mae(padded[best], truth, mask))
@@ -257,7 +257,8 @@ def _prepared(array: FloatArray, mask: BoolArray, span: Span) -> Doubles:
 def _padding(shape: tuple[int, ...], window: tuple[int, ...]) -> list[tuple[int, int]]:
     """What an image lacks to have 97 pixels along each axis of the window, before and after."""
     missing = [
-        max(0, SMALLEST - n) if size > 1 else 0 for n, size in zip(shape, window, strict=True)
+        max(0, MIN_MS_SSIM_SIDE - n) if size > 1 else 0
+        for n, size in zip(shape, window, strict=True)
     ]
     return [(n // 2, n - n // 2) for n in missing]
 

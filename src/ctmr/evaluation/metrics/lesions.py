@@ -17,16 +17,16 @@ SOFT_HU = (-50.0, 100.0)  # a slice has bone or air in part of its thickness bey
 CHANGED_HU = 1.0  # by a lesion in part of its thickness
 SURROUND_MM = (2.0, 12.0)  # from a lesion
 ASIDE_MM = 5.0  # nearer to a lesion, nothing counts as invented
-LEAST_LESION_MM2, LEAST_SURROUND_MM2 = 10.0, 100.0
-SHOWN = 1.0  # contrast to noise of a lesion that the truth shows
-KEPT = 0.5  # of it, in a result in which the lesion survives
+MIN_LESION_MM2, MIN_SURROUND_MM2 = 10.0, 100.0
+MIN_CONTRAST = 1.0  # contrast to noise of a lesion that the truth shows
+MIN_KEPT_CONTRAST = 0.5  # of it, in a result in which the lesion survives
 DEVIATIONS, BLOB_MM2 = 3.0, 20.0
 
 TISSUE = ("grey matter", "white matter", "deep grey", "brain stem")
 
 WHAT = (
     f"in the brain at least {EDGE_MM:g} mm from the dura; survives: contrast to noise against the brain around has the"
-    f" truth's sign and at least {KEPT:g} of its size, of the lesions that the truth shows; invented: a blob of at least"
+    f" truth's sign and at least {MIN_KEPT_CONTRAST:g} of its size, of the lesions that the truth shows; invented: a blob of at least"
     f" {BLOB_MM2:g} mm2 beyond {DEVIATIONS:g} SD of result less truth of heads without lesions, away from lesions; detectable:"
     " lesions that would count as invented, had the model drawn them as the truth has them; shares of n with Wilson's"
     " 95 % intervals (docs/lesions.md)"
@@ -89,20 +89,20 @@ def zones(
     return Zones(brain, lesion & brain, surround & brain, (off > ASIDE_MM) & brain)
 
 
-def contrast_to_noise(image: FloatArray, at: Zones, least_noise: float = 0.0) -> float:
+def contrast_to_noise(image: FloatArray, at: Zones, min_noise: float = 0.0) -> float:
     """(mean of the lesion - mean of its surround) / standard deviation of the surround.
 
     Args:
         image: Slice (H, W) in any unit.
         at: Where lesion and surround are, neither empty.
-        least_noise: What the deviation counts as where it is smaller, in the image's unit.
+        min_noise: What the deviation counts as where it is smaller, in the image's unit.
 
     Returns:
         Above 0 where the lesion is brighter, infinite where there is contrast without any noise.
     """
     inside, around = image[at.lesion].astype(np.float64), image[at.surround].astype(np.float64)
     contrast = float(inside.mean() - around.mean())
-    noise = max(float(around.std()), least_noise)
+    noise = max(float(around.std()), min_noise)
     if noise == 0:
         return math.copysign(math.inf, contrast) if contrast else 0.0
     return contrast / noise
@@ -111,8 +111,8 @@ def contrast_to_noise(image: FloatArray, at: Zones, least_noise: float = 0.0) ->
 def survives(result: FloatArray, truth: FloatArray, at: Zones) -> bool:
     """Whether a result (H, W) shows the lesion at least half as well as the truth does, with the same sign."""
     expected = contrast_to_noise(truth, at)
-    found = contrast_to_noise(result, at, least_noise=float(truth[at.surround].std()))
-    return (found > 0) == (expected > 0) and abs(found) >= KEPT * abs(expected)
+    found = contrast_to_noise(result, at, min_noise=float(truth[at.surround].std()))
+    return (found > 0) == (expected > 0) and abs(found) >= MIN_KEPT_CONTRAST * abs(expected)
 
 
 def can_tell(truth: FloatArray, healthy: FloatArray, at: Zones, pixel_mm2: float) -> bool:
@@ -125,11 +125,11 @@ def can_tell(truth: FloatArray, healthy: FloatArray, at: Zones, pixel_mm2: float
         pixel_mm2: Area of a pixel.
     """
     if (
-        at.lesion.sum() * pixel_mm2 < LEAST_LESION_MM2
-        or at.surround.sum() * pixel_mm2 < LEAST_SURROUND_MM2
+        at.lesion.sum() * pixel_mm2 < MIN_LESION_MM2
+        or at.surround.sum() * pixel_mm2 < MIN_SURROUND_MM2
     ):
         return False
-    return abs(contrast_to_noise(truth, at)) >= SHOWN and not survives(healthy, truth, at)
+    return abs(contrast_to_noise(truth, at)) >= MIN_CONTRAST and not survives(healthy, truth, at)
 
 
 def spread(errors: Iterable[FloatArray]) -> Spread:

@@ -38,7 +38,9 @@ class MirrorCheck:
         return self.mirrored > self.upright + MIRROR_MARGIN
 
 
-def without_truth(source: FloatArray, result: FloatArray, mask: BoolArray) -> dict[str, float]:
+def no_reference_metrics(
+    source: FloatArray, result: FloatArray, mask: BoolArray
+) -> dict[str, float]:
     """The figures below of one result; those that it is too small or too thin for are left out.
 
     Raises:
@@ -65,8 +67,10 @@ def structure_kept(source: FloatArray, result: FloatArray, mask: BoolArray) -> f
     sums = np.zeros((5, len(NEIGHBOURS)))  # of a, b, a a, b b, a b, for each channel
     for a, b, inside in zip(source, result, mask, strict=True):  # slice by slice, for its memory
         with torch.inference_mode():
-            both = descriptor(torch.from_numpy(np.stack([a, b])[:, None])).numpy()  # (2, 8, H, W)
-        x, y = both[:, :, inside].astype(np.float64)  # (8, pixels)
+            descriptors = descriptor(
+                torch.from_numpy(np.stack([a, b])[:, None])
+            ).numpy()  # (2, 8, H, W)
+        x, y = descriptors[:, :, inside].astype(np.float64)  # (8, pixels)
         sums += np.stack([s.sum(axis=1) for s in (x, y, x * x, y * y, x * y)])
     a, b, aa, bb, ab = sums / mask.sum()
     spread_a, spread_b = (aa - a * a).sum(), (bb - b * b).sum()

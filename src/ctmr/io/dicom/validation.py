@@ -27,8 +27,8 @@ MAX_SERIES_BYTES = 4 * 2**30
 MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for
 MAX_BESIDE = 2**26  # bytes of a file beside its pixels
 
-_NEAR, _FAR = 0.001, 1e6  # no length in mm is smaller or larger
-_STEEP = 1e9  # no slope or intercept is larger
+_MIN_MM, _MAX_MM = 0.001, 1e6  # no length in mm is smaller or larger
+_MAX_SLOPE = 1e9  # no slope or intercept is larger
 
 
 def check_file(image: SliceFile, *, vouched: bool = False) -> None:
@@ -100,10 +100,10 @@ def _check_place(image: SliceFile) -> None:
     with parsing(path):
         parts = [image.floats(keyword) for keyword in GEOMETRY]
     sane = [part.size for part in parts] == [3, 6, 2] and all(
-        bool((np.abs(part) < _FAR).all()) for part in parts
+        bool((np.abs(part) < _MAX_MM).all()) for part in parts
     )
-    what = f"expected finite position, orientation and pixel spacing > {_NEAR} mm: found others"
-    sane = sane and bool((parts[2] > _NEAR).all())
+    what = f"expected finite position, orientation and pixel spacing > {_MIN_MM} mm: found others"
+    sane = sane and bool((parts[2] > _MIN_MM).all())
     require(sane, what, path, "export the original images", SafetyError)
     row, column = np.split(parts[1], 2)
     off = np.abs([row @ row - 1, column @ column - 1, row @ column]).max()
@@ -121,15 +121,15 @@ def _check_units(image: SliceFile, vouched: bool) -> None:
         what = (
             "expected RescaleSlope (0028,1053) and RescaleIntercept (0028,1052) of a CT: found none"
         )
-        both = "RescaleSlope" in values and "RescaleIntercept" in values
-        require(both, what, path, fix, SafetyError)
+        rescaled = "RescaleSlope" in values and "RescaleIntercept" in values
+        require(rescaled, what, path, fix, SafetyError)
         hu = str(values.get("RescaleType", "HU")).strip() == "HU"
         what = "expected RescaleType (0028,1054) HU of a CT: found another unit"
         require(hu, what, path, fix, SafetyError)
     with parsing(path):
         slope, intercept = image.rescale
     what = f"expected a finite RescaleSlope (0028,1053) that is not 0: found {slope}, {intercept}"
-    sane = 0 < abs(slope) < _STEEP and abs(intercept) < _STEEP  # False for NaN
+    sane = 0 < abs(slope) < _MAX_SLOPE and abs(intercept) < _MAX_SLOPE  # False for NaN
     require(sane, what, path, "export the original images")
 
 
@@ -197,7 +197,7 @@ def _thickness(image: SliceFile) -> NDArray[np.float64]:
     with parsing(image.path):
         thickness = float(image.values.get("SliceThickness", 0))
     what = "expected SliceThickness (0018,0050) of a single slice: found none"
-    sane = _NEAR < thickness < _FAR
+    sane = _MIN_MM < thickness < _MAX_MM
     require(sane, what, image.path, "export the original images", SafetyError)
     return image.normal * thickness
 

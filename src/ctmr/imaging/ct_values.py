@@ -1,0 +1,161 @@
+"""What the values of a CT are: HU, or what a user vouches for where a file lost them."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from ctmr.errors import UsageError
+from ctmr.imaging.image import Image, Scan
+from ctmr.types import BoolArray, FloatArray
+
+CT_VALUES = ("hu", "hu+1024", "grey")
+OFFSET_HU = 1024.0
+AIR_HU = -1024.0
+MAX_WINDOW_HU = (-10_000.0, 100_000.0)
+RIM_SHARE = 0.9  # of the faces of a volume: a value that fills so much of them is its rim
+# A head CT in HU has air around it: at least this share of voxels lies at or below -500 HU, and hardly any MR has them.
+AIR_BELOW_HU, AIR_SHARE = -500.0, 0.02
+# And it has bone, though hardly anything beyond metal: its 99.9 percentile lies between.
+BONE_HU, BONE_SHARE = (200.0, 5000.0), 0.001
+# Values of a head without its surroundings, in HU: fluid and brain, skull and metal.
+SOFT_HU = (-150.0, 150.0)
+BRAIN_HU = (5.0, 60.0)  # the median of a head that was cut out lies between
+SOFT_SHARE, EDGE_SHARE = (
+    0.6,
+    0.15,
+)  # of what is no air: at least so much is soft, at most so much darker
+
+
+def window_of(ct_values: str) -> tuple[float, float] | None:
+    """(low, high) in HU of `LOW:HIGH`; None for the other words.
+
+    Raises:
+        UsageError: If it is none of `CT_VALUES` and no such window.
+    """
+    if ct_values in CT_VALUES:
+        return None
+    try:
+        low, high = map(float, ct_values.split(":"))
+    except ValueError:
+        low = high = 0.0
+    if not MAX_WINDOW_HU[0] <= low < high <= MAX_WINDOW_HU[1]:
+        raise UsageError(
+            f"expected --ct-values {', '.join(CT_VALUES)} or LOW:HIGH in HU: found {ct_values!r}",
+            fix="write for example --ct-values 0:80",
+        )
+    return low, high
+
+
+def with_ct_values(scan: Scan, ct_values: str) -> Scan:
+    """A CT in HU, or in grey values with `grey`, as a user vouched for its values.
+
+    Of a volume in HU the constant rim, as it stands around a head that was cut out, becomes air. An image that is in HU
+    already, as its `ctmr.json` says, stays as it is.
+
+    Args:
+        scan: A CT with the values that its file has.
+        ct_values: `hu`: they are HU. `hu+1024`: HU + 1024. `LOW:HIGH`: the window in HU that the grey range of the file
+            stands for, which is that of 8 or 16 bits for an image and from the lowest to the highest value for a volume.
+            `grey`: grey values, of which HU are not known.
+
+    Raises:
+        UsageError: If `ct_values` is none of these.
+    """
+    window = window_of(ct_values)
+    if isinstance(scan, Image) and scan.unit == "HU":
+        return scan
+    array = scan.array
+    if ct_values == "hu+1024":
+        array = array - np.float32(OFFSET_HU)
+    elif window is not None:
+        low, high = window
+        first, last = _grey_range(scan)
+        array = np.float32(low) + (array - np.float32(first)) * np.float32(
+            (high - low) / max(last - first, 1e-6)
+        )
+    if isinstance(scan, Image):
+        return scan if ct_values == "grey" else replace(scan, array=array, unit="HU")
+    if ct_values == "grey":
+        return replace(scan, modality="ct", unit="grey")
+    return replace(scan, array=_air_for_rim(array), modality="ct", unit="HU")
+
+
+def looks_like_hu(array: FloatArray) -> bool:
+    """Whether the values are those of a head CT in HU, with air and bone."""
+    least, most = (float((array > hu).mean()) for hu in BONE_HU)
+    return air_share(array) >= AIR_SHARE and least >= BONE_SHARE >= most
+
+
+def looks_like_offset_hu(array: FloatArray) -> bool:
+    """Whether the values are those of a head CT in HU + 1024: air at 0, nearly all else near 1024.
+
+    An MR has tissue of all values between; a CT has only the edges of tissue there.
+    """
+    hu = array - np.float32(OFFSET_HU)
+    if not looks_like_hu(hu):
+        return False
+    tissue = hu[hu > AIR_BELOW_HU]
+    low, high = SOFT_HU
+    soft = float(((tissue > low) & (tissue < high)).mean())
+    return soft >= SOFT_SHARE and float((tissue < low).mean()) <= EDGE_SHARE
+
+
+def air_share(array: FloatArray) -> float:
+    """Share of the values at or below -500 HU."""
+    return float((array <= AIR_BELOW_HU).mean())
+
+
+def advice(array: FloatArray) -> tuple[str, str]:
+    """What the values of a CT that are not HU look like, and what the user can do."""
+    if looks_like_offset_hu(array):
+        return "looks like HU + 1024", "give --ct-values hu+1024"
+    rim = rim_of(array)
+    if rim is not None:
+        inside = array[array != rim]
+        if inside.size and _looks_like_soft_hu(inside):
+            return (
+                f"looks like HU with the head cut out, {rim:g} around it",
+                "give --ct-values hu",
+            )
+    return (
+        "looks windowed or normalised",
+        "convert the values to HU, give --ct-values LOW:HIGH if you know the window in HU that the grey range"
+        " stands for, or --ct-values grey to train on grey values, which loses HU",
+    )
+
+
+def rim_of(array: FloatArray) -> float | None:
+    """The value that nearly all of the faces of a volume (I, J, K) have; None if there is no such value."""
+    faces = np.concatenate([face.ravel() for face in _faces(array)])
+    values, counts = np.unique(faces, return_counts=True)
+    place = int(counts.argmax())
+    return float(values[place]) if counts[place] >= RIM_SHARE * faces.size else None
+
+
+def _faces(array: FloatArray) -> list[FloatArray]:
+    """The faces along I and J: a head is often cut by the first or the last slice."""
+    return [array[0], array[-1], array[:, 0], array[:, -1]]
+
+
+def _looks_like_soft_hu(inside: FloatArray) -> bool:
+    """Whether values without those of the rim are mostly those of brain in HU, of more than one window's width."""
+    low, middle, high = np.percentile(inside, (5, 50, 99))
+    return bool(BRAIN_HU[0] < middle < BRAIN_HU[1] and low >= SOFT_HU[0] and high - low > 20)
+
+
+def _grey_range(scan: Scan) -> tuple[float, float]:
+    if isinstance(scan, Image):
+        return 0.0, 2.0**scan.depth - 1
+    return float(scan.array.min()), float(scan.array.max())
+
+
+def _air_for_rim(array: FloatArray) -> FloatArray:
+    """The volume in HU with the constant rim about the head, and what is joined to it, as air."""
+    rim = rim_of(array)
+    if rim is None or rim <= AIR_BELOW_HU:
+        return array
+    labels, _ = ndimage.label(array == rim)
+    outside = np.unique(np.concatenate([face.ravel() for face in _faces(labels)]))
+    air: BoolArray = np.isin(labels, outside[outside > 0])
+    return np.where(air, np.float32(AIR_HU), array)
