@@ -262,7 +262,7 @@ def of_all(function: Callable[[Item], Result], items: Iterable[Item], folder: Pa
         except CtmrError as error:
             failures.append((Path(error.file or "").name, error))
     what = f"of {len(results) + len(failures)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+    refuse_all(failures, what, file=folder, fix="put each of them right, or move them away")
     return results
 
 
