@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 import ctmr.errors
-from ctmr.errors import CtmrError, Stopped, UsageError, printable
+from ctmr.errors import (
+    CtmrError,
+    DataError,
+    SafetyError,
+    Stopped,
+    UsageError,
+    printable,
+    refuse_all,
+)
 
 # faults.md, 1.0
 EXIT_CODES = {
@@ -115,3 +123,33 @@ def test_stopped_comes_whole_out_of_a_worker_process():
 def test_errors_can_be_imported_without_torch():
     script = "import sys, ctmr.errors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_reasons_come_before_three_names_and_a_count():
+    failures = [(f"{n}.png", DataError("found text", fix="convert it")) for n in range(85)]
+    failures.append(("odd.nii", SafetyError("found no orientation", fix="give --geometry RAS")))
+    with pytest.raises(SafetyError) as caught:
+        refuse_all(failures, "of 90 scans cannot be used", file=Path("data"), fix="leave them out")
+    assert str(caught.value) == (
+        "data: 86 of 90 scans cannot be used: found text (0.png, 1.png, 2.png and 82 more);"
+        " found no orientation (odd.nii). Fix: give --geometry RAS, or leave them out."
+    )
+
+
+def test_fix_of_all_is_said_as_each_would_say_it():
+    failures = [(name, DataError(f"found {name}", fix="give --irregular")) for name in "ab"]
+    for fix, said in (("correct them", ""), ("give --on-error skip", ", or give --on-error skip")):
+        with pytest.raises(DataError) as caught:
+            refuse_all(failures, "scans cannot be read", file=Path("data"), fix=fix)
+        assert caught.value.fix == f"give --irregular{said}"
+
+
+def test_many_reasons_are_counted():
+    failures = [(f"{n}.png", DataError(f"found {n}", fix=f"do {n}")) for n in range(14)]
+    with pytest.raises(DataError) as caught:
+        refuse_all(failures, "scans cannot be read", file=Path("data"), fix="correct them")
+    assert caught.value.what.endswith("found 9 (9.png); other reasons (4 more)")
+    assert caught.value.fix == "correct them"
+    with pytest.raises(DataError, match="found 3") as caught:
+        refuse_all(failures[3:4], "scans cannot be read", file=Path("data"), fix="correct them")
+    refuse_all([], "scans cannot be read", file=Path("data"), fix="correct them")

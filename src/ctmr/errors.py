@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 SHOWN_NAMES = 3  # of files with one fault
-SHOWN_REASONS = 8
+SHOWN_REASONS = 10
 
 
 class CtmrError(Exception):
@@ -142,8 +142,8 @@ def refuse_all(
         failures: Name and error of each.
         what: Goes after their number, as "of 20 scans cannot be used".
         file: The folder they lie in.
-        fix: One action that resolves it, if they need several; one that resolves all of them is said in place of it. A single
-            error is raised as it is.
+        fix: One action that resolves it, said where their own differ, or where it is an option. Of their own, the one they
+            share is said, else those that are options. A single error is raised as it is.
     """
     if len(failures) == 1:
         raise failures[0][1]
@@ -156,12 +156,15 @@ def refuse_all(
         if reasons[SHOWN_REASONS:]:
             rest = sum(len(found) for _, found in reasons[SHOWN_REASONS:])
             listed.append(f"other reasons ({rest} more)")
-        fixes = {error.fix for _, error in failures}
+        fixes = list(dict.fromkeys(error.fix for _, error in failures))
+        told = fixes if len(fixes) == 1 else [text for text in fixes if "--" in text][:SHOWN_NAMES]
+        if fix not in told and (len(fixes) > 1 or "--" in fix):
+            told.append(fix)
         gravest = max((error for _, error in failures), key=lambda error: error.exit_code)
         raise type(gravest)(
             f"{len(failures)} {what}: {'; '.join(listed)}",
             file=file,
-            fix=fixes.pop() if len(fixes) == 1 else fix,
+            fix=", or ".join(told),
         )
 
 

@@ -63,3 +63,17 @@ def test_the_whole_program_is_measured_on_a_gpu_or_without():
         assert found["parts"][part]["images_per_second"] > 0
     assert found["parts"]["evaluate"]["seconds"] > 0
     assert set(found["mae"]) == {"ct-to-mr", "mr-to-ct"}
+
+
+def test_nothing_that_simpleitk_reads_rightly_is_refused_without_an_option():
+    text, found = run("series_readers.py")
+    assert len(found) > 50
+    assert "| tilted gantry | wrong | right |" in text
+    assert {name for name, row in found.items() if row["ctmr"] != "right"} == set()
+    needs = {name: row["with"] for name, row in found.items() if row["with"]}
+    assert needs == {
+        "a slice is missing": "--irregular",
+        "two thicknesses": "--irregular",
+        "no rescale": "--ct-values hu",
+        "RescaleType US": "--ct-values hu",
+    }

@@ -324,7 +324,7 @@ def test_all_bad_inputs_are_named_before_any_work(tmp_path):
     with pytest.raises(DataError, match=r"9 of 10 scans cannot be translated") as caught:
         translate_files(translator(), source, tmp_path / "out", "ct")
     for name, why in bad.items():
-        assert f"{name} (" in caught.value.what
+        assert name in caught.value.what
         assert why in caught.value.what
     assert "good.png" not in caught.value.what
     assert "--on-error skip" in caught.value.fix
@@ -606,11 +606,14 @@ def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run)
     model = load_model(tiny_run)
     with pytest.raises(SafetyError, match="3 of 3 scans cannot be translated") as caught:
         translate_files(model, tmp_path / "all", tmp_path / "out", "ct")
-    assert "blank.png (expected an image of a head: found one grey value (0) ev" in str(
-        caught.value
+    found = caught.value.what
+    assert re.search(
+        r"expected an image of a head: found one grey value \(0\) .*\(blank\.png\)", found
     )
-    assert "grey.png (expected an image of a head: found one grey value (77) " in str(caught.value)
-    assert "noise.png (scan is unlike the training data: distance " in str(caught.value)
+    assert re.search(
+        r"expected an image of a head: found one grey value \(77\) .*\(grey\.png\)", found
+    )
+    assert re.search(r"scan is unlike the training data.*\(noise\.png\)", found)
     with pytest.raises(DataError, match="found one grey value"):
         translate_files(model, tmp_path / "all" / "blank.png", tmp_path / "out.png", "ct")
     assert [path.name for path in tmp_path.iterdir()] == ["all"]

@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from ctmr.errors import SafetyError
+from ctmr.imaging.ct_values import looks_like_offset_hu
 from ctmr.io.dicom.header import SliceFile, require, tagged
 from ctmr.io.dicom.kinds import CLASSES, ENHANCED
 from ctmr.types import FloatArray, Matrix
 
-_SHIFTED = 1024.0  # HU of water in a CT that is stored without its offset
-_BAND = (950.0, 1150.0)  # brain, muscle and fluid of such a CT
-_AIR = 150.0  # and its air lies below
 _JUMP = 500.0  # HU between the dark parts of one slice and of the others
 _RATIO = 100.0  # between the slopes of an MR
 _TOP = 30_000.0  # HU; no metal is above, but negative values are that were read without their sign
@@ -29,15 +27,11 @@ def require_hu(slices: Sequence[SliceFile], array: FloatArray, folder: Path) -> 
     Raises:
         SafetyError: If air lies at 0 and tissue about 1024.
     """
-    some = array[:: max(1, len(array) // 32)]
-    tissue = float(((some > _BAND[0]) & (some < _BAND[1])).mean())
-    air = float((some < _AIR).mean())
-    between = float(((some >= _AIR) & (some <= _BAND[0])).mean())
-    shifted = float(some.min()) > -_AIR and tissue > 0.03 and air > 0.03 and between < tissue
     what = (
-        f"expected HU by RescaleIntercept (0028,1052) {slices[0].rescale[1]:g}: found air near 0 and"
-        f" {tissue:.0%} of the pixels near {_SHIFTED:g}; this looks like HU + 1024"
+        f"expected HU by RescaleIntercept (0028,1052) {slices[0].rescale[1]:g}: found air near 0 and tissue"
+        " near 1024; this looks like HU + 1024"
     )
+    shifted = looks_like_offset_hu(array)
     require(not shifted, what, folder, "give --ct-values hu+1024", SafetyError)
 
 

@@ -1,5 +1,6 @@
 """Which series lie in a folder, by their headers alone, and which of them a command takes."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,14 +155,14 @@ def series_rows(series: Sequence[SeriesFiles]) -> list[tuple[str, ...]]:
 
     The first column is what `--series` takes: the number, or a hash where the number is missing or not the only one.
     """
-    numbers = [one.number for one in series]
+    numbers = Counter(one.number for one in series)
     rows: list[tuple[str, ...]] = []
     for one in series:
         spacing = [format(mm, ".3g") for mm in one.spacing_mm or ()]
         kinds = (NAMES[one.modality] if one.modality else "-", one.weighting or "-")
         size = f"{one.rows} x {one.columns}"
         shape = (one.plane or "-", size, " x ".join(spacing) or "-", str(one.slices))
-        name = one.name if numbers.count(one.number) == 1 else hashed(one.uid)[:8]
+        name = one.name if numbers[one.number] == 1 else hashed(one.uid)[:8]
         rows.append((name, *kinds, *shape, one.kind))
     return rows
 
@@ -204,6 +205,7 @@ def group_files(folder: Path) -> tuple[list[list[SliceFile]], dict[str, list[Pat
     return group_images(kept), left_out
 
 
+@np.errstate(all="ignore")
 def group_images(images: Iterable[SliceFile]) -> list[list[SliceFile]]:
     """Headers by series; those without a UID, or with one of their own each, go where all else fits."""
     groups: dict[tuple[object, ...], list[SliceFile]] = {}
@@ -215,10 +217,12 @@ def group_images(images: Iterable[SliceFile]) -> list[list[SliceFile]]:
     for group in groups.values():
         if len(group) == 1 or not _series(group[0]):
             rest.setdefault(_grid(group[0]), []).extend(group)
+    homes: dict[tuple[object, ...], list[list[SliceFile]]] = {}
+    for group in several:
+        homes.setdefault(_grid(group[0]), []).append(group)
     for grid, group in rest.items():
-        homes = [one for one in several if _grid(one[0]) == grid]
-        if len(homes) == 1 and not any(map(_series, group)):
-            homes[0].extend(group)
+        if len(homes.get(grid, ())) == 1 and not any(map(_series, group)):
+            homes[grid][0].extend(group)
         elif _is_stack(group) or not any(map(_series, group)):
             several.append(group)
         else:
@@ -226,6 +230,7 @@ def group_images(images: Iterable[SliceFile]) -> list[list[SliceFile]]:
     return several
 
 
+@np.errstate(all="ignore")
 def describe(images: Sequence[SliceFile], folder: Path) -> SeriesFiles:
     """What the headers of one series say of it."""
     values = images[0].values
@@ -262,7 +267,7 @@ def of_all(function: Callable[[Item], Result], items: Iterable[Item], folder: Pa
         except CtmrError as error:
             failures.append((Path(error.file or "").name, error))
     what = f"of {len(results) + len(failures)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+    refuse_all(failures, what, file=folder, fix="put each of them right, or move them away")
     return results
 
 
@@ -334,8 +339,7 @@ def _place(images: Sequence[SliceFile]) -> tuple[Plane | None, float | None, int
     """The plane of the first slice, the usual way to the next along the normal in mm, and how many places there are."""
     if _numbers(images[0], "ImageOrientationPatient", 6) is None:
         return None, None, 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        normal = images[0].normal
+    normal = images[0].normal
     if not np.isfinite(normal).all():
         return None, None, 0
     axis = int(np.abs(normal).argmax())
@@ -377,4 +381,5 @@ def _is_scout(images: Sequence[SliceFile]) -> bool:
         return True
     turns = [_numbers(image, "ImageOrientationPatient", 6) for image in images[:50]]
     normals = [np.cross(turn[:3], turn[3:]) for turn in turns if turn is not None]
-    return any(abs(float(normals[0] @ normal)) < 0.2 for normal in normals if normal.any())
+    normals = [normal for normal in normals if normal.any()]
+    return any(abs(float(normals[0] @ normal)) < 0.2 for normal in normals)

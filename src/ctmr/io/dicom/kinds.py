@@ -1,6 +1,6 @@
 """What a DICOM file shows, by its header alone: a scan or another object, a localizer, a derived image, its weighting."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydicom import uid
@@ -86,8 +86,7 @@ def kind_of_image(values: Mapping[str, Any]) -> Kind:
 
     DERIVED\\PRIMARY is a scan, as some scanners call what they filtered; DERIVED\\SECONDARY is derived.
     """
-    said = values.get("ImageType", "")
-    words = [str(word).strip().upper() for word in ([said] if isinstance(said, str) else said)]
+    words = _words(values, "ImageType")
     if "SYNTHETIC" in words[2:]:
         return "synthetic"
     if _LOCALIZERS.intersection(words[2:]):
@@ -107,8 +106,7 @@ def weighting_of(values: Mapping[str, Any]) -> Weighting | None:
         return "diffusion"
     echo, repetition = _number(values, "EchoTime"), _number(values, "RepetitionTime")
     inversion = _number(values, "InversionTime")
-    said = values.get("ScanningSequence", "")
-    sequence = {said} if isinstance(said, str) else set(said)
+    sequence = _words(values, "ScanningSequence")
     if echo <= 0 or repetition <= 0:
         return None
     if inversion >= _FLUID_NULLED:
@@ -126,6 +124,13 @@ def weighting_of(values: Mapping[str, Any]) -> Weighting | None:
     if gradient or nulled or repetition < _LONG_REPETITION / 2:
         return "t1"
     return "pd" if repetition >= _LONG_REPETITION and inversion <= 0 else None
+
+
+def _words(values: Mapping[str, Any], keyword: str) -> list[str]:
+    """The words of a value of one or several, in capitals."""
+    said = values.get(keyword, "")
+    several = isinstance(said, Iterable) and not isinstance(said, str | bytes)
+    return [str(word).strip().upper() for word in (said if several else [said])]
 
 
 def _number(values: Mapping[str, Any], keyword: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset, uid
 
 from ctmr.errors import SafetyError
-from ctmr.io.dicom.header import SliceFile, new_uid, require, tagged
+from ctmr.io.dicom.header import SliceFile, new_uid, require, tagged, text_of
 from ctmr.io.dicom.pixels import read_units
 from ctmr.types import FloatArray
 
@@ -31,6 +31,8 @@ def check_identity(images: Sequence[SliceFile], folder: Path) -> list[str]:
         if keyword in _UNITS and images[0].values["Modality"] != "CT":
             continue
         found = [_text(image, keyword) for image in images]
+        if keyword == "Modality":  # `check_file` fills it in
+            found = [text_of(image.header, keyword) for image in images]
         blank = found.count("")
         if blank:
             where = "" if blank == len(images) else f" in {blank} of {len(images)} files"
