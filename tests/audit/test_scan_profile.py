@@ -6,7 +6,7 @@ import pytest
 from PIL import Image as Pillow
 
 from ctmr.audit.scan_profile import Picture, Unusable, take_picture
-from ctmr.data.folders import Source
+from ctmr.data.sources import Source
 from ctmr.imaging.image import Image
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 
 from ctmr.audit.near_duplicates import fingerprint
 from ctmr.audit.scan_profile import Picture
-from ctmr.data.folders import Source
+from ctmr.data.sources import Source
 from ctmr.imaging.descriptors import describe, outline, shrunk
 from ctmr.io.image_info import ImageInfo
 from ctmr.synthetic.head import synthesise_head

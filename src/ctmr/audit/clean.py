@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ctmr.audit.inventory import Inventory
 from ctmr.audit.scan_profile import Picture
-from ctmr.data.folders import LAYOUTS, Source, label_of
+from ctmr.data.sources import LAYOUTS, Source, label_of
 from ctmr.errors import DataError
 from ctmr.io.dicom.series import find_dicom
 from ctmr.io.image_info import INFO_NAME

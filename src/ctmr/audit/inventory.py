@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctmr.audit.scan_profile import Picture, Unusable, take_picture
-from ctmr.data.folders import Source, label_of, list_sources
+from ctmr.data.folders import list_sources
+from ctmr.data.sources import Source, label_of
 from ctmr.errors import ResourceError
 from ctmr.io.image_info import INFO_NAME
 from ctmr.io.listing import OTHER, Listing
@@ -57,7 +58,7 @@ def take_inventory(
     """
     listed = list_sources(data, patient_pattern, reading)
     findings: list[Finding] = []
-    for listing in listed.listings.values():
+    for listing in listed.listings:
         listing.count(label_of(data, listing.folder))
         findings += _of_listing(data, listing)
         for place, error in listed.wrong.items():
@@ -73,8 +74,7 @@ def take_inventory(
             pictures.append(found)
         if progress is not None:
             progress(done, len(listed.scans))
-    folders = {place: label_of(data, each.folder) for place, each in listed.listings.items()}
-    return Inventory(tuple(pictures), tuple(findings), len(listed.scans), folders)
+    return Inventory(tuple(pictures), tuple(findings), len(listed.scans), listed.folders)
 
 
 def _of_listing(data: Path, listing: Listing) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ctmr.audit.burned_in import has_colour, has_letters
 from ctmr.audit.near_duplicates import Fingerprint, fingerprint
-from ctmr.data.folders import Source
+from ctmr.data.sources import Source
 from ctmr.data.survey import image_of_source
 from ctmr.errors import CtmrError, SafetyError
 from ctmr.imaging.descriptors import (

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ctmr.data.folders import LAYOUTS
+from ctmr.data.sources import LAYOUTS
 from ctmr.errors import DataError, OutputError, UsageError
 from ctmr.system.files import require_empty
 

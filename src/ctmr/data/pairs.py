@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctmr.data.folders import patient_finder
+from ctmr.data.sources import patient_finder
 from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Scan

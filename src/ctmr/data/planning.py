@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctmr.config import DataConfig
-from ctmr.data.folders import Source
+from ctmr.data.sources import Source
 from ctmr.data.store import Entry, Index
 from ctmr.data.survey import Histogram, Look, Survey, overlap, patient_of, refuse
 from ctmr.errors import CtmrError, DataError

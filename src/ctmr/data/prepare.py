@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ctmr.config import DataConfig
-from ctmr.data.folders import Source, require_sources
+from ctmr.data.folders import require_sources
 from ctmr.data.planning import Plan, plan
+from ctmr.data.sources import Source
 from ctmr.data.store import (
     INDEX_NAME,
     SLICES_NAME,

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.data.folders import Source
+from ctmr.data.sources import Source
 from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
 from ctmr.imaging.ct_values import with_ct_values

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.data.folders import Source, require_sources
+from ctmr.data.folders import require_sources
+from ctmr.data.sources import Source
 from ctmr.data.survey import refuse
 from ctmr.errors import CtmrError, SafetyError, printable
 from ctmr.evaluation.results import Pile, Seen, features_of, observe

@@ -46,8 +46,13 @@ class Found(NamedTuple):
     """One of several DICOM series in the folder `path`."""
     part: str = ""
     """What it is called below `path` then, as `s3_1`: SeriesNumber (0020,0011), and which one of that number."""
-    modality: Modality | None = None
-    """What the header of a series says."""
+    header: SeriesFiles | None = None
+    """What the headers of a series say."""
+
+    @property
+    def modality(self) -> Modality | None:
+        """What the header of a series says."""
+        return self.header.modality if self.header is not None else None
 
     def below(self, root: Path) -> str:
         """The path below a root with slashes: the name that a scan of a tree goes by."""
@@ -157,13 +162,13 @@ def scans_of_series(
     """
     if len(chosen) == 1 and not own_name:
         one = chosen[0]
-        return [Found(folder, "series", one if len(series) > 1 else None, "", one.modality)]
+        return [Found(folder, "series", one if len(series) > 1 else None, "", one)]
     counts = Counter[str]()
     found = []
     for one in chosen:
         counts[one.name] += 1
         part = f"s{one.name}_{counts[one.name]}"
-        found.append(Found(folder, "series", one, part, one.modality))
+        found.append(Found(folder, "series", one, part, one))
     return found
 
 
