@@ -4,16 +4,17 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ctmr.data.sources import patient_finder
+from ctmr.data.sources import Source, patient_finder
+from ctmr.data.survey import read_volume
 from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Scan
 from ctmr.imaging.label_maps import require_scan
 from ctmr.imaging.modality import as_modality
-from ctmr.imaging.volume import Volume, onto_grid
+from ctmr.imaging.volume import Volume, onto_grid, resampled_onto
 from ctmr.io.dicom.grouping import SeriesFiles, choose_series
 from ctmr.io.images import read_image
 from ctmr.io.listing import SHOWN, below_root, find_scans, stem_below
@@ -39,6 +40,7 @@ class Pair:
         mask: The head mask, if there is one.
         folder: PAIRS.
         reading: What to believe where its scans say too little.
+        sources: Of a pair in a tree: the MR is then resampled onto the grid of the CT.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Pair:
     mask: Path | None
     folder: Path
     reading: Reading = DEFAULT
+    sources: Mapping[Modality, Source] = field(default_factory=dict)
 
 
 Look = Callable[[Pair, Mapping[Modality, Scan], BoolArray], None]
@@ -99,6 +102,33 @@ def find_pairs(
     return pairs
 
 
+def pairs_in_tree(sources: Sequence[Source]) -> list[Pair]:
+    """The CT and MR series of test patients that lie in one frame of reference; of several the first of each.
+
+    A pair has the MR resampled onto the grid of the CT.
+    """
+    found: dict[tuple[str, str], dict[Modality, Source]] = {}
+    for source in sources:
+        if source.split == "test" and source.frame is not None:
+            key = (str(source.patient), source.frame)
+            found.setdefault(key, {}).setdefault(source.modality, source)
+    return [
+        Pair(
+            name=scans["ct"].label,
+            patient=patient,
+            level=None,
+            ct=scans["ct"].path,
+            mr=scans["mr"].path,
+            mask=None,
+            folder=scans["ct"].data,
+            reading=scans["ct"].reading,
+            sources=scans,
+        )
+        for (patient, _), scans in found.items()
+        if len(scans) == len(MODALITIES)
+    ]
+
+
 def read_pair(pair: Pair) -> dict[Modality, Scan]:
     """Both scans of a pair; volumes lie on the grid of the CT.
 
@@ -109,6 +139,8 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
 
 
 def _scan_of(pair: Pair, modality: Modality) -> Scan:
+    if modality in pair.sources:
+        return read_volume(pair.sources[modality])[0]
     path = pair.ct if modality == "ct" else pair.mr
     root = pair.folder / modality
     scan = read_scan_within(path, root, modality=modality, reading=pair.reading)
@@ -165,6 +197,8 @@ def _gathering(failures: list[CtmrError]) -> Iterator[None]:
 def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
     anyway = pair.reading.anyway
     if isinstance(ct, Volume) and isinstance(mr, Volume):
+        if pair.sources:
+            mr = resampled_onto(mr, ct)
         return {
             "ct": _info_of(pair.ct, lambda: as_modality(ct, "ct", anyway=anyway)),
             "mr": _info_of(pair.mr, lambda: as_modality(onto_grid(mr, ct), "mr", anyway=anyway)),

@@ -38,6 +38,7 @@ class Source:
         info: The `ctmr.json` that holds for it.
         reading: What to believe where it says too little.
         files: One of several DICOM series in the folder `path`, which is called `part` there.
+        frame: Of a DICOM series in a tree, a hash of its FrameOfReferenceUID (0020,0052).
         in_tree: Whether the data folder is a tree without folders for each modality.
     """
 
@@ -53,6 +54,7 @@ class Source:
     files: SeriesFiles | None = None
     part: str = ""
     in_tree: bool = False
+    frame: str | None = None
 
     @property
     def folder(self) -> str:

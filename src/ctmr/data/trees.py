@@ -72,6 +72,7 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
             files=scan.series,
             part=scan.part,
             in_tree=True,
+            frame=scan.header.frame if scan.header is not None else None,
         )
         found.scans.append(source)
     found.scans.sort(key=lambda source: (source.split == "test", MODALITIES.index(source.modality)))

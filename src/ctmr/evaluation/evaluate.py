@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ctmr.data.folders import holds_data
-from ctmr.data.pairs import find_pairs
-from ctmr.errors import DataError, SafetyError, UsageError
+from ctmr.data.folders import holds_data, is_tree, require_sources
+from ctmr.data.pairs import Pair, find_pairs, pairs_in_tree
+from ctmr.errors import DataError, SafetyError, UsageError, printable
 from ctmr.evaluation import statistics as tables
 from ctmr.evaluation.baselines import BASELINES, fit_baselines
 from ctmr.evaluation.lesion_test import lesion_table
@@ -107,7 +107,9 @@ def evaluate(
         require_writable(Path(out), 0)
         outputs = [Path(out) / name for name in OUTPUTS]
         require_own(outputs, overwrite=overwrite, inputs=[place, *(answers or {}).values()])
-    if holds_data(place):
+    pattern = translator.model.card.data.patient_pattern
+    pairs = _pairs(place, pattern, reading)
+    if not pairs:
         if answers:
             raise UsageError(
                 "other translations are compared with a truth: found a data folder, which has none",
@@ -118,7 +120,6 @@ def evaluate(
             translator, place, directions, reading=reading, progress=start("translating")
         )
     else:
-        pairs = find_pairs(place, translator.model.card.data.patient_pattern, reading)
         to = [TO[d] for d in directions]
         others = find_others(answers or {}, to, pairs)
         require_usable(translator, pairs, directions, others)
@@ -141,6 +142,23 @@ def evaluate(
         _write(Path(out), result, seen, overwrite)
     _require_upright(seen, place)
     return result
+
+
+def _pairs(place: Path, patient_pattern: str | None, reading: Reading) -> list[Pair]:
+    """The pairs of a folder; none of a data folder, but of a tree those in one frame of reference."""
+    if not holds_data(place):
+        return find_pairs(place, patient_pattern, reading)
+    if not is_tree(place):
+        return []
+    pairs = pairs_in_tree(require_sources(place, patient_pattern, reading))
+    if pairs:
+        logger.info("%d pairs of test patients in one frame of reference", len(pairs))
+    else:
+        logger.warning(
+            "%s: no CT and MR of a test patient in one frame of reference, so there is no truth",
+            printable(str(place)),
+        )
+    return pairs
 
 
 def summary_of(seen: Seen) -> Metrics:

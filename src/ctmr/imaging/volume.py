@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 import numpy as np
+from nibabel import Nifti1Image
 from nibabel.orientations import (
     aff2axcodes,
     apply_orientation,
@@ -12,6 +13,7 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
+from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError
@@ -135,6 +137,15 @@ def axial_slices(array: NDArray[Value]) -> NDArray[Value]:
 def from_axial_slices(slices: FloatArray) -> FloatArray:
     """The inverse of `axial_slices`."""
     return np.ascontiguousarray(slices.transpose(2, 1, 0)[::-1, ::-1])
+
+
+def resampled_onto(volume: Volume, target: Volume) -> Volume:
+    """The volume on another grid in the same space, trilinear; what lies beyond it has its lowest value."""
+    source = Nifti1Image(volume.array, volume.affine)
+    lowest = float(volume.array.min())
+    moved = resample_from_to(source, (target.array.shape, target.affine), order=1, cval=lowest)
+    array = np.asarray(moved.dataobj, np.float32)
+    return Volume(array, target.affine, volume.modality, target.forms, volume.unit)
 
 
 def onto_grid(volume: Volume, target: Volume) -> Volume:
