@@ -122,7 +122,11 @@ def stored(offset: int, **tags: object) -> Change:
 
 def padded(value: int) -> Change:
     """PixelPaddingValue of signed pixels."""
-    return lambda image, k: image.add_new("PixelPaddingValue", "SS", value)
+
+    def edit(image: Dataset, k: int) -> None:
+        image.add_new("PixelPaddingValue", "SS", value)
+
+    return edit
 
 
 def scaled(image: Dataset, k: int) -> None:
@@ -134,7 +138,11 @@ def scaled(image: Dataset, k: int) -> None:
 
 def compressed(syntax: uid.UID) -> Change:
     """Another transfer syntax, by the encoders of pydicom."""
-    return lambda image, k: image.compress(syntax, generate_instance_uid=False)
+
+    def edit(image: Dataset, k: int) -> None:
+        image.compress(syntax, generate_instance_uid=False)
+
+    return edit
 
 
 def saved(implicit: bool, meta: bool, preamble: bool) -> Case:
@@ -223,7 +231,7 @@ def other_object(path: Path, like: Dataset, modality: str, kind: str) -> None:
         other.PixelRepresentation, other.PhotometricInterpretation = 0, "MONOCHROME2"
         other.PixelData = bytes(32)
     other.file_meta = FileMetaDataset()
-    other.file_meta.MediaStorageSOPClassUID = kind
+    other.file_meta.MediaStorageSOPClassUID = uid.UID(kind)
     other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
     other.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     other.save_as(path, enforce_file_format=True)
