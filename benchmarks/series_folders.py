@@ -307,7 +307,7 @@ _RT = "1.2.840.10008.5.1.4.1.1.481."
 _ALL_NEW = {"SeriesInstanceUID": "new", "StudyInstanceUID": "new", "FrameOfReferenceUID": "new"}
 
 
-def _folders() -> Iterator[tuple[str, Case]]:
+def _sound() -> Iterator[tuple[str, Case]]:
     yield "plain CT", plain()
     yield "plain MR", plain(volume=head("mr"))
     yield "oblique MR", plain(volume=head("mr", axial(rotation=turn(0, 20) @ turn(2, -13))))
@@ -326,6 +326,9 @@ def _folders() -> Iterator[tuple[str, Case]]:
     yield "JPEG 2000", plain(compressed(uid.JPEG2000Lossless))
     yield "unsigned, intercept -1024", plain(stored(1024))
     yield "slope for each slice", plain(scaled, head("mr"))
+
+
+def _lean() -> Iterator[tuple[str, Case]]:
     yield "no SOPClassUID", plain(drop("SOPClassUID"))
     yield "no FrameOfReferenceUID", plain(drop("FrameOfReferenceUID"))
     yield "no SliceThickness", plain(drop("SliceThickness"))
@@ -342,6 +345,9 @@ def _folders() -> Iterator[tuple[str, Case]]:
     yield "one SOPInstanceUID for all files", plain(put(SOPInstanceUID="2.25.7"))
     yield "copies of slices", copied(False)
     yield "copies with new UIDs", copied(True)
+
+
+def _mixed() -> Iterator[tuple[str, Case]]:
     yield "radiotherapy objects", beside(("RTSTRUCT", _RT + "3"), ("RTPLAN", _RT + "5"))
     yield "dose grid", beside(("RTDOSE", _RT + "2"))
     yield "dose report", beside(("SR", "1.2.840.10008.5.1.4.1.1.88.67"))
@@ -364,4 +370,4 @@ def _folders() -> Iterator[tuple[str, Case]]:
     yield "SpacingBetweenSlices wrong", plain(put(SpacingBetweenSlices=9))
 
 
-FOLDERS: dict[str, Case] = dict(_folders())
+FOLDERS: dict[str, Case] = dict([*_sound(), *_lean(), *_mixed()])
