@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from ctmr.imaging.appearance import Question, Row, fit_logistic
-from ctmr.imaging.descriptors import Traits, describe, outline, shrunk
+from ctmr.imaging.descriptors import Descriptors, describe, outline, shrunk
 from ctmr.synthetic.head import synthesise_head
 from ctmr.system.rng import stream
 from ctmr.types import FloatArray
@@ -41,7 +41,7 @@ Plane = Literal["axial", "coronal", "sagittal"]
 class Sample(NamedTuple):
     """One picture of a synthetic head."""
 
-    traits: Traits
+    descriptors: Descriptors
     is_mr: bool
     plane: Plane
     below_top_mm: float
@@ -69,8 +69,8 @@ def samples(seed: int) -> list[Sample]:
             small = shrunk(worn(picture, rng))
             outlined = outline(small)
             if outlined.any():
-                traits = describe(small, outlined)
-                found.append(Sample(traits, is_mr, plane, (top - k) * SPACING_MM))
+                descriptors = describe(small, outlined)
+                found.append(Sample(descriptors, is_mr, plane, (top - k) * SPACING_MM))
     return found
 
 
@@ -118,20 +118,22 @@ def worn(picture: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def learn(
-    found: list[Sample], answers: NDArray[np.bool_], traits: tuple[str, ...]
+    found: list[Sample], answers: NDArray[np.bool_], descriptors: tuple[str, ...]
 ) -> dict[str, object]:
     """A row of the table."""
-    values = np.array([[getattr(sample.traits, name) for name in traits] for sample in found])
+    values = np.array(
+        [[getattr(sample.descriptors, name) for name in descriptors] for sample in found]
+    )
     low, centre, high = np.percentile(values, (16, 50, 84), axis=0)
     scale = (high - low) / 2 + 0.02
-    row = Row(traits, centre.round(4), scale.round(4), np.zeros(0))
-    terms = row.terms([sample.traits for sample in found])
+    row = Row(descriptors, centre.round(4), scale.round(4), np.zeros(0))
+    terms = row.terms([sample.descriptors for sample in found])
     start = np.zeros(terms.shape[1])
     weights = fit_logistic(terms, answers.astype(np.float64), start, RIDGE)
     right = ((terms @ weights > 0) == answers).mean()
     print(f"{len(found)} pictures, {answers.mean():.0%} yes: {right:.1%} right on themselves")
     return {
-        "traits": traits,
+        "descriptors": descriptors,
         "centre": row.centre.tolist(),
         "scale": row.scale.tolist(),
         "weights": weights.round(4).tolist(),
@@ -145,13 +147,13 @@ def main() -> None:
     heads = parser.parse_args().heads
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         found = [each for head in pool.map(samples, range(1000, 1000 + heads)) for each in head]
-    looks = Traits._fields[: Traits._fields.index("symmetry") + 1]
+    looks = Descriptors._fields[: Descriptors._fields.index("symmetry") + 1]
     axial_ct = [each for each in found if each.plane == "axial" and not each.is_mr]
     height = np.array([each.below_top_mm for each in axial_ct])
     rows: dict[Question, dict[str, object]] = {
         "mr": learn(found, np.array([each.is_mr for each in found]), looks),
         "not_axial": learn(
-            found, np.array([each.plane != "axial" for each in found]), Traits._fields
+            found, np.array([each.plane != "axial" for each in found]), Descriptors._fields
         ),
         "below_brain": learn(axial_ct, height > BASE_MM, looks),
         "vertex": learn(axial_ct, height < VERTEX_MM, looks),

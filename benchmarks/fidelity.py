@@ -113,7 +113,7 @@ def write_8_bit(source: Path, folder: Path, size: int) -> None:
     """Copy a folder of images as 8-bit grey PNG of `size` pixels a side; HU keep a scale in `ctmr.json`."""
     folder.mkdir(parents=True)
     spacings = {}
-    for path in find_scans(source):
+    for path, *_ in find_scans(source):
         image = read_image(path, info=info_within(path.parent, source))
         grey: FloatArray = luma(image.array) if image.array.ndim == 3 else image.array
         if image.unit == "HU":

@@ -60,7 +60,7 @@ def test_demo_ends_with_a_model_its_errors_and_a_report(tiny_demo, tmp_path):
 
 def test_demo_does_not_write_over_a_run(tiny_run):
     with pytest.raises(UsageError, match="already holds a run"):
-        demo.run_demo(tiny_run, minutes=1, seed=0, say=print, progress=lambda _: lambda *_: None)
+        demo.run_demo(tiny_run, minutes=1, seed=0, progress=lambda _: lambda *_: None)
 
 
 def test_steps_fill_the_minutes_on_this_machine(quick, tiny_data):

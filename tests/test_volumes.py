@@ -620,7 +620,7 @@ def test_series_whose_translation_was_killed_is_translated_again(tmp_path, monke
     source = as_dicom(tmp_path / "in", phantom("ct"))
     model, out = unchanging(), tmp_path / "out"
     with monkeypatch.context() as patch:  # the series is in place, its sidecar is not written
-        patch.setattr(Translator, "sidecar", lambda *_: 1 / 0)
+        patch.setattr(Translator, "correlations", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             translate_files(model, source, out, "mr")
     assert list(out.glob("*.dcm"))

@@ -1,5 +1,6 @@
 """The whole system without data: synthetic heads, training, errors against the truth, report."""
 
+import logging
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ctmr.config import Config, load_config, with_steps
+from ctmr.errors import printable
 from ctmr.evaluation.evaluate import Evaluation, evaluate
 from ctmr.reporting.run_report import write_report
 from ctmr.synthetic.data_folder import write_heads
@@ -18,6 +20,8 @@ SIZE = 128
 PATIENTS = r"(subject-\d+)"
 TIMED_STEPS, WARM_UP = 12, 4
 
+logger = logging.getLogger(__name__)  # the command line shows it
+
 Bar = Callable[[int, int], None]
 
 
@@ -27,7 +31,6 @@ def run_demo(
     minutes: float,
     seed: int,
     overwrite: bool = False,
-    say: Callable[[str], None],
     progress: Callable[[str], Bar],
     observe: AbstractContextManager[Observer | None] | None = None,
 ) -> Evaluation:
@@ -41,13 +44,14 @@ def run_demo(
         minutes: Training time.
         seed: Of heads and training.
         overwrite: Replace files of others in the place of a run's files.
-        say: Takes a line for the user.
         progress: Makes a progress bar with a label.
         observe: Entered for the training, gives its observer.
     """
     folder = RunFolder(out)
     folder.require_new(overwrite=overwrite)
-    say(f"making {SUBJECTS} + {SUBJECTS} heads for training, {SUBJECTS // 2} for testing")
+    logger.info(
+        "making %d + %d heads for training, %d for testing", SUBJECTS, SUBJECTS, SUBJECTS // 2
+    )
     data = out / "data"
     write_heads(data, subjects=SUBJECTS, seed=seed, size=SIZE, progress=progress("heads"))
     config = load_config(
@@ -60,10 +64,14 @@ def run_demo(
         ),
     )
     config = with_steps(config, steps_in(minutes, config, data), None)
-    say(f"training {config.train.steps} steps; sample grids appear in {folder.samples}")
+    logger.info(
+        "training %d steps; sample grids appear in %s",
+        config.train.steps,
+        printable(str(folder.samples)),
+    )
     with observe or nullcontext() as observer:
         train(config, data, out, overwrite=overwrite, observer=observer)
-    say("comparing translations of unseen heads with the truth")
+    logger.info("comparing translations of unseen heads with the truth")
     found = evaluate(
         out,
         data / "test",

@@ -293,10 +293,12 @@ class Sidecar(BaseModel):
     seconds: float
     quality: JudgedTranslation
     geometry: str | None = None
-    """The option of that name, as the three that follow, where it made a difference."""
+    """The option of that name, as those that follow, where it made a difference."""
     like: bool | None = None
     irregular: bool | None = None
     anyway: bool | None = None
+    series: tuple[str, ...] | None = None
+    ct_values: str | None = None
     request_sha256: str
     """Of all that the translation follows from."""
     result: str

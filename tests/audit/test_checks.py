@@ -99,8 +99,8 @@ def test_sizes_and_modes_are_counted_for_each_folder():
     assert {sizes.level, modes.level} == {"note"}
 
 
-def changed(looks, **traits):
-    return looks[0]._replace(**traits), looks[1]
+def changed(looks, **descriptors):
+    return looks[0]._replace(**descriptors), looks[1]
 
 
 def test_slices_that_are_not_axial_or_off_the_brain_are_named():

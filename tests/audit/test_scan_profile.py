@@ -59,9 +59,9 @@ def test_shares_at_the_ends_are_those_of_the_head(tmp_path):
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((40, 40)), np.full((40, 40), 128), np.eye(40) * 3])
-def test_picture_of_nothing_has_no_traits(tmp_path, pixels):
+def test_picture_of_nothing_has_no_descriptors(tmp_path, pixels):
     found = taken(save(tmp_path / "a" / "x.png", pixels))
-    assert found.traits is None
+    assert found.descriptors is None
     assert found.print is None
     assert found.ends == (0.0, 0.0)
 
@@ -76,7 +76,7 @@ def test_marks_are_found_and_the_frame_does_not_hide_the_head(tmp_path):
     pixels[2:5, 2:12, 0] = 200
     found = taken(save(tmp_path / "a" / "drawn.png", pixels))
     assert found.marks == ("colour", "frame")
-    assert found.traits.level == pytest.approx(plain.traits.level, abs=0.05)
+    assert found.descriptors.level == pytest.approx(plain.descriptors.level, abs=0.05)
 
 
 def test_picture_in_hu_is_seen_through_a_window(tmp_path):
@@ -87,7 +87,7 @@ def test_picture_in_hu_is_seen_through_a_window(tmp_path):
     write_image(path, Image(hu, "HU", 16))
     found = taken(path, info=ImageInfo("HU", 1.0, -1024.0))
     assert found.stored == "16-bit HU"
-    assert found.traits.full > 0.05  # bone is white in the window
+    assert found.descriptors.full > 0.05  # bone is white in the window
     assert found.ends[1] < 0.01  # and not clipped in the file
 
 
@@ -124,7 +124,7 @@ def test_volume_is_seen_at_the_level_of_the_ventricles(tmp_path, modality):
     found = taken(path, modality, "nifti")
     assert found.shape == (48, 48, 28)
     assert (found.stored, found.plane, found.part) == ("volume", None, None)
-    assert found.traits is not None
+    assert found.descriptors is not None
 
 
 def test_plane_and_part_of_a_volume_are_told(tmp_path):
@@ -153,6 +153,13 @@ def test_volume_of_another_modality_or_without_hu_cannot_be_used(tmp_path):
     assert (found.fault, "expected CT in HU" in found.why) == ("not_hu", True)
 
 
+def test_volume_in_which_no_head_is_found_has_no_descriptors(tmp_path):
+    path = tmp_path / "a" / "x.nii.gz"
+    path.parent.mkdir()
+    write_scan(path, Volume(np.zeros((24, 24, 12), np.float32), affine(), "mr"))
+    assert taken(path, "mr", "nifti").descriptors is None
+
+
 def test_series_has_a_hash_of_its_patient_and_its_modality_by_header(tmp_path):
     folder = tmp_path / "x" / "series"
     volume = head_volume("mr")
@@ -171,6 +178,6 @@ def test_picture_travels_between_processes_whole(tmp_path):
 
     found = taken(save(tmp_path / "a" / "x.png", slices(1, "ct")[0]))
     again = pickle.loads(pickle.dumps(found))  # noqa: S301 - our own bytes, as between processes
-    assert again.traits == found.traits
+    assert again.descriptors == found.descriptors
     assert again.source == found.source
     assert isinstance(again.source.path, Path)

@@ -177,6 +177,7 @@ def test_constant_16_bit_images_stay_finite(data, tmp_path, caplog):
     assert store.intensities["mr"]["16-bit"].values == (700.0, 701.0)
     assert np.all(store.slice("train", "mr", 0) == -1)
     assert "3 of 7 images have one grey value only" in caplog.text
+    assert re.search(r"3 of 7 scans show nothing like a head: \S+, \S+, \S+\n", caplog.text)
 
 
 def test_hu_go_through_the_ct_window(data, tmp_path):

@@ -33,7 +33,7 @@ def heads(low: float = -1000, high: float = 1500) -> tuple[np.ndarray, np.ndarra
     """A truth, a result that is a blurred, darker and moved truth, and the mask."""
     truth = smooth_head(SIZE, SIZE, low, high)
     moved = np.roll(truth, (2, 1), (0, 1))
-    return (truth + moved) / 2 * 0.95, truth, head_mask(truth, None)
+    return (truth + moved) / 2 * 0.95, truth, head_mask(truth, hu=False)
 
 
 def volume(array: np.ndarray, slices: int = 12) -> np.ndarray:
@@ -108,8 +108,8 @@ def test_head_is_found_in_the_whole_image() -> None:
     result, truth, mask = heads()
     mask[:, : SIZE // 2] = False
     keys = ["dice_head", "hd95_head"]
-    for values, threshold in (("HU", -300), ("8-bit", None)):
-        expected = [head_mask(image, threshold) for image in (result, truth)]
+    for values in ("HU", "8-bit"):
+        expected = [head_mask(image, hu=values == "HU") for image in (result, truth)]
         found = score(result, truth, mask, values=values, spacing_mm=(3.0, 3.0), only=keys)
         assert found == {"dice_head": dice(*expected), "hd95_head": hd95(*expected, (3.0, 3.0))}
         assert 0.8 < found["dice_head"] < 1

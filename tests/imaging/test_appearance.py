@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from ctmr.imaging.appearance import fit_logistic, log_odds, log_odds_mr, table
-from ctmr.imaging.descriptors import Traits
+from ctmr.imaging.descriptors import Descriptors
 from support.pictures import look, slices
 
 CT = [look(picture)[0] for seed in range(20, 30) for picture in slices(seed, "ct")]
 MR = [look(picture)[0] for seed in range(30, 40) for picture in slices(seed, "mr")]
 
 
-def test_table_asks_for_traits_that_there_are():
+def test_table_asks_for_descriptors_that_there_are():
     assert set(table()) == {"mr", "not_axial", "below_brain", "vertex"}
     for row in table().values():
-        assert set(row.traits) <= set(Traits._fields)
+        assert set(row.descriptors) <= set(Descriptors._fields)
         terms = row.terms(CT[:3])
         assert terms.shape == (3, row.weights.size)
         assert (terms[:, 0] == 1).all()

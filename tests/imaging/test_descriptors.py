@@ -15,12 +15,12 @@ def disk(centre=(64, 64), radius=48, rim=255.0, inside=100.0, thick=10, air=0.0)
     return picture
 
 
-def traits(picture):
+def descriptors(picture):
     return describe(picture, outline(picture))
 
 
-def test_traits_of_a_disk_are_those_worked_by_hand():
-    found = traits(disk())
+def test_descriptors_of_a_disk_are_those_worked_by_hand():
+    found = descriptors(disk())
     assert found.rim == found.rim_low == 1
     assert found.rim_spread == 0
     assert found.level == pytest.approx(100 / 255, abs=0.01)
@@ -40,32 +40,32 @@ def test_dark_skull_beneath_bright_scalp_tells_mr_from_ct():
     rows, columns = np.mgrid[:128, :128]
     away = np.hypot(rows - 64, columns - 64)
     mr[(away <= 44) & (away > 38)] = 20
-    found = traits(mr)
+    found = descriptors(mr)
     assert found.dip < -0.3
     assert found.beneath < 0
-    assert traits(disk()).dip == pytest.approx(0, abs=0.01)
+    assert descriptors(disk()).dip == pytest.approx(0, abs=0.01)
 
 
-def test_traits_do_not_depend_on_scale_of_grey_or_margin():
+def test_descriptors_do_not_depend_on_scale_of_grey_or_margin():
     picture = disk(air=4.0)
-    brighter = traits(3 * picture + 7)
-    moved = traits(np.roll(picture, (8, -12), (0, 1)))
-    for name, value in traits(picture)._asdict().items():
+    brighter = descriptors(3 * picture + 7)
+    moved = descriptors(np.roll(picture, (8, -12), (0, 1)))
+    for name, value in descriptors(picture)._asdict().items():
         assert getattr(brighter, name) == pytest.approx(value, abs=0.02), name
         assert getattr(moved, name) == pytest.approx(value, abs=0.02), name
 
 
 def test_head_cut_off_at_an_edge_is_told():
-    found = traits(disk(centre=(110, 64)))
+    found = descriptors(disk(centre=(110, 64)))
     assert found.cut_below > 0.8
     assert found.cut_above == 0
-    assert traits(disk(centre=(18, 64))).cut_above > 0.8
+    assert descriptors(disk(centre=(18, 64))).cut_above > 0.8
 
 
 def test_lopsided_outline_is_told():
     picture = disk()
     picture[80:110, 90:125] = 100
-    assert traits(picture).lopsided > 0.03
+    assert descriptors(picture).lopsided > 0.03
 
 
 def test_outline_follows_the_head_and_leaves_a_thin_table_out():

@@ -8,8 +8,15 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ctmr.evaluation.metrics.full_reference import dice, hd95
-from ctmr.imaging.head import _closed, head_mask
-from ctmr.types import BoolArray
+from ctmr.imaging.head import (
+    air_for_missing,
+    closing,
+    find_background,
+    find_head,
+    head_mask,
+)
+from ctmr.imaging.volume import Volume
+from ctmr.types import BoolArray, FloatArray, Modality
 
 
 def disk(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> BoolArray:
@@ -33,17 +40,14 @@ def test_head_mask_of_a_ct_holds_the_sinus_and_leaves_the_head_rest() -> None:
     image[disk((128, 128), (40, 64), 6)] = -1000  # a sinus
     image[20:40, 63:65] = -1000  # that opens outwards
     image[105:107, 30:98] = 200  # a head rest that touches the head
-    mask = head_mask(image, -300)
+    mask = head_mask(image, hu=True)
     overlap = 2 * np.sum(mask & head) / (mask.sum() + head.sum())
     assert overlap > 0.98
     assert mask[40, 64]
     assert not mask[106, 35]
 
 
-@pytest.mark.parametrize("threshold", [50.0, None])
-def test_head_mask_of_an_mr_reaches_over_the_dark_skull_to_the_scalp(
-    threshold: float | None,
-) -> None:
+def test_head_mask_of_an_mr_reaches_over_the_dark_skull_to_the_scalp() -> None:
     head = disk((128, 128), (64, 64), 45)
     image = np.random.default_rng(1).rayleigh(4, (128, 128)).astype(np.float32)
     image[head] = 200
@@ -51,7 +55,7 @@ def test_head_mask_of_an_mr_reaches_over_the_dark_skull_to_the_scalp(
     image[disk((128, 128), (64, 64), 37)] = 150  # brain
     image[disk((128, 128), (64, 64), 8)] = 10  # ventricle
     image[90:112, 60:66] = 3  # a gap in the scalp
-    mask = head_mask(image, threshold)
+    mask = head_mask(image, hu=False)
     overlap = 2 * np.sum(mask & head) / (mask.sum() + head.sum())
     assert overlap > 0.98
     assert mask[64, 64]
@@ -60,16 +64,16 @@ def test_head_mask_of_an_mr_reaches_over_the_dark_skull_to_the_scalp(
 def test_head_mask_reaches_the_border_of_a_cropped_image() -> None:
     image = np.full((64, 64), -1000, dtype=np.float32)
     image[:40] = 40
-    assert np.array_equal(head_mask(image, -300), image > 0)
+    assert np.array_equal(head_mask(image, hu=True), image > 0)
 
 
 def test_head_mask_of_an_image_full_of_tissue_is_full() -> None:
-    assert head_mask(np.full((32, 32), 40, dtype=np.float32), -300).all()
+    assert head_mask(np.full((32, 32), 40, dtype=np.float32), hu=True).all()
 
 
-@pytest.mark.parametrize("threshold", [None, 0.0])
-def test_head_mask_of_a_constant_image_is_empty(threshold: float | None) -> None:
-    mask = head_mask(np.full((32, 32), -7, dtype=np.float32), threshold)
+@pytest.mark.parametrize(("grey", "hu"), [(-7, False), (200, False), (-1000, True)])
+def test_head_mask_of_a_constant_image_is_empty(grey: float, hu: bool) -> None:
+    mask = head_mask(np.full((32, 32), grey, dtype=np.float32), hu=hu)
     assert mask.dtype == np.bool_
     assert not mask.any()
 
@@ -77,7 +81,141 @@ def test_head_mask_of_a_constant_image_is_empty(threshold: float | None) -> None
 def test_head_mask_keeps_what_is_too_thin_for_the_opening() -> None:
     image = np.zeros((128, 128), dtype=np.float32)
     image[60, 20:100] = 1
-    assert head_mask(image, 0.5).sum() >= 80
+    assert head_mask(image, hu=False).sum() >= 80
+
+
+# The background
+
+
+def ball() -> BoolArray:
+    """A head of 160 mm in a volume of 64 x 64 x 48 voxels of 4 mm, cut off below."""
+    i, j, k = np.ogrid[:64, :64, :48]
+    return np.asarray((i - 32) ** 2 + (j - 32) ** 2 + (k - 20) ** 2 <= 20**2)
+
+
+def t1() -> tuple[FloatArray, BoolArray]:
+    """An MR of that head: tissue of 200 to 800, no value in its air."""
+    head, rng = ball(), np.random.default_rng(2)
+    values = ndimage.gaussian_filter(rng.normal(size=head.shape), 2)
+    return np.where(head, 500 + 100 * values / values.std(), 0).clip(0, 1000).astype(
+        np.float32
+    ), head
+
+
+def agreement(array: FloatArray, head: BoolArray, modality: Modality = "mr") -> float:
+    """The Dice coefficient of the head that is found and the true one, on the coarse grid of 4 mm."""
+    found = find_head(Volume(array.astype(np.float32), np.diag([4.0, 4, 4, 1])), modality)
+    return 0.0 if found is None else dice(found.coarse, head)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, -0.5, 1.0])
+def test_head_is_found_on_a_background_in_the_middle_of_the_values(level: float) -> None:
+    array, head = t1()
+    scored = np.where(head, (array - array[head].mean()) / array[head].std(), level)
+    background = find_background(scored.astype(np.float32), hu=False)
+    assert background.level == pytest.approx(level)
+    assert background.is_inside
+    assert agreement(scored, head) > 0.98
+
+
+def test_head_is_found_when_the_whole_volume_has_mean_zero() -> None:
+    array, head = t1()
+    assert agreement((array - array.mean()) / array.std(), head) > 0.98
+
+
+@pytest.mark.parametrize("sigma", [10, 40, 80])
+def test_head_is_found_in_noisy_air_with_a_ghost(sigma: float) -> None:
+    array, head = t1()
+    array += 0.08 * np.roll(array, 28, axis=1)
+    rng = np.random.default_rng(4)
+    noisy = np.hypot(
+        array + sigma * rng.normal(size=head.shape), sigma * rng.normal(size=head.shape)
+    )
+    assert agreement(noisy, head) > 0.96
+
+
+def test_head_is_found_beside_negative_ringing() -> None:
+    array, head = t1()
+    blurred = ndimage.gaussian_filter(array, 1.5)
+    ringing = array + 0.5 * (array - blurred)
+    assert ringing.min() < -50
+    assert agreement(ringing, head) > 0.97
+
+
+@pytest.mark.parametrize("rim", [-2000.0, -3024.0])
+def test_head_is_found_in_a_ct_with_a_padded_rim(rim: float) -> None:
+    head = ball()
+    i, j = np.ogrid[:64, :64]
+    outside = ((i - 32) ** 2 + (j - 32) ** 2 > 30**2)[..., None]
+    ct = np.where(outside, rim, np.where(head, 40.0, -1000.0))
+    assert agreement(ct, head, "ct") > 0.99
+
+
+@pytest.mark.parametrize("rim", [0.0, -1024.0])
+def test_brain_cut_out_of_a_ct_is_found(rim: float) -> None:
+    head, rng = ball(), np.random.default_rng(5)
+    ct = np.where(head, rng.normal(32, 8, head.shape), rim)
+    assert agreement(ct, head, "ct") > 0.98
+
+
+def test_brain_cut_out_of_an_mr_is_found() -> None:
+    array, _ = t1()
+    i, j, k = np.ogrid[:64, :64, :48]
+    brain = (i - 32) ** 2 + (j - 32) ** 2 + (k - 20) ** 2 <= 14**2
+    assert agreement(np.where(brain, array, 0), brain) > 0.98
+
+
+def test_black_head_on_white_is_found() -> None:
+    head = disk((128, 128), (64, 64), 40)
+    image = np.where(head, 90, 255).astype(np.float32)
+    image[disk((128, 128), (64, 64), 30)] = 30
+    assert dice(head_mask(image, hu=False), head) > 0.98
+
+
+def test_line_round_a_picture_is_not_the_background() -> None:
+    image = np.zeros((128, 128), dtype=np.float32)
+    image[[0, -1]] = image[:, [0, -1]] = 120
+    image[disk((128, 128), (64, 64), 40)] = 200
+    image[disk((128, 128), (64, 64), 12)] = 100
+    assert find_background(image, hu=False).level == 0
+
+
+def test_air_is_put_round_a_head_whose_background_is_no_air() -> None:
+    array, head = t1()
+    scored = np.where(head, (array - array[head].mean()) / array[head].std(), 0)
+    volume = Volume(scored.astype(np.float32), np.diag([4.0, 4, 4, 1]), "mr")
+    found = find_head(volume, "mr")
+    assert found is not None
+    on_air = found.on_air(volume).array
+    assert np.mean(on_air[head] == volume.array[head]) > 0.99
+    assert (on_air[~head] == volume.array.min()).all()
+
+
+def test_ordinary_volume_keeps_its_background() -> None:
+    array, _ = t1()
+    volume = Volume(array, np.diag([4.0, 4, 4, 1]), "mr")
+    found = find_head(volume, "mr")
+    assert found is not None
+    assert found.on_air(volume) is volume
+
+
+def test_what_is_missing_outside_becomes_the_lowest_value() -> None:
+    array = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
+    array[:2] = np.nan
+    array[:, 5, 6] = np.inf
+    filled, share = air_for_missing(array)
+    missing = ~np.isfinite(array)
+    assert share == missing.mean() == (2 * 42 + 3) / 210
+    assert (filled[missing] == 2 * 42).all()
+    assert np.array_equal(filled[~missing], array[~missing])
+
+
+def test_what_is_missing_inside_or_in_a_cut_neck_is_left() -> None:
+    array = np.zeros((5, 6, 7), dtype=np.float32)
+    array[2, 3, 3] = array[2, 2, 0] = np.nan
+    filled, share = air_for_missing(array)
+    assert share == 0
+    assert np.isnan(filled).sum() == 2
 
 
 # Agreement of two masks
@@ -178,4 +316,4 @@ def test_closing_of_a_small_mask_is_that_of_the_whole_image(shape):
         grown = ndimage.distance_transform_edt(~padded, sampling=spacing) <= 4
         whole = ndimage.distance_transform_edt(grown, sampling=spacing) > 4
         inner = tuple(slice(12, -12) for _ in shape)
-        assert np.array_equal(_closed(mask, 4, spacing), whole[inner])
+        assert np.array_equal(closing(mask, 4, spacing), whole[inner])

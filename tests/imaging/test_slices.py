@@ -126,6 +126,26 @@ def test_volume_without_a_head_has_no_slices():
         head_slices(blank, "mr", Scale(36, 3.0), 32)
 
 
+def test_volume_without_a_head_that_a_user_vouches_for_is_taken_whole():
+    blank = Volume(np.zeros(CT.array.shape, np.float32), CT.affine)
+    found = head_slices(blank, "mr", Scale(36, 3.0), 32, anyway=True)
+    assert not found.head.is_found
+    assert found.kept == tuple(range(CT.array.shape[2]))
+    assert head_slices(CT, "ct", Scale(36, 3.0), 32, anyway=True).head.is_found
+
+
+def test_mr_with_mean_0_gives_the_slices_that_it_gives_unscaled():
+    plain = head_slices(MR, "mr", Scale(36, 3.0), 32)
+    array = (MR.array - MR.array[HEAD.mask].mean()) / MR.array[HEAD.mask].std()
+    scored = np.where(plain.head.mask(MR.array.shape), array, 0).astype(np.float32)
+    found = head_slices(Volume(scored, MR.affine, "mr"), "mr", Scale(36, 3.0), 32)
+    images = [
+        np.stack(list(each.images(MR_UNITS.fitted(each.head.values)))) for each in (plain, found)
+    ]
+    assert plain.kept == found.kept
+    assert np.abs(images[0] - images[1]).mean() < 0.02
+
+
 def test_head_with_no_large_slice_is_refused():
     array = np.full(CT.array.shape, -1000, np.float32)
     array[30:40, 30:40, 10:20] = 100  # 900 mm2

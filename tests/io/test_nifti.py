@@ -113,14 +113,27 @@ def test_scaling_that_is_not_finite_is_refused(tmp_path, scaling):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_voxels_that_are_not_finite_are_counted_and_refused(tmp_path, dtype, value):
     array = noise(dtype=dtype)
-    array[0, 0, 0] = array[1, 2, 2] = array[4, 3, 1] = value
-    with pytest.raises(DataError, match="expected finite voxels: found 3 of 60 that are NaN"):
+    array[1, 2, 2] = array[2, 1, 1] = array[3, 2, 1] = value
+    with pytest.raises(
+        DataError, match="expected finite voxels in the head: found 3 of 60 that are NaN"
+    ):
         read_nifti(file_of(tmp_path, content_of(array)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_outside_become_air_with_their_share(tmp_path, caplog, value):
+    array = noise(dtype="f4")
+    expected = array.copy()
+    array[0] = value
+    expected[0] = array[1:].min()
+    found = read_nifti(file_of(tmp_path, content_of(array)))
+    np.testing.assert_array_equal(found.array, expected)
+    assert "20 % of the voxels are NaN or infinite, outside the head: taken as air" in caplog.text
 
 
 def test_voxels_beyond_float32_are_refused(tmp_path):
     array = noise(dtype="f8")
-    array[2, 2, 2] = 1e300
+    array[2, 2, 1] = 1e300
     with pytest.raises(DataError, match="found 1 of 60 that are NaN, infinite or beyond float32"):
         read_nifti(file_of(tmp_path, content_of(array)))
 

@@ -273,7 +273,7 @@ def test_what_is_no_head_is_flagged_and_heads_are_not(modality):
         found = judge([describe(image)], usual, {})
         assert found.level == "refuse" if name in REFUSED else found.level != "ok", name
         if found.level == "refuse":
-            with pytest.raises(SafetyError, match="expected a scan like those the model was"):
+            with pytest.raises(SafetyError, match="scan is unlike the training data"):
                 require_like(found)
     false = np.mean(
         [usual.distribution.distance(describe(image)) > WARN_DISTANCE for image in held_out]

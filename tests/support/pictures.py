@@ -57,7 +57,7 @@ def write_clean_data(data):
 
 
 def look(pixels):
-    """Traits and fingerprint of a picture."""
+    """Descriptors and fingerprint of a picture."""
     small = shrunk(np.asarray(pixels, np.float32))
     head = outline(small)
     return describe(small, head), fingerprint(small, head)
@@ -70,14 +70,14 @@ def picture(label, *, digest=None, patient=None, looks=None, **other):
     modality = "ct" if folder.endswith(("A", "ct")) else "mr"
     path = Path("data") / folder / name
     source = Source(Path("data"), split, modality, path, "image", label, patient, ImageInfo())
-    traits, prints = looks or (None, None)
+    descriptors, prints = looks or (None, None)
     usual = {"shape": (64, 64), "stored": "8-bit grey", "ends": (0.0, 0.0), "marks": ()}
     usual |= {"plane": None, "part": None, "thumbnail": b"", "digest": digest or label}
     return Picture(
         **{
             "source": source,
             "patient": patient,
-            "traits": traits,
+            "descriptors": descriptors,
             "print": prints,
             **usual,
             **other,

@@ -613,7 +613,7 @@ def test_image_of_nothing_is_refused_unless_the_user_insists(tmp_path, tiny_run)
     assert re.search(
         r"expected an image of a head: found one grey value \(77\) .*\(grey\.png\)", found
     )
-    assert re.search(r"expected a scan like those the model was trained.*\(noise\.png\)", found)
+    assert re.search(r"scan is unlike the training data.*\(noise\.png\)", found)
     with pytest.raises(DataError, match="found one grey value"):
         translate_files(model, tmp_path / "all" / "blank.png", tmp_path / "out.png", "ct")
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
@@ -721,7 +721,7 @@ def test_resume_never_takes_what_another_model_left_for_its_own(tmp_path, monkey
     translate_files(first, source, tmp_path / "out", "ct")
     whole = images(tmp_path / "out")
     with monkeypatch.context() as patch:  # ends after the image is written, before its sidecar
-        patch.setattr(Translator, "sidecar", lambda *_: 1 / 0)
+        patch.setattr(Translator, "correlations", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             translate_files(second, source, tmp_path / "out", "ct")
     assert images(tmp_path / "out") != whole

@@ -4,15 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.imaging.descriptors import LETTER, _Box, air_and_white
+from ctmr.imaging.descriptors import LETTER_SHARE, Box, air_and_white
 from ctmr.types import BoolArray, FloatArray
 
-LEAST_HIGH, MOST_HIGH = 4, 0.05  # a letter: pixels, and part of the picture's height
-TICKS = 5  # a ruler has at least so many
-CHROMA = (
+MIN_HIGH, MAX_HIGH_SHARE = 4, 0.05  # a letter: pixels, and part of the picture's height
+MIN_TICKS = 5  # a ruler has at least so many
+MIN_CHROMA = (
     0.16  # of the full range: a pixel whose red or blue differs from green by more has a colour
 )
-COLOURED = 0.0005  # of the picture
+MIN_COLOURED_SHARE = 0.0005  # of the picture
 
 
 def has_letters(picture: FloatArray, near: BoolArray) -> bool:
@@ -23,7 +23,7 @@ def has_letters(picture: FloatArray, near: BoolArray) -> bool:
         near: (H, W), the head and what lies close to it, where ears and tubes are.
     """
     air, white = air_and_white(picture)
-    there = (picture > air + LETTER * (white - air)) & ~near
+    there = (picture > air + LETTER_SHARE * (white - air)) & ~near
     labels, count = ndimage.label(there, np.ones((3, 3), np.bool_))
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     letters = []
@@ -35,19 +35,19 @@ def has_letters(picture: FloatArray, near: BoolArray) -> bool:
     return any(_stand_together(one, other) for one in letters for other in letters)
 
 
-def _is_letter(box: _Box, area: int, height: int) -> bool:
+def _is_letter(box: Box, area: int, height: int) -> bool:
     high, wide = (side.stop - side.start for side in box)
-    sized = LEAST_HIGH <= high <= max(2 * LEAST_HIGH, MOST_HIGH * height)
+    sized = MIN_HIGH <= high <= max(2 * MIN_HIGH, MAX_HIGH_SHARE * height)
     return bool(sized and high / 6 <= wide <= 2 * high and area >= 0.15 * high * wide)
 
 
-def _stand_together(one: _Box, other: _Box) -> bool:
+def _stand_together(one: Box, other: Box) -> bool:
     """Whether the other stands behind the first on its line, as high as it, give or take a quarter."""
-    (rows, columns), (its_rows, its_columns) = one, other
+    (rows, columns), (next_rows, next_columns) = one, other
     high = rows.stop - rows.start
-    gap = its_columns.start - columns.stop
-    level = abs(its_rows.stop - rows.stop) <= 0.25 * high
-    same = abs(its_rows.start - rows.start) <= 0.25 * high
+    gap = next_columns.start - columns.stop
+    level = abs(next_rows.stop - rows.stop) <= 0.25 * high
+    same = abs(next_rows.start - rows.start) <= 0.25 * high
     return bool(level and same and 0 <= gap <= 1.5 * high)
 
 
@@ -57,11 +57,11 @@ def _is_ruler(piece: NDArray[np.bool_], shape: tuple[int, ...]) -> bool:
     if high < 2 or high > 0.06 * shape[0] or wide < 0.1 * shape[1]:
         return False
     starts = np.diff(piece.astype(np.int8), axis=1, prepend=0) == 1
-    return bool(starts.sum(axis=1).max() >= TICKS)
+    return bool(starts.sum(axis=1).max() >= MIN_TICKS)
 
 
 def has_colour(pixels: FloatArray, white: float) -> bool:
     """Whether some of a picture (H, W, 3) is in colour; `white` is the full range of its values."""
     red, green, blue = (pixels[..., channel] for channel in range(3))
-    differ = np.maximum(np.abs(red - green), np.abs(green - blue)) > CHROMA * white
-    return bool(differ.mean() > COLOURED)
+    differ = np.maximum(np.abs(red - green), np.abs(green - blue)) > MIN_CHROMA * white
+    return bool(differ.mean() > MIN_COLOURED_SHARE)

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from ctmr.audit.inventory import Inventory
 from ctmr.audit.scan_profile import Mark, Picture
 from ctmr.imaging.appearance import Question, log_odds, log_odds_mr
-from ctmr.imaging.descriptors import Traits
+from ctmr.imaging.descriptors import Descriptors
 from ctmr.results import Finding
 from ctmr.types import NAMES, SPLITS, Level, Modality, Split
 
-SURE = 0.5  # log-odds of a wrong modality that are an error; from 0 on it is a warning
-NOT_AXIAL = 3.5  # log-odds; how rarely it errs is in docs/audit.md
-FEW = 3  # pictures of a folder from which it can be judged as a whole
-SATURATED = (0.2, 0.02)  # shares of the head at the lowest and at the highest value
-UNEVEN = 2.0  # training images of one modality for each of the other
+MIN_ODDS_OF_ERROR = 0.5  # log-odds of a wrong modality that are an error; from 0 on it is a warning
+MIN_ODDS_NOT_AXIAL = 3.5  # log-odds; how rarely it errs is in docs/audit.md
+MIN_PICTURES = 3  # pictures of a folder from which it can be judged as a whole
+MIN_SATURATED_SHARES = (0.2, 0.02)  # shares of the head at the lowest and at the highest value
+MAX_IMBALANCE = 2.0  # training images of one modality for each of the other
 MARKS: dict[Mark, tuple[str, str]] = {
     "frame": ("frame", "bright lines along the edge"),
     "letters": ("burnt_in_text", "letters or a ruler in the pixels, perhaps a name"),
@@ -38,7 +38,7 @@ def find_faults(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Findi
     pictures = inventory.pictures
     found = _modalities(inventory, clusters)
     for picture in pictures:
-        if picture.traits is None:
+        if picture.descriptors is None:
             why = "nothing like a head in it"
             found.append(Finding("blank", "warning", (picture.label,), why))
     for group in _by_folder(pictures):
@@ -50,16 +50,18 @@ def find_faults(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Findi
 def _modalities(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Finding]:
     """Images of the other modality, by what they look like; of volumes the header or the values said it."""
     seen = [
-        (picture, traits, int(cluster))
+        (picture, descriptors, int(cluster))
         for picture, cluster in zip(inventory.pictures, clusters, strict=True)
-        if (traits := picture.traits) is not None and picture.source.kind == "image"
+        if (descriptors := picture.descriptors) is not None and picture.source.kind == "image"
     ]
-    found, wrong = _folders_of_other(inventory, [(picture, traits) for picture, traits, _ in seen])
+    found, wrong = _folders_of_other(
+        inventory, [(picture, descriptors) for picture, descriptors, _ in seen]
+    )
     seen = [each for each in seen if _place(each[0]) not in wrong]
     if not seen:
         return found
     said_mr = np.array([picture.source.modality == "mr" for picture, _, _ in seen])
-    looks = [traits for _, traits, _ in seen]
+    looks = [descriptors for _, descriptors, _ in seen]
     scores = log_odds_mr(looks, said_mr, np.array([cluster for *_, cluster in seen]))
     against = np.where(said_mr, -scores, scores)
     for n in np.argsort(-against, kind="stable"):
@@ -68,20 +70,20 @@ def _modalities(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Findi
             other = NAMES["ct" if picture.source.modality == "mr" else "mr"]
             chance = 1 / (1 + np.exp(-odds))
             why = f"looks like {other} by its rim, interior and edges (chance {chance:.0%})"
-            level: Level = "error" if odds >= SURE else "warning"
+            level: Level = "error" if odds >= MIN_ODDS_OF_ERROR else "warning"
             found.append(Finding("wrong_modality", level, (picture.label,), why))
     return found
 
 
 def _folders_of_other(
-    inventory: Inventory, seen: Sequence[tuple[Picture, Traits]]
+    inventory: Inventory, seen: Sequence[tuple[Picture, Descriptors]]
 ) -> tuple[list[Finding], set[tuple[Split, Modality]]]:
     """Folders most of whose images look like the other modality by the fixed table."""
-    scores = log_odds("mr", [traits for _, traits in seen])
+    scores = log_odds("mr", [descriptors for _, descriptors in seen])
     wrong: list[tuple[Split, Modality]] = []
     for place in inventory.folders:
-        its = [s for (picture, _), s in zip(seen, scores, strict=True) if _place(picture) == place]
-        if len(its) >= FEW and (statistics.median(its) > 0) != (place[1] == "mr"):
+        odds = [s for (picture, _), s in zip(seen, scores, strict=True) if _place(picture) == place]
+        if len(odds) >= MIN_PICTURES and (statistics.median(odds) > 0) != (place[1] == "mr"):
             wrong.append(place)
     found = []
     for split in SPLITS:
@@ -115,7 +117,7 @@ def _of_some(
 
 
 def _saturated(group: Sequence[Picture]) -> list[Finding]:
-    low, high = SATURATED
+    low, high = MIN_SATURATED_SHARES
     clipped = [each for each in group if each.ends[0] >= low or each.ends[1] >= high]
     clipped.sort(key=lambda each: -max(each.ends))
     lowest, highest = (
@@ -153,8 +155,8 @@ def _levels(group: Sequence[Picture]) -> list[Finding]:
 
 def _answering(question: Question, group: Sequence[Picture], above: float) -> list[Picture]:
     """Images for which the fixed table says yes, with log-odds above a value."""
-    seen = [each for each in group if each.traits is not None and each.source.kind == "image"]
-    looks = [each.traits for each in seen if each.traits is not None]
+    seen = [each for each in group if each.descriptors is not None and each.source.kind == "image"]
+    looks = [each.descriptors for each in seen if each.descriptors is not None]
     return [
         each for each, odds in zip(seen, log_odds(question, looks), strict=True) if odds > above
     ]
@@ -187,7 +189,7 @@ def _modes(group: Sequence[Picture]) -> list[Finding]:
 def _planes(group: Sequence[Picture]) -> list[Finding]:
     """Images that are not axial by their looks; volumes taken in another plane than most."""
     why = "not axial by their looks, or cut off below"
-    odd = _answering("not_axial", group, NOT_AXIAL)
+    odd = _answering("not_axial", group, MIN_ODDS_NOT_AXIAL)
     planes = Counter(each.plane for each in group if each.plane is not None)
     others: list[Picture] = []
     if len(planes) > 1:
@@ -216,7 +218,7 @@ def _counts(inventory: Inventory) -> list[Finding]:
             found.append(Finding("empty", level, (folder,), "no scan in it can be used"))
     for split in SPLITS:
         ct, mr = counts[split, "ct"], counts[split, "mr"]
-        if min(ct, mr) and max(ct, mr) / min(ct, mr) > UNEVEN:
+        if min(ct, mr) and max(ct, mr) / min(ct, mr) > MAX_IMBALANCE:
             folders = tuple(f for place, f in inventory.folders.items() if place[0] == split)
             found.append(Finding("imbalance", "note", folders, f"{ct} CT and {mr} MR"))
     return found

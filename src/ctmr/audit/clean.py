@@ -117,15 +117,15 @@ def _sides(kept: Sequence[tuple[Picture, int]]) -> dict[int, Split]:
     missing = Counter(wanted)
     sides: dict[int, Split] = {}
     crossing = []
-    for cluster, its in members.items():
-        splits = {picture.source.split for picture in its}
+    for cluster, group in members.items():
+        splits = {picture.source.split for picture in group}
         if len(splits) == 1:
             sides[cluster] = splits.pop()
-            missing.subtract(_place(picture) for picture in its)
+            missing.subtract(_place(picture) for picture in group)
         else:
-            crossing.append((cluster, its))
-    for cluster, its in sorted(crossing, key=lambda each: -len(each[1])):
-        modalities = Counter(picture.source.modality for picture in its)
+            crossing.append((cluster, group))
+    for cluster, group in sorted(crossing, key=lambda each: -len(each[1])):
+        modalities = Counter(picture.source.modality for picture in group)
         lack = {
             split: sum(
                 n * missing[split, modality] / max(1, wanted[split, modality])
@@ -160,7 +160,9 @@ def _require_training(kept: Sequence[tuple[Picture, int]], sides: dict[int, Spli
 
 def _named(inventory: Inventory, kept: Iterable[tuple[Picture, Split]]) -> list[Kept]:
     """Each with its name in the copy: its own, or with its former folder before it where that is taken."""
-    layout = next(its for its in LAYOUTS if its["train", "ct"] == inventory.folders["train", "ct"])
+    layout = next(
+        each for each in LAYOUTS if each["train", "ct"] == inventory.folders["train", "ct"]
+    )
     taken: set[str] = set()
     above: set[str] = set()  # folders in which something is
     named = []
@@ -218,7 +220,10 @@ def _place_scan(source: Source, target: Path) -> str:
     if source.kind != "series":
         return _place_file(source.path, target)
     target.mkdir()
-    hows = {_place_file(path, target / path.name) for path in find_dicom(source.path)}
+    hows = {
+        _place_file(path, target / path.name)
+        for path in (source.files.files if source.files else find_dicom(source.path))
+    }
     return " and ".join(sorted(hows))
 
 
@@ -237,15 +242,15 @@ def _write_infos(folder: Path, cleaning: Cleaning) -> None:
     for kept in cleaning.kept:
         if kept.picture.source.kind == "image":
             images.setdefault(kept.folder, []).append(kept)
-    for name, its in images.items():
-        infos = [kept.picture.source.info for kept in its]
+    for name, files in images.items():
+        infos = [kept.picture.source.info for kept in files]
         units = sorted({(info.unit, info.slope, info.intercept) for info in infos})
         if len(units) > 1:
             raise DataError(
                 f"expected one unit for the images of {name}: found {units} (unit, slope, intercept)",
                 fix="make the ctmr.json of the training and the test folder agree",
             )
-        _write_info(folder / name, its)
+        _write_info(folder / name, files)
 
 
 def _write_info(root: Path, kept: Sequence[Kept]) -> None:
@@ -255,7 +260,8 @@ def _write_info(root: Path, kept: Sequence[Kept]) -> None:
     if info.unit == "HU":
         said |= {"slope": info.slope, "intercept": info.intercept}
     spacings = {
-        its.name: its.picture.source.info.spacing_of(its.picture.source.path.name) for its in kept
+        file.name: file.picture.source.info.spacing_of(file.picture.source.path.name)
+        for file in kept
     }
     known = {key: {"spacing_mm": list(mm)} for key, mm in spacings.items() if mm is not None}
     if info.unit == "HU" or known:

@@ -17,7 +17,7 @@ from ctmr.results import Finding
 from ctmr.system.parallel import serve, worker_context
 from ctmr.types import Level, Modality, Progress, Split
 
-FEW = 64  # scans for which other processes would take longer to start than they help
+MIN_FOR_PROCESSES = 64  # scans for which other processes would take longer to start than they help
 CHUNK = 16  # scans handed to a process at a time
 
 
@@ -58,6 +58,7 @@ def take_inventory(
     listed = list_sources(data, patient_pattern, reading)
     findings: list[Finding] = []
     for listing in listed.listings.values():
+        listing.count(label_of(data, listing.folder))
         findings += _of_listing(data, listing)
         for place, error in listed.wrong.items():
             if place.is_relative_to(listing.folder):
@@ -66,7 +67,8 @@ def take_inventory(
     pictures: list[Picture] = []
     for done, found in enumerate(_pictures(listed.scans), 1):
         if isinstance(found, Unusable):
-            findings.append(Finding(found.fault, "error", (found.source.label,), found.why))
+            level: Level = "warning" if found.fault == "no_scan" else "error"
+            findings.append(Finding(found.fault, level, (found.source.label,), found.why))
         else:
             pictures.append(found)
         if progress is not None:
@@ -90,7 +92,7 @@ def _pictures(sources: Sequence[Source]) -> Iterator[Picture | Unusable]:
     """What was seen of each, in order."""
     workers = os.cpu_count() or 1
     pool: Executor
-    if len(sources) <= FEW:
+    if len(sources) <= MIN_FOR_PROCESSES:
         pool = ThreadPoolExecutor(workers)
     else:
         pool = ProcessPoolExecutor(workers, worker_context(), serve, (os.getpid(),))

@@ -25,7 +25,7 @@ def copies_of(pictures: Sequence[Picture]) -> list[Copy]:
         if picture.print is not None:
             firsts.setdefault(picture.digest, n)
     places = list(firsts.values())
-    prints = [its for n in places if (its := pictures[n].print) is not None]
+    prints = [found for n in places if (found := pictures[n].print) is not None]
     return [
         copy._replace(first=places[copy.first], second=places[copy.second])
         for copy in find_copies(prints)

@@ -15,13 +15,15 @@ from scipy import ndimage
 from ctmr.types import BoolArray, FloatArray
 
 SIDE = 64  # pixels of the crop that is compared
-REACH = 2.0  # standard deviations of the outline from its centre to the edge of the crop
-DEEP = 0.3  # of the way from rim to middle: what lies deeper counts, for the rims of all heads are alike
-CELLS = 16  # a side of the hash: 2 x 16 x 16 bits
-FAR = 100  # of 512 bits that differ; pictures of different heads differ in about 200
-SAME = 0.82  # likeness from which two pictures show the same; docs/audit.md says how it was chosen
-NEARLY = 0.5  # likeness from which a small shift is tried
-SHIFT = 2  # pixels of the crop by which one may be shifted against the other
+CROP_DEVIATIONS = 2.0  # standard deviations of the outline from its centre to the edge of the crop
+MIN_DEPTH_SHARE = 0.3  # of the way from rim to middle: what lies deeper counts, for the rims of all heads are alike
+HASH_SIDE = 16  # a side of the hash: 2 x 16 x 16 bits
+MAX_HASH_BITS = 100  # of 512 bits that differ; pictures of different heads differ in about 200
+MIN_LIKENESS = (
+    0.82  # likeness from which two pictures show the same; docs/audit.md says how it was chosen
+)
+MIN_LIKENESS_TO_SHIFT = 0.5  # likeness from which a small shift is tried
+MAX_SHIFT = 2  # pixels of the crop by which one may be shifted against the other
 BLOCK = 1024  # pictures compared at a time
 
 MIRRORS = ("", "mirrored", "upside down", "turned by 180 degrees")
@@ -60,13 +62,15 @@ def fingerprint(picture: FloatArray, head: BoolArray) -> Fingerprint:
     depth = ndimage.distance_transform_edt(_sampled(head.astype(np.float32), grid, coarser) > 0.5)
     cells = _cells(crop)
     bits = np.stack([_rises(turned) for turned in _mirror_images(cells)])
-    return Fingerprint(bits, _detail(crop, depth > DEEP * depth.max()).astype(np.float16))
+    return Fingerprint(
+        bits, _detail(crop, depth > MIN_DEPTH_SHARE * depth.max()).astype(np.float16)
+    )
 
 
 def _grid(head: BoolArray) -> tuple[FloatArray, list[float]]:
     """Where the crop lies, (2, 64, 64), round the centre of the outline, its size by the outline's spread; its pixel size."""
     places = [along.astype(np.float64) for along in np.nonzero(head)]
-    half = [max(REACH * float(along.std()), 1.0) for along in places]
+    half = [max(CROP_DEVIATIONS * float(along.std()), 1.0) for along in places]
     axes = [
         along.mean() + np.linspace(-1, 1, SIDE) * reach
         for along, reach in zip(places, half, strict=True)
@@ -82,15 +86,15 @@ def _sampled(picture: FloatArray, grid: FloatArray, coarser: list[float]) -> Flo
 def _cells(crop: FloatArray) -> FloatArray:
     """(17, 17) from a little inside the edge of the crop on."""
     smooth = ndimage.gaussian_filter(crop, 1.5)
-    at = np.linspace(4, SIDE - 5, CELLS + 1)
+    at = np.linspace(4, SIDE - 5, HASH_SIDE + 1)
     cells: FloatArray = ndimage.map_coordinates(smooth, np.meshgrid(at, at, indexing="ij"), order=1)
     return cells
 
 
 def _rises(cells: FloatArray) -> NDArray[np.int8]:
     """(512,): 1 where the next cell is brighter, else -1."""
-    right = np.diff(cells, axis=1)[:CELLS]
-    down = np.diff(cells, axis=0)[:, :CELLS]
+    right = np.diff(cells, axis=1)[:HASH_SIDE]
+    down = np.diff(cells, axis=0)[:, :HASH_SIDE]
     return np.where(np.concatenate([right.ravel(), down.ravel()]) > 0, 1, -1).astype(np.int8)
 
 
@@ -120,7 +124,7 @@ def find_copies(prints: Sequence[Fingerprint]) -> list[Copy]:
         turned = bits[:, turn].astype(np.float32)
         for start in range(0, len(prints), BLOCK):
             agree = straight[start : start + BLOCK] @ turned.T  # 512 - 2 x bits that differ
-            pairs = np.argwhere(agree >= bits.shape[2] - 2 * FAR)
+            pairs = np.argwhere(agree >= bits.shape[2] - 2 * MAX_HASH_BITS)
             pairs[:, 0] += start
             for copy in _compared(details, pairs[pairs[:, 0] < pairs[:, 1]], mirror):
                 known = best.get(copy[:2])
@@ -138,14 +142,14 @@ def _compared(
         first = details[part[:, 0]].astype(np.float32)
         second = _mirror_images(details[part[:, 1]].astype(np.float32))[MIRRORS.index(mirror)]
         likeness = np.einsum("nij,nij->n", first, second)
-        for n in np.flatnonzero((likeness > NEARLY) & (likeness < SAME)):
+        for n in np.flatnonzero((likeness > MIN_LIKENESS_TO_SHIFT) & (likeness < MIN_LIKENESS)):
             likeness[n] = _shifted(first[n], second[n])
-        for n in np.flatnonzero(likeness >= SAME):
+        for n in np.flatnonzero(likeness >= MIN_LIKENESS):
             yield Copy(int(part[n, 0]), int(part[n, 1]), float(likeness[n]), mirror)
 
 
 def _shifted(first: FloatArray, second: FloatArray) -> float:
     """The likeness at the best shift."""
     spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
-    shifted = np.roll(np.fft.irfft2(spectrum, first.shape), (SHIFT, SHIFT), (0, 1))
-    return float(shifted[: 2 * SHIFT + 1, : 2 * SHIFT + 1].max())
+    shifted = np.roll(np.fft.irfft2(spectrum, first.shape), (MAX_SHIFT, MAX_SHIFT), (0, 1))
+    return float(shifted[: 2 * MAX_SHIFT + 1, : 2 * MAX_SHIFT + 1].max())

@@ -14,9 +14,17 @@ from ctmr.audit.near_duplicates import Fingerprint, fingerprint
 from ctmr.data.folders import Source
 from ctmr.data.survey import image_of_source
 from ctmr.errors import CtmrError, SafetyError
-from ctmr.imaging.descriptors import Traits, _shown, _small, describe, inside_frame, shrunk
+from ctmr.imaging.descriptors import (
+    Descriptors,
+    describe,
+    inside_frame,
+    shrunk,
+    small_picture,
+    windowed,
+)
 from ctmr.imaging.head import HeadRegion, find_head
 from ctmr.imaging.image import luma
+from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, axial_slices, canonical
 from ctmr.io.dicom.header import text_of
@@ -24,18 +32,18 @@ from ctmr.io.image_info import read_bytes
 from ctmr.io.scan import read_with_series
 from ctmr.types import BoolArray, FloatArray
 
-Fault = Literal["unreadable", "wrong_modality", "not_hu"]
+Fault = Literal["unreadable", "wrong_modality", "not_hu", "no_scan"]
 Mark = Literal["frame", "letters", "colour"]
 Plane = Literal["axial", "coronal", "sagittal"]
-NEAR = 4  # pixels of the small picture round the head: ears and tubes are no letters
-DEPTH_MM = (
+NEAR_HEAD_PIXELS = 4  # pixels of the small picture round the head: ears and tubes are no letters
+SHOWN_BELOW_TOP_MM = (
     60.0  # below the top of the head, about the ventricles: the slice of a volume that is shown
 )
-THICK = (
+MIN_THICKNESS_RATIO = (
     1.3  # slices that are so much thicker than their pixels tell the plane a volume was taken in
 )
-CUT_MM2 = 2000.0  # of head in a slice: where the last slice has so much, the top is cut off
-WHOLE_MM = 100.0  # from top to bottom, at least, of a volume that shows the whole brain
+MIN_CUT_MM2 = 2000.0  # of head in a slice: where the last slice has so much, the top is cut off
+MIN_WHOLE_MM = 100.0  # from top to bottom, at least, of a volume that shows the whole brain
 THUMBNAIL = 96  # pixels
 PLANES: dict[str, Plane] = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}
 
@@ -49,7 +57,7 @@ class Picture:
         shape: (H, W) of an image, (I, J, K) of a volume.
         stored: How its values are stored, as `8-bit RGB`.
         patient: What the pattern found in its name, else a hash of the patient's identity in the header.
-        traits: None if nothing like a head is in it.
+        descriptors: None if nothing like a head is in it.
         print: To find copies; None likewise.
         ends: Shares of the head at the lowest and at the highest value of the picture.
         marks: What is drawn on it.
@@ -63,7 +71,7 @@ class Picture:
     shape: tuple[int, ...]
     stored: str
     patient: str | None
-    traits: Traits | None
+    descriptors: Descriptors | None
     print: Fingerprint | None
     ends: tuple[float, float]
     marks: tuple[Mark, ...]
@@ -95,6 +103,8 @@ def take_picture(source: Source) -> Picture | Unusable:
     """Read a scan and measure it; of a header nothing is kept but a hash of the patient's identity."""
     try:
         return _of_image(source) if source.kind == "image" else _of_volume(source)
+    except NotAScan as error:
+        return Unusable(source, "no_scan", error.what)
     except CtmrError as error:
         return Unusable(source, "unreadable", error.what)
 
@@ -109,9 +119,9 @@ def _of_image(source: Source) -> Picture:
     inside = np.ascontiguousarray(grey[rows, columns])
     if inside.shape != grey.shape:
         drawn.append("frame")
-    small, head = _small(inside, image.encoding)
+    small, head = small_picture(inside, image.encoding)
     if head.any() and has_letters(
-        _shown(inside, image.encoding), _enlarged(head, inside.shape, NEAR)
+        windowed(inside, image.encoding), _enlarged(head, inside.shape, NEAR_HEAD_PIXELS)
     ):
         drawn.append("letters")
     kind = "HU" if image.unit == "HU" else "RGB" if colour else "grey"
@@ -127,19 +137,23 @@ def _of_image(source: Source) -> Picture:
         tuple(drawn),
         None,
         None,
-        _thumbnail(_shown(grey, image.encoding)),
+        _thumbnail(windowed(grey, image.encoding)),
     )
 
 
 def _of_volume(source: Source) -> Picture | Unusable:
     patient, drawn = source.patient, tuple[Mark, ...]()
-    volume, series = read_with_series(source.path, modality=source.modality, reading=source.reading)
+    volume, series = read_with_series(
+        source.path, modality=source.modality, reading=source.reading, files=source.files
+    )
     if not isinstance(volume, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")
     if series is not None:
         patient = source.patient or series.patient
         if text_of(series.headers[0], "BurnedInAnnotation") == "YES":
             drawn = ("letters",)
+    if not source.reading.anyway:
+        require_scan(volume)
     try:
         volume = as_modality(volume, source.modality, anyway=source.reading.anyway)
     except SafetyError as error:
@@ -147,8 +161,10 @@ def _of_volume(source: Source) -> Picture | Unusable:
         return Unusable(source, "wrong_modality" if is_mr else "not_hu", error.what)
     upright = canonical(volume)
     found = find_head(upright, source.modality)
-    shown = _slice(upright, found)
-    small, head = _small(shown, volume.encoding)
+    pixels = _slice(upright if found is None else found.on_air(upright), found)
+    small, head = small_picture(pixels, volume.encoding)
+    if found is None:
+        head = np.zeros_like(head)
     return Picture(
         source,
         _digest(volume.array),
@@ -156,11 +172,11 @@ def _of_volume(source: Source) -> Picture | Unusable:
         "volume",
         patient,
         *_looks(small, head),
-        _ends(shown, head),
+        _ends(pixels, head),
         drawn,
         _plane(volume),
         _part(upright, found),
-        _thumbnail(_shown(shown, volume.encoding)),
+        _thumbnail(windowed(pixels, volume.encoding)),
     )
 
 
@@ -168,7 +184,7 @@ def _slice(upright: Volume, head: HeadRegion | None) -> FloatArray:
     """An axial slice (rows, columns) at the level of the ventricles, with square pixels."""
     across, down, thick = upright.spacing_mm
     top = upright.array.shape[2] - 1 if head is None else head.top
-    k = max(top - round(DEPTH_MM / thick), top // 2)
+    k = max(top - round(SHOWN_BELOW_TOP_MM / thick), top // 2)
     image = axial_slices(upright.array[:, :, k : k + 1])[0]
     finer = min(across, down)
     size = round(image.shape[1] * across / finer), round(image.shape[0] * down / finer)
@@ -179,25 +195,25 @@ def _part(upright: Volume, head: HeadRegion | None) -> str | None:
     """What of a head a volume lacks."""
     if head is None:
         return None
-    shown = np.flatnonzero(head.areas_mm2 >= CUT_MM2)
-    if shown.size == 0:
+    with_head = np.flatnonzero(head.areas_mm2 >= MIN_CUT_MM2)
+    if with_head.size == 0:
         return None
-    reach = float((shown[-1] - shown[0] + 1) * upright.spacing_mm[2])
-    if shown[-1] == len(head.areas_mm2) - 1:
+    reach = float((with_head[-1] - with_head[0] + 1) * upright.spacing_mm[2])
+    if with_head[-1] == len(head.areas_mm2) - 1:
         return "the top is cut off"
-    return f"{reach:.0f} mm from top to bottom" if reach < WHOLE_MM else None
+    return f"{reach:.0f} mm from top to bottom" if reach < MIN_WHOLE_MM else None
 
 
 def _plane(volume: Volume) -> Plane | None:
     """The plane of the slices if they are clearly thicker than their pixels are wide."""
     sides = volume.spacing_mm
     thick = int(np.argmax(sides))
-    if sides[thick] < THICK * sorted(sides)[1]:
+    if sides[thick] < MIN_THICKNESS_RATIO * sorted(sides)[1]:
         return None
     return PLANES.get(volume.axes[thick], "sagittal")
 
 
-def _looks(small: FloatArray, head: BoolArray) -> tuple[Traits | None, Fingerprint | None]:
+def _looks(small: FloatArray, head: BoolArray) -> tuple[Descriptors | None, Fingerprint | None]:
     return (describe(small, head), fingerprint(small, head)) if head.any() else (None, None)
 
 

@@ -85,7 +85,8 @@ def main() -> None:
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
-    logging.getLogger("ctmr.found").setLevel(logging.INFO)  # how many scans lie where
+    for name in ("ctmr.found", "ctmr.demo"):  # how many scans lie where; what the demo is at
+        logging.getLogger(name).setLevel(logging.INFO)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(app(prog_name="ctmr", standalone_mode=False))

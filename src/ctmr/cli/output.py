@@ -204,7 +204,7 @@ def say(text: str) -> None:
         with suppress(OSError), Path(os.devnull).open("w") as nowhere:  # for what is left to print
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         raise OutputError(
-            f"cannot write what is to be said ({error.strerror})",
+            f"cannot write to standard output ({error.strerror})",
             file="stdout",
-            fix="see that it goes somewhere",
+            fix="check where it is piped to",
         ) from error

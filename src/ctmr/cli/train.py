@@ -48,7 +48,6 @@ def demo(
                 minutes=minutes,
                 seed=seed,
                 overwrite=overwrite,
-                say=say,
                 progress=progress,
                 observe=training_shown(progress),
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctmr.errors import DataError, UsageError, printable, refuse_all
+from ctmr.io.dicom.grouping import SeriesFiles
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import Listing, below_root, list_scans
 from ctmr.io.reading import DEFAULT, Reading
@@ -40,6 +41,7 @@ class Source:
         patient: What the patient pattern found in the label.
         info: The `ctmr.json` that holds for it.
         reading: What to believe where it says too little.
+        files: One of several DICOM series in the folder `path`, which is called `part` there.
     """
 
     data: Path
@@ -51,6 +53,8 @@ class Source:
     patient: str | None
     info: ImageInfo
     reading: Reading = DEFAULT
+    files: SeriesFiles | None = None
+    part: str = ""
 
     @property
     def folder(self) -> str:
@@ -62,7 +66,8 @@ class Source:
     @property
     def below(self) -> str:
         """The path of the file or folder below `folder`, as it is on the disk."""
-        return "/".join(self.path.parts[-1 - self.name.count("/") :])
+        depth = len(self.folder.split("/"))
+        return "/".join((self.path / self.part).relative_to(self.data).parts[depth:])
 
     @property
     def name(self) -> str:
@@ -140,14 +145,17 @@ def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEF
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
             listing = list_scans(folder)
-            listing.count(label_of(data, folder))
-            infos, wrong = _infos_of(folder, modality, [path for path, _ in listing.scans])
-            for path, kind in listing.scans:
-                label, info = label_of(data, path), infos.get(path.parent, ImageInfo())
-                patient = patient_of(label)
-                found.scans.append(
-                    Source(data, split, modality, path, kind, label, patient, info, reading)
+            infos, wrong = _infos_of(folder, modality, [scan.path for scan in listing.scans])
+            for scan in listing.scans:
+                label = label_of(data, scan.path / scan.part)
+                info = infos.get(scan.path.parent, ImageInfo())
+                source = Source(
+                    *(data, split, modality, scan.path, scan.kind, label, patient_of(label), info),
+                    reading=reading,
+                    files=scan.series,
+                    part=scan.part,
                 )
+                found.scans.append(source)
             found.listings[split, modality] = listing
             found.wrong.update(wrong)
     return found
@@ -167,6 +175,7 @@ def require_sources(
     for (split, _), listing in found.listings.items():
         if listing.faults:
             raise listing.faults[0].error
+        listing.count(label_of(data, listing.folder))
         listing.warn(label_of(data, listing.folder))
         if split == "train" and not listing.scans:
             raise DataError(

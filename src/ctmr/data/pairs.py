@@ -11,13 +11,15 @@ from ctmr.data.folders import patient_finder
 from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Scan
+from ctmr.imaging.label_maps import require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid
+from ctmr.io.dicom.grouping import SeriesFiles, choose_series
 from ctmr.io.images import read_image
 from ctmr.io.listing import SHOWN, below_root, find_scans, stem_below
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_within, read_scan, read_scan_within
-from ctmr.types import MODALITIES, BoolArray, Modality
+from ctmr.types import MODALITIES, OTHER, BoolArray, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ def find_pairs(
     Raises:
         DataError: If `ct/` or `mr/` is missing, no name is in both, or a name is there twice.
     """
-    files = {kind: _by_stem(folder, kind) for kind in ("ct", "mr", "mask")}
+    files = {kind: _by_stem(folder, kind, reading) for kind in ("ct", "mr", "mask")}
     stems = sorted(files["ct"].keys() & files["mr"].keys())
     if not stems:
         counts = ", ".join(f"{len(files[kind])} in {kind}/" for kind in ("ct", "mr"))
@@ -109,7 +111,10 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
 def _scan_of(pair: Pair, modality: Modality) -> Scan:
     path = pair.ct if modality == "ct" else pair.mr
     root = pair.folder / modality
-    return read_scan_within(path, root, modality=modality, reading=pair.reading)
+    scan = read_scan_within(path, root, modality=modality, reading=pair.reading)
+    if not pair.reading.anyway:
+        require_scan(scan)
+    return scan
 
 
 def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:
@@ -174,7 +179,7 @@ def _on_one_grid(pair: Pair, ct: Scan, mr: Scan) -> dict[Modality, Scan]:
 
 
 def head_of(pair: Pair, images: Mapping[Modality, Scan]) -> BoolArray:
-    """The head mask of a pair: its mask file, else the CT above -300 HU, else the MR above Otsu's threshold.
+    """The head mask of a pair: its mask file, else the head in a CT in HU, else that in the MR.
 
     Raises:
         DataError: If the mask has another size, or there is no head in it.
@@ -225,7 +230,7 @@ def _head_of_volume(pair: Pair, ct: Volume) -> BoolArray:
     return found
 
 
-def _by_stem(pairs: Path, kind: str) -> dict[str, Path]:
+def _by_stem(pairs: Path, kind: str, reading: Reading) -> dict[str, Path]:
     """The scans in one folder of PAIRS by their paths below it without suffix."""
     folder = pairs / kind
     if not folder.is_dir():
@@ -236,18 +241,27 @@ def _by_stem(pairs: Path, kind: str) -> dict[str, Path]:
             file=folder,
             fix="give a folder with ct/ and mr/ (docs/data.md)",
         )
-    return scans_by_stem(folder, f"{pairs.name}/{kind}".lstrip("/"))
+    name = f"{pairs.name}/{kind}".lstrip("/")
+    return scans_by_stem(folder, name, "mr" if kind == "mr" else "ct", reading)
 
 
-def scans_by_stem(folder: Path, name: str) -> dict[str, Path]:
+def scans_by_stem(
+    folder: Path, name: str, modality: Modality, reading: Reading = DEFAULT
+) -> dict[str, Path]:
     """The scans of a tree by their paths below it without suffix; `name` is what the log calls it.
+
+    Of several DICOM series in a folder one is taken, by what is looked for: `io.scan.one_series`.
 
     Raises:
         DataError: If two have one.
     """
+
+    def choose(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+        return choose_series(series, reading.series, OTHER[modality])
+
     found: dict[str, Path] = {}
-    for path in find_scans(folder, name):
-        stem = stem_below(path, folder)
+    for scan in find_scans(folder, name, choose=choose):
+        path, stem = scan.path, stem_below(scan.path, folder)
         if stem in found:
             raise DataError(
                 f"two scans are called {printable(stem)!r}", file=folder, fix="rename one"

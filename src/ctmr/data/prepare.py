@@ -21,6 +21,7 @@ from ctmr.data.store import (
     Codes,
     Index,
     Store,
+    evenly,
     open_store,
     to_codes,
     with_settings,
@@ -28,7 +29,7 @@ from ctmr.data.store import (
 from ctmr.data.survey import each, hash_all, image_of_source, read_volume, survey
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
 from ctmr.imaging.appearance import log_odds
-from ctmr.imaging.descriptors import Traits, traits_of
+from ctmr.imaging.descriptors import Descriptors, descriptors_of
 from ctmr.imaging.resampling import MARGIN, Scale, resize
 from ctmr.imaging.slices import head_slices
 from ctmr.io.image_info import read_bytes
@@ -89,6 +90,7 @@ def prepare(
         prepared = _existing(place, fingerprint, in_cache=store is None)
         if prepared is None:
             found = survey(pool, sources, progress, config.size, scale)
+            sources = [source for source, _ in found.looks]
             _require_in_place(pool, sources)
             index, plans = plan(found, config, scale, fingerprint)
             index = index.model_copy(update={"reading": reading.vouched()})
@@ -109,11 +111,9 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         images = [
             s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
         ]
-        places = np.unique(
-            np.linspace(0, len(images) - 1, min(len(images), MAX_JUDGED_IMAGES)).astype(int)
-        )
-        pictures = pool.map(_traits, [images[place] for place in places])
-        looks = [traits for traits in pictures if traits is not None]
+        places = evenly(len(images), MAX_JUDGED_IMAGES)
+        pictures = pool.map(_descriptors_of, [images[place] for place in places])
+        looks = [descriptors for descriptors in pictures if descriptors is not None]
         if len(looks) >= MIN_JUDGED_IMAGES:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
             if np.median(odds) > MIN_WRONG_LOG_ODDS:
@@ -130,10 +130,10 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
         logger.warning("%s look like the other modality: see ctmr audit", printable(wrong[0]))
 
 
-def _traits(source: Source) -> Traits | None:
+def _descriptors_of(source: Source) -> Descriptors | None:
     """What one image looks like; None if it cannot be read or shows no head."""
     try:
-        return traits_of(image_of_source(source, read_bytes(source.path)))
+        return descriptors_of(image_of_source(source, read_bytes(source.path)))
     except CtmrError:
         return None
 
@@ -267,10 +267,11 @@ def _codes(source: Source, plan: Plan, index: Index) -> Codes:
     if source.kind == "image":
         arrays = [_image(source, plan, index)]
     else:
-        if content_hash(source.path, source.kind) != entry.sha256:
+        if content_hash(source.path, source.kind, source.files) != entry.sha256:
             raise _changed(source)
         volume, _ = read_volume(source)
-        found = head_slices(volume, source.modality, index.scale, index.size)
+        anyway = source.reading.anyway
+        found = head_slices(volume, source.modality, index.scale, index.size, anyway=anyway)
         intensity = index.intensities[source.modality][volume.encoding].fitted(found.head.values)
         arrays = [array[..., None] for array in found.images(intensity)]
     rows, columns = entry.height - plan.shape[0], entry.width - plan.shape[1]

@@ -223,6 +223,11 @@ def with_settings(store: Store, config: DataConfig) -> Store:
     return store
 
 
+def evenly(count: int, limit: int) -> list[int]:
+    """Pick up to `limit` evenly spaced ones of the places 0 to `count` - 1."""
+    return [int(place) for place in np.linspace(0, count - 1, min(count, limit))]
+
+
 def to_codes(array: FloatArray) -> Codes:
     """Values in [-1, 1] -> 0..65535, rounded."""
     return np.rint((array.astype(np.float64) + 1) * 32767.5).astype("<u2")

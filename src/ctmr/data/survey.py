@@ -15,15 +15,18 @@ from ctmr.data.folders import Source
 from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
 from ctmr.imaging.ct_values import with_ct_values
+from ctmr.imaging.descriptors import shows_head
 from ctmr.imaging.image import Image, luma
+from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import Scale
 from ctmr.imaging.slices import head_slices
 from ctmr.imaging.volume import Volume
 from ctmr.io.image_info import read_bytes
 from ctmr.io.images import image_of
+from ctmr.io.listing import SHOWN
 from ctmr.io.scan import content_hash, read_with_series
-from ctmr.types import Encoding, Modality, Progress, Spacing
+from ctmr.types import MODALITIES, NAMES, Encoding, Modality, Progress, Spacing
 
 VOLUMES_AT_ONCE = 4  # each takes some hundred MB
 Histogram = NDArray[np.int64]
@@ -41,6 +44,7 @@ class Look:
         shape: Of the image; of a volume, of the window that is kept of its slices.
         spacing_mm: Of an image that has one.
         encoding: What decides the map to [-1, 1].
+        headless: Whether no head is found in it.
         patient: Of a DICOM series, a hash of its patient's identity.
         heights_mm: Of a volume's slices that are kept, below the top of the head.
     """
@@ -51,6 +55,7 @@ class Look:
     encoding: Encoding
     colour: bool = False
     transparent: bool = False
+    headless: bool = False
     patient: str | None = None
     heights_mm: tuple[float, ...] | None = None
 
@@ -68,7 +73,7 @@ def hash_all(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> list[str] |
 
     def sha256(source: Source, _: int) -> str | None:
         try:
-            return content_hash(source.path, source.kind)
+            return content_hash(source.path, source.kind, source.files)
         except DataError:
             return None
 
@@ -83,9 +88,13 @@ def read_volume(source: Source) -> tuple[Volume, str | None]:
         CtmrError: If it cannot be read, is another modality, or its geometry is not certain.
     """
     reading = source.reading
-    scan, series = read_with_series(source.path, modality=source.modality, reading=reading)
+    scan, series = read_with_series(
+        source.path, modality=source.modality, reading=reading, files=source.files
+    )
     if not isinstance(scan, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")
+    if not reading.anyway:
+        require_scan(scan)
     for note in series.notes if series is not None else ():
         logger.info("%s: %s", printable(source.label), note)
     try:
@@ -102,6 +111,8 @@ def image_of_source(source: Source, content: bytes, channels: Literal[1, 3] | No
         DataError: If it cannot be decoded.
     """
     image = image_of(content, source.path, channels, source.info)
+    if not source.reading.anyway:
+        require_scan(image)
     if source.modality == "mr" or source.reading.ct_values is None:
         return image
     vouched = with_ct_values(image, source.reading.ct_values)
@@ -123,6 +134,7 @@ def survey(
     looks: list[tuple[Source, Look]] = []
     histograms: dict[Modality, Histogram] = {}
     failures: list[tuple[Source, CtmrError]] = []
+    left_out: list[tuple[Source, NotAScan]] = []
 
     def look_at(source: Source, _: int) -> tuple[Look | CtmrError, Histogram | None]:
         if source.kind == "image":
@@ -131,6 +143,9 @@ def survey(
 
     found = each(pool, look_at, sources, progress)
     for source, (look, histogram) in zip(sources, found, strict=True):
+        if isinstance(look, NotAScan):
+            left_out.append((source, look))
+            continue
         if isinstance(look, CtmrError):
             failures.append((source, look))
             continue
@@ -138,11 +153,33 @@ def survey(
         if histogram is not None:
             histograms[source.modality] = histograms.get(source.modality, 0) + histogram
     refuse(failures, len(sources))
+    _leave_out(left_out, looks)
     what = "had transparent pixels, which were put on black"
     _say_which(looks, "transparent", what, logging.WARNING)
     what = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
     _say_which(looks, "colour", what, logging.INFO)
+    _say_which(looks, "headless", "show nothing like a head", logging.WARNING)
     return Survey(looks, histograms)
+
+
+def _leave_out(
+    left_out: Sequence[tuple[Source, NotAScan]], looks: Sequence[tuple[Source, Look]]
+) -> None:
+    """Warn of what is no scan; refuse a training folder with nothing else."""
+    for modality in MODALITIES:
+        names = [source.label for source, _ in left_out if source.modality == modality]
+        if not names:
+            continue
+        shown = printable(", ".join(names[:SHOWN])) + (", ..." if names[SHOWN:] else "")
+        logger.warning(
+            "left out %d masks, label maps or maps of probabilities: %s", len(names), shown
+        )
+        if not any((s.split, s.modality) == ("train", modality) for s, _ in looks):
+            raise DataError(
+                f"expected {NAMES[modality]} to train on: found only masks and label maps ({shown})",
+                file=left_out[0][0].data,
+                fix="put scans there, or give --anyway if these are scans",
+            )
 
 
 def overlap(found: Survey) -> tuple[Overlap, ...]:
@@ -198,9 +235,10 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
     if scale is None:
         raise ValueError("volumes need a scale")
     try:
-        sha256 = content_hash(source.path, source.kind)
+        sha256 = content_hash(source.path, source.kind, source.files)
         volume, patient = read_volume(source)
-        found = head_slices(volume, source.modality, scale, size)
+        anyway = source.reading.anyway
+        found = head_slices(volume, source.modality, scale, size, anyway=anyway)
     except CtmrError as error:
         return error.at(source.path)
     return Look(
@@ -208,6 +246,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
         shape=found.window[2:],
         spacing_mm=None,
         encoding=volume.encoding,
+        headless=not found.head.is_found,
         patient=patient,
         heights_mm=found.heights_mm,
     )
@@ -232,6 +271,7 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
         encoding=image.encoding,
         colour=colour,
         transparent=image.transparent,
+        headless=not shows_head(image),
     )
     return look, histogram
 
@@ -240,4 +280,4 @@ def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, leve
     names = [source.label for source, look in looks if vars(look)[which]]
     if names:
         shown = printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
-        logger.log(level, "%d of %d images %s: %s", len(names), len(looks), what, shown)
+        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, shown)

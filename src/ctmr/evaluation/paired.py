@@ -37,7 +37,22 @@ class Translations(NamedTuple):
 
     def read(self, pair: Pair, truth: Scan) -> Scan:
         """The translation of a pair, which lies on the truth's grid and has its kind of values."""
-        return _read_other(self.files[pair.name], self.folder, truth)
+        file = self.files[pair.name]
+        scan = read_scan_within(file, self.folder).upright()
+        if type(truth) is not type(scan):
+            raise DataError(
+                "expected the same kind of scan as the truth", file=file, fix="convert it"
+            )
+        if isinstance(scan, Volume):
+            scan = replace(scan, modality="ct" if truth.encoding == "HU" else "mr")
+        if scan.encoding != truth.encoding or scan.array.shape[:2] != truth.array.shape[:2]:
+            raise DataError(
+                f"expected {truth.encoding} values of {truth.array.shape}, as the truth has: found"
+                f" {scan.encoding} of {scan.array.shape}",
+                file=file,
+                fix="write it on the grid and in the unit of the truth, with its ctmr.json",
+            )
+        return scan
 
 
 Others = Mapping[str, Mapping[Modality, Translations]]
@@ -62,7 +77,7 @@ def find_others(
     for name, folder in folders.items():
         for modality in to:
             place = folder / modality
-            files = scans_by_stem(place, f"{name}/{modality}") if place.is_dir() else {}
+            files = scans_by_stem(place, f"{name}/{modality}", modality) if place.is_dir() else {}
             stems = {pair.name: stem_below(pair.ct, pair.folder / "ct") for pair in pairs}
             missing = [pair for pair, stem in stems.items() if stem not in files]
             if missing:
@@ -194,23 +209,6 @@ def _require_values(expected: Encoding, truth: Scan, file: Path) -> None:
             file=file,
             fix="give the truth as the training images are, with their ctmr.json",
         )
-
-
-def _read_other(file: Path, root: Path, truth: Scan) -> Scan:
-    """A translation by other means, which lies on the truth's grid and has its kind of values."""
-    scan = read_scan_within(file, root).upright()
-    if type(truth) is not type(scan):
-        raise DataError("expected the same kind of scan as the truth", file=file, fix="convert it")
-    if isinstance(scan, Volume):
-        scan = replace(scan, modality="ct" if truth.encoding == "HU" else "mr")
-    if scan.encoding != truth.encoding or scan.array.shape[:2] != truth.array.shape[:2]:
-        raise DataError(
-            f"expected {truth.encoding} values of {truth.array.shape}, as the truth has: found"
-            f" {scan.encoding} of {scan.array.shape}",
-            file=file,
-            fix="write it on the grid and in the unit of the truth, with its ctmr.json",
-        )
-    return scan
 
 
 def _gather(

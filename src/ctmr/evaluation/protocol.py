@@ -9,7 +9,13 @@ import numpy as np
 
 from ctmr.evaluation.metrics import full_reference as metrics
 from ctmr.evaluation.metrics.full_reference import dice, hd95
-from ctmr.imaging.head import HEAD_ABOVE_HU, NODE_MM, find_head, head_mask
+from ctmr.imaging.head import (
+    NODE_MM,
+    TISSUE_ABOVE_HU,
+    TISSUE_ABOVE_SHARE,
+    find_head,
+    head_mask,
+)
 from ctmr.imaging.image import Scan
 from ctmr.imaging.intensity import MR_UNITS
 from ctmr.imaging.volume import Volume
@@ -99,8 +105,8 @@ IN_HEAD, WHOLE = "head mask", "none: whole image"
 ALL, CLIPPED = "not clipped", "clipped to {low:g}..{high:g}"
 BONE = f"above {BONE_ABOVE:g} HU"
 HEAD = (
-    f"above {HEAD_ABOVE_HU:g} HU, in grey images above Otsu's threshold, in MR volumes above 15 % of the way from the 2nd"
-    " to the 98th percentile; closed, filled, without what is thin; volumes at every 2 mm"
+    f"above {TISSUE_ABOVE_HU:g} HU, else above {TISSUE_ABOVE_SHARE:.0%} of the way from the background on the rim to the"
+    " brightest tissue; closed, filled, without what is thin; volumes at every 2 mm"
 )
 NO_DICE = "; 0 if only one of the two has such, left out if none has"
 NO_DISTANCE = "; the diagonal of the image if only one of the two has such, left out if none has"
@@ -282,7 +288,7 @@ def described(values: Encoding, *, in_mm: bool) -> dict[str, Definition]:
 
 def _head(array: FloatArray, values: Encoding, spacing: tuple[float, ...] | None) -> BoolArray:
     if array.ndim == 2 or spacing is None:
-        return head_mask(array, HEAD_ABOVE_HU if values == "HU" else None)
+        return head_mask(array, hu=values == "HU")
     volume = Volume(np.ascontiguousarray(array), np.diag([*spacing, 1.0]))
     region = find_head(volume, "ct" if values == "HU" else "mr")
     shape = volume.array.shape

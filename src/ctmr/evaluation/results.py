@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctmr.data.store import evenly
 from ctmr.evaluation.metrics.distribution import Features, compare, features
 from ctmr.evaluation.metrics.no_reference import mirror_check, no_reference_metrics
 from ctmr.evaluation.statistics import Row
@@ -129,6 +130,6 @@ def features_of(
     """The features of a scan's slices that show the head, of at most 16 of a volume: (K, 48)."""
     inside = scan.axial(mask)
     shown = np.flatnonzero(inside.any(axis=(1, 2)))
-    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, MAX_SLICES).astype(int))]
+    chosen = shown[evenly(len(shown), MAX_SLICES)]
     slices = translator.preprocessor.own_slices(scan, modality, mask)
     return features(slices[chosen], inside[chosen])

@@ -13,9 +13,10 @@ from ctmr.evaluation.results import Pile, Seen, features_of, observe
 from ctmr.evaluation.statistics import MODEL, Row
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.io.reading import DEFAULT, Reading
-from ctmr.io.scan import read_scan
+from ctmr.io.scan import read_with_series
 from ctmr.translation.translator import Translator
 from ctmr.types import DIRECTION_TO, MODALITIES, OTHER, BoolArray, Direction
 
@@ -52,7 +53,7 @@ def look_at_scans(
         held_out = [source for source in sources if source.split == "train"]
     usable: list[Source] = []
     foreign: list[str] = []
-    reasons: list[SafetyError] = []
+    reasons: list[SafetyError | NotAScan] = []
     failures: list[tuple[Source, CtmrError]] = []
     for source in held_out:
         try:
@@ -60,7 +61,7 @@ def look_at_scans(
             if DIRECTION_TO[to] in directions:
                 translator.check(scan, to, anyway=reading.anyway)
             usable.append(source)
-        except SafetyError as error:
+        except (SafetyError, NotAScan) as error:
             foreign.append(source.label)
             reasons.append(error)
         except CtmrError as error:
@@ -109,7 +110,11 @@ def _look_at(
 def _scan(source: Source) -> Scan:
     """The scan of a source, a volume as the modality of its folder."""
     modality, reading = source.modality, source.reading
-    scan = read_scan(source.path, modality=modality, reading=reading, info=source.info)
+    scan, _ = read_with_series(
+        source.path, modality=modality, reading=reading, info=source.info, files=source.files
+    )
+    if not reading.anyway:
+        require_scan(scan)
     if isinstance(scan, Image):
         return scan
     return as_modality(scan, modality, anyway=reading.anyway)

@@ -1,4 +1,4 @@
-"""What a picture shows, judged by its traits: CT or MR, an axial slice or another, at the level of the brain or not.
+"""What a picture shows, judged by its descriptors: CT or MR, an axial slice or another, at the level of the brain or not.
 
 Each question has a row of a fixed table, `appearance.json`, that `benchmarks/appearance.py` learnt from synthetic heads; no
 real scan is in it. Whether a picture is MR is learnt anew from the pictures of a data set, starting from the table.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ctmr.imaging.descriptors import Traits
+from ctmr.imaging.descriptors import Descriptors
 from ctmr.system.rng import stream
 from ctmr.types import BoolArray
 
@@ -23,28 +23,28 @@ Doubles = NDArray[np.float64]
 
 FOLDS = 8
 ROUNDS = 3
-PULL = 10.0  # towards the table, as a ridge penalty on what a weight differs from it
+RIDGE = 10.0  # towards the table, as a ridge penalty on what a weight differs from it
 # Log-odds against its folder from which a picture does not teach what the folder's modality looks like: at first by the
 # table, then by what was learnt.
-NOT_TAUGHT = (1.0, 0.5)
-FEWEST = 5  # pictures of each modality to learn from
+MAX_ODDS_AGAINST = (1.0, 0.5)
+MIN_TAUGHT = 5  # pictures of each modality to learn from
 
 
 class Row(NamedTuple):
-    """A question of the table: log-odds = (1, z, products of two z) . weights with z = (trait - centre) / scale."""
+    """A question of the table: log-odds = (1, z, products of two z) . weights with z = (descriptor - centre) / scale."""
 
-    traits: tuple[str, ...]
+    descriptors: tuple[str, ...]
     centre: Doubles
     scale: Doubles
     weights: Doubles
 
-    def terms(self, looks: Sequence[Traits]) -> Doubles:
-        """(N, terms): each trait and each product of two, standardised, and 1."""
-        values = np.array([[getattr(look, name) for name in self.traits] for look in looks])
+    def terms(self, looks: Sequence[Descriptors]) -> Doubles:
+        """(N, terms): each descriptor and each product of two, standardised, and 1."""
+        values = np.array([[getattr(look, name) for name in self.descriptors] for look in looks])
         z = np.clip(
-            (values.reshape(len(looks), len(self.traits)) - self.centre) / self.scale, -4, 4
+            (values.reshape(len(looks), len(self.descriptors)) - self.centre) / self.scale, -4, 4
         )
-        first, second = np.triu_indices(len(self.traits))
+        first, second = np.triu_indices(len(self.descriptors))
         return np.column_stack([np.ones(len(z)), z, z[:, first] * z[:, second] / 2])
 
 
@@ -53,19 +53,19 @@ def table() -> dict[str, Row]:
     """The fixed table."""
     text = (resources.files("ctmr.imaging") / "appearance.json").read_text(encoding="utf-8")
     return {
-        question: Row(tuple(its["traits"]), *(np.array(its[key]) for key in Row._fields[1:]))
-        for question, its in json.loads(text).items()
+        question: Row(tuple(row["descriptors"]), *(np.array(row[key]) for key in Row._fields[1:]))
+        for question, row in json.loads(text).items()
     }
 
 
-def log_odds(question: Question, looks: Sequence[Traits]) -> Doubles:
+def log_odds(question: Question, looks: Sequence[Descriptors]) -> Doubles:
     """(N,): above 0 where the answer is more likely yes than no, by the table alone."""
     row = table()[question]
     return np.asarray(row.terms(looks) @ row.weights)
 
 
 def log_odds_mr(
-    looks: Sequence[Traits], said_mr: BoolArray, clusters: NDArray[np.int64]
+    looks: Sequence[Descriptors], said_mr: BoolArray, clusters: NDArray[np.int64]
 ) -> Doubles:
     """Log-odds that a picture is MR, learnt from the other pictures of a data set and what their folders say they are.
 
@@ -74,7 +74,7 @@ def log_odds_mr(
     are not learnt.
 
     Args:
-        looks: Traits of N pictures.
+        looks: Descriptors of N pictures.
         said_mr: (N,) whether they lie in a folder of MR.
         clusters: (N,) pictures of one number are never on both sides of the cross-validation.
 
@@ -87,22 +87,22 @@ def log_odds_mr(
     scores: Doubles = terms @ row.weights
     names, place = np.unique(clusters, return_inverse=True)
     folds = (stream("audit", "folds").permutation(len(names)) % FOLDS)[place]
-    teaches = scores * against < NOT_TAUGHT[0]
+    teaches = scores * against < MAX_ODDS_AGAINST[0]
     for _ in range(ROUNDS):
         scores = np.zeros(len(terms))
         for fold in range(FOLDS):
             left_out, taught = folds == fold, (folds != fold) & teaches
             weights = _learnt(terms[taught], labels[taught], row.weights)
             scores[left_out] = terms[left_out] @ weights
-        teaches = scores * against < NOT_TAUGHT[1]
+        teaches = scores * against < MAX_ODDS_AGAINST[1]
     return scores
 
 
 def _learnt(terms: Doubles, labels: Doubles, start: Doubles) -> Doubles:
     """Weights of the least logistic loss near `start`."""
-    if min(labels.sum(), (1 - labels).sum()) < FEWEST:
+    if min(labels.sum(), (1 - labels).sum()) < MIN_TAUGHT:
         return start
-    return fit_logistic(terms, labels, start, PULL)
+    return fit_logistic(terms, labels, start, RIDGE)
 
 
 def fit_logistic(terms: Doubles, labels: Doubles, start: Doubles, ridge: float) -> Doubles:

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from ctmr.imaging.head import head_mask
+from ctmr.imaging.head import find_background, head_mask
 from ctmr.imaging.image import Image, luma
 from ctmr.types import BoolArray, Encoding, FloatArray
 
 SIDE = 128
-RADIUS = (
+OUTLINE_RADIUS = (
     3.0  # pixels; gaps up to twice this are closed in the outline, and what is thinner is cut off
 )
-LEAST = 0.02  # of the picture; less is no head
+MIN_HEAD_SHARE = 0.02  # of the picture; less is no head
 SHELLS = 20  # from the rim to the middle
 
 
-class Traits(NamedTuple):
+class Descriptors(NamedTuple):
     """Grey values are parts of white less air: 0 is the background, 1 the 99.5 percentile of the head."""
 
     rim: float
@@ -84,26 +84,19 @@ def shrunk(grey: FloatArray, side: int = SIDE) -> FloatArray:
 
 def outline(picture: FloatArray) -> BoolArray:
     """Where the head is in a small picture; all False if there is none."""
-    air, white = air_and_white(picture)
-    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    noise = float(edge[edge <= air + 0.3 * (white - air)].std())
-    above = min(max(0.12 * (white - air), 5 * noise), 0.35 * (white - air))
-    if white - air <= 0:
-        return np.zeros(picture.shape, np.bool_)
-    head = head_mask(picture, air + above, radius=RADIUS)
-    return head if head.mean() >= LEAST else np.zeros_like(head)
+    head = head_mask(picture, hu=False, radius=OUTLINE_RADIUS)
+    return head if head.mean() >= MIN_HEAD_SHARE else np.zeros_like(head)
 
 
 def air_and_white(picture: FloatArray) -> tuple[float, float]:
-    """The grey value of the background, by the edge of the picture, and of the brightest tissue."""
-    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    """The grey value of the background and that of the brightest tissue."""
     step = max(1, min(picture.shape) // (2 * SIDE))  # of a large picture some pixels tell it
-    low, white = (float(v) for v in np.percentile(picture[::step, ::step], (0.5, 99.5)))
-    return min(float(np.median(edge)), low + 0.4 * (white - low)), white
+    some = picture[::step, ::step]
+    return find_background(some, hu=False).level, float(np.percentile(some, 99.5))
 
 
-def describe(picture: FloatArray, head: BoolArray) -> Traits:
-    """The traits of a small picture.
+def describe(picture: FloatArray, head: BoolArray) -> Descriptors:
+    """The descriptors of a small picture.
 
     Args:
         picture: (H, W) grey values, see `shrunk`.
@@ -129,7 +122,7 @@ def describe(picture: FloatArray, head: BoolArray) -> Traits:
     rim = _rim(grey, head, depth, float(np.median(grey[inner])))
     symmetry = _symmetry(grey[rows, columns])
     shape = _shape(head, rows, columns)
-    return Traits(**rim, **shares, **_interior(grey, inner), symmetry=symmetry, **shape)
+    return Descriptors(**rim, **shares, **_interior(grey, inner), symmetry=symmetry, **shape)
 
 
 def _rim(
@@ -146,8 +139,8 @@ def _rim(
     shell = np.minimum((depth * SHELLS).astype(int), SHELLS - 1)
     profile = np.zeros(12)
     for k in range(12):
-        its = grey[head & (shell == k)]
-        profile[k] = np.median(its) if its.size else profile[max(0, k - 1)]
+        values = grey[head & (shell == k)]
+        profile[k] = np.median(values) if values.size else profile[max(0, k - 1)]
     bright = int(profile[:6].argmax())
     typical = float(np.median(rim))
     return {
@@ -205,45 +198,56 @@ def _span(counts: NDArray[np.int64]) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
-SHOWN_HU = (-100.0, 300.0)  # window of a CT in HU
-# Least distance of the 0.5 and 99.5 percentiles; a picture with less is blank.
-FLAT: dict[Encoding, float] = {"HU": 20.0, "8-bit": 6.0, "16-bit": 64.0, "MR": 1e-6}
+WINDOW_HU = (-100.0, 300.0)  # window of a CT in HU
+# Distance of the 0.5 and 99.5 percentiles; a picture with less is blank.
+MIN_CONTRAST: dict[Encoding, float] = {"HU": 20.0, "8-bit": 6.0, "16-bit": 64.0, "MR": 1e-6}
 
 
-def traits_of(image: Image) -> Traits | None:
+def descriptors_of(image: Image) -> Descriptors | None:
     """What an image looks like inside its frame; None if nothing like a head is in it."""
-    grey = luma(image.array) if image.array.ndim == 3 else image.array
-    rows, columns = inside_frame(grey)
-    small, head = _small(np.ascontiguousarray(grey[rows, columns]), image.encoding)
+    small, head = _inside_frame(image)
     return describe(small, head) if head.any() else None
 
 
-def _small(inside: FloatArray, encoding: Encoding) -> tuple[FloatArray, BoolArray]:
+def shows_head(image: Image) -> bool:
+    """Whether something like a head is in an image."""
+    return bool(_inside_frame(image)[1].any())
+
+
+def _inside_frame(image: Image) -> tuple[FloatArray, BoolArray]:
+    grey = luma(image.array) if image.array.ndim == 3 else image.array
+    rows, columns = inside_frame(grey)
+    return small_picture(np.ascontiguousarray(grey[rows, columns]), image.encoding)
+
+
+def small_picture(inside: FloatArray, encoding: Encoding) -> tuple[FloatArray, BoolArray]:
     """The picture with few pixels, and where the head is in it; nowhere if it is blank."""
-    small = shrunk(_shown(inside, encoding))
+    small = shrunk(windowed(inside, encoding))
     low, high = np.percentile(small, (0.5, 99.5))
-    head = outline(small) if high - low >= FLAT[encoding] else np.zeros(small.shape, np.bool_)
+    head = (
+        outline(small) if high - low >= MIN_CONTRAST[encoding] else np.zeros(small.shape, np.bool_)
+    )
     return small, head
 
 
-def _shown(grey: FloatArray, encoding: Encoding) -> FloatArray:
+def windowed(grey: FloatArray, encoding: Encoding) -> FloatArray:
     """HU through a window for soft tissue; others as they are."""
-    return grey.clip(*SHOWN_HU) if encoding == "HU" else grey
+    return grey.clip(*WINDOW_HU) if encoding == "HU" else grey
 
 
-DEEP = 0.05  # of a side: so far inwards a frame is looked for
-LINE, LETTER = 0.2, 0.4  # of the way from air to white: a frame and a letter are at least so bright
-COVERED = (
-    0.8  # of a side: a line of a frame covers so much of it, and the next within it at most half
-)
+FRAME_DEPTH_SHARE = 0.05  # of a side: so far inwards a frame is looked for
+# Of the way from air to white: a frame and a letter are at least so bright.
+FRAME_SHARE, LETTER_SHARE = 0.2, 0.4
+# Of a side: a line of a frame covers so much of it, and the next within it at most half.
+MIN_COVERED_SHARE = 0.8
 
-_Box = tuple[slice, slice]
+Box = tuple[slice, slice]
 
 
-def inside_frame(picture: FloatArray) -> _Box:
+def inside_frame(picture: FloatArray) -> Box:
     """Rows and columns of a picture (H, W) within any bright lines along its edges."""
     air, white = air_and_white(picture)
-    bright = picture > air + LINE * (white - air)
+    bright = picture > air + FRAME_SHARE * (white - air)
     top, bottom = _frame(bright), _frame(bright[::-1])
     left, right = _frame(bright.T), _frame(bright.T[::-1])
     height, width = picture.shape
@@ -252,9 +256,9 @@ def inside_frame(picture: FloatArray) -> _Box:
 
 def _frame(bright: BoolArray) -> int:
     """How many of the first lines belong to a frame."""
-    deep = max(3, round(DEEP * len(bright)))
+    deep = max(3, round(FRAME_DEPTH_SHARE * len(bright)))
     covered = bright[: deep + 3].mean(axis=1)
-    lines = np.flatnonzero(covered[:deep] >= COVERED)
+    lines = np.flatnonzero(covered[:deep] >= MIN_COVERED_SHARE)
     if lines.size == 0:
         return 0
     inside = int(lines[-1]) + 1

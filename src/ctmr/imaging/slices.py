@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError
-from ctmr.imaging.head import HeadRegion, find_head
+from ctmr.imaging.head import HeadRegion, find_head, whole_volume
 from ctmr.imaging.intensity import Intensity
 from ctmr.imaging.resampling import MARGIN, Scale, resize
 from ctmr.imaging.volume import Volume, axial_slices, canonical
 from ctmr.types import FloatArray, Modality
 
 # Slices with less head than a disk of 5 cm are left out.
-LEAST_MM2 = 2000.0
-AROUND = 1.04  # the window is this much larger than the head, where it is not larger anyway
+MIN_HEAD_MM2 = 2000.0
+WINDOW_MARGIN = 1.04  # the window is this much larger than the head, where it is not larger anyway
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class HeadSlices:
     """The axial slices of a head that are worth training on, from the bottom up.
 
     Attributes:
-        volume: Canonical.
+        volume: Canonical, with air round the head.
         head: Where the head is in it.
         kept: Indices K of the slices.
         heights_mm: How far each lies below the top of the head.
@@ -62,28 +62,26 @@ class HeadSlices:
         return out
 
 
-def head_slices(volume: Volume, modality: Modality, scale: Scale, size: int) -> HeadSlices:
-    """The slices of a volume for training crops of `size` pixels.
+def head_slices(
+    volume: Volume, modality: Modality, scale: Scale, size: int, *, anyway: bool = False
+) -> HeadSlices:
+    """The slices of a volume for training crops of `size` pixels; with `anyway` all of one without a head.
 
     Raises:
         DataError: If there is no head in it, or it is too large or small at the scale.
     """
     upright = canonical(volume)
-    head = find_head(upright, modality)
-    if head is None:
-        raise DataError(
-            f"expected a head: found none in {volume!r}",
-            fix="remove the scan, or check its values (CT in HU)",
-        )
+    head = _head_in(upright, modality, anyway=anyway)
+    upright = head.on_air(upright)
     i_mm, j_mm, k_mm = upright.spacing_mm
     columns, rows, _ = upright.array.shape
     grid = scale.grid_for(rows, columns, (j_mm, i_mm))
-    kept = np.flatnonzero(head.areas_mm2 >= LEAST_MM2)
+    kept = np.flatnonzero(head.areas_mm2 >= MIN_HEAD_MM2)
     kept = kept[kept <= head.top]
     if kept.size == 0:
         raise DataError(
-            f"expected slices with at least {LEAST_MM2:g} mm2 of head: found none in {volume!r}",
-            fix="remove the scan",
+            f"expected slices with at least {MIN_HEAD_MM2:g} mm2 of head: found none in {volume!r}",
+            fix="remove the scan, or give --anyway if it shows one",
         )
     i_nodes, j_nodes, _ = np.nonzero(head.coarse)
     top, height = _span(j_nodes, head.steps[1], rows, grid[0], size)
@@ -96,6 +94,19 @@ def head_slices(volume: Volume, modality: Modality, scale: Scale, size: int) -> 
         grid=grid,
         window=(top, left, height, width),
     )
+
+
+def _head_in(volume: Volume, modality: Modality, *, anyway: bool) -> HeadRegion:
+    """The head in a canonical volume; all of it where none is found and a user vouches for it."""
+    head = find_head(volume, modality)
+    if anyway and (head is None or head.areas_mm2.max() < MIN_HEAD_MM2):
+        return whole_volume(volume)
+    if head is None:
+        raise DataError(
+            f"expected a head: found none in {volume!r}",
+            fix="remove the scan, or give --anyway if it shows one",
+        )
+    return head
 
 
 def _span(
@@ -111,5 +122,5 @@ def _span(
     )
     zoom = pixels / length
     centre, extent = zoom * (first + last + 1) / 2, zoom * (last - first + 1)
-    count = max(round(MARGIN * size), math.ceil(AROUND * extent))
+    count = max(round(MARGIN * size), math.ceil(WINDOW_MARGIN * extent))
     return round(centre - count / 2), count

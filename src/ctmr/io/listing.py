@@ -2,21 +2,23 @@
 
 import logging
 import os
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ctmr.errors import DataError, printable
+from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series
 from ctmr.io.dicom.header import is_dicom
-from ctmr.io.dicom.series import find_dicom
 from ctmr.io.fetched import is_dangling
 from ctmr.io.image_info import INFO_NAME, is_regular
 from ctmr.io.scan import Kind, kind_by_name, stem_of
-from ctmr.system.ownership import is_own_extra
+from ctmr.system.ownership import is_own_extra, is_run
+from ctmr.types import Modality
 
 MAX_DEPTH = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning
-RUN_FILES = ("run.lock", "config.yaml")  # a folder with both is a run
 
 # Why something is not read.
 OTHER = "files that are no scans by name are skipped"
@@ -25,6 +27,8 @@ LINK = "links to folders are not followed"
 DEEP = f"folders more than {MAX_DEPTH} levels down are not read"
 HIDDEN = "hidden scans and folders are not read"
 BELOW = "scans below the folder of a DICOM series are not read"
+BESIDE = "pictures beside DICOM files are not read"
+NOT_CHOSEN = "series that were not chosen are not read"
 RUN = "run folders are not read"
 OWN = "maps and figures that ctmr wrote are no scans"
 OUTPUT = "the folder of the output is not read"
@@ -38,6 +42,24 @@ class Found(NamedTuple):
 
     path: Path
     kind: Kind
+    series: SeriesFiles | None = None
+    """One of several DICOM series in the folder `path`."""
+    part: str = ""
+    """What it is called below `path` then, as `s3_1`: SeriesNumber (0020,0011), and which one of that number."""
+    modality: Modality | None = None
+    """What the header of a series says."""
+
+    def below(self, root: Path) -> str:
+        """The path below a root with slashes: the name that a scan of a tree goes by."""
+        name = below_root(self.path, root)
+        return f"{name}/{self.part}".removeprefix("./") if self.part else name
+
+    def stem(self, root: Path) -> str:
+        """The same without the suffix of an image or volume file."""
+        return self.below(root) if self.part else stem_below(self.path, root)
+
+
+Choose = Callable[[Sequence[SeriesFiles]], list[SeriesFiles]]
 
 
 class Fault(NamedTuple):
@@ -54,12 +76,14 @@ class Listing:
     Attributes:
         folder: The root of the walk.
         scans: Sorted by the bytes of the path below the root.
+        several: Folders with several DICOM series, with all of them.
         left_out: Why something is not read -> what.
         faults: For which the whole is refused, except by an audit.
     """
 
     folder: Path
     scans: list[Found] = field(default_factory=list)
+    several: dict[Path, Sequence[SeriesFiles]] = field(default_factory=dict)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -79,7 +103,13 @@ class Listing:
             logger.warning("%s: %s: %s (%d)", printable(name), why, some, len(names))
 
 
-def find_scans(folder: Path, name: str | None = None, *, output: Path | None = None) -> list[Path]:
+def find_scans(
+    folder: Path,
+    name: str | None = None,
+    *,
+    output: Path | None = None,
+    choose: Choose | None = None,
+) -> list[Found]:
     """The scans of a folder and its sub-folders, sorted by the bytes of their relative paths.
 
     How many there are is logged, and a warning names what is left out.
@@ -88,32 +118,63 @@ def find_scans(folder: Path, name: str | None = None, *, output: Path | None = N
         folder: The root of the walk.
         name: What the log calls it.
         output: A folder that is not read if it lies below.
+        choose: Which of the DICOM series in one folder are scans; None takes all but localizers and derived ones.
 
     Raises:
-        DataError: If a folder cannot be listed, or DICOM files lie among other scans.
+        DataError: If a folder cannot be listed.
     """
-    listing = list_scans(folder, output=output)
+    listing = list_scans(folder, output=output, choose=choose)
     if listing.faults:
         raise listing.faults[0].error
     listing.count(name or str(folder))
     listing.warn(name or str(folder))
-    return [scan.path for scan in listing.scans]
+    return listing.scans
 
 
-def list_scans(folder: Path, *, output: Path | None = None) -> Listing:
+def list_scans(
+    folder: Path, *, output: Path | None = None, choose: Choose | None = None
+) -> Listing:
     """All that lies in a folder and at most `MAX_DEPTH` folders below it; links to folders are not followed."""
     listing = Listing(folder)
-    _visit(listing, folder, 0, output.resolve() if output is not None else None)
-    listing.scans.sort(key=lambda scan: _order(scan.path, folder))
+    rules = _Rules(output.resolve() if output is not None else None, choose or _all_scans)
+    _visit(listing, folder, 0, rules)
+    listing.scans.sort(key=lambda scan: os.fsencode(scan.below(folder)))
     for paths in listing.left_out.values():
         paths.sort(key=lambda path: _order(path, folder))
     return listing
 
 
+def scans_of_series(
+    folder: Path,
+    series: Sequence[SeriesFiles],
+    chosen: Sequence[SeriesFiles],
+    *,
+    own_name: bool = False,
+) -> list[Found]:
+    """The series that were chosen of a folder as scans.
+
+    One that is the only one goes by the name of the folder, unless `own_name`.
+    """
+    if len(chosen) == 1 and not own_name:
+        one = chosen[0]
+        return [Found(folder, "series", one if len(series) > 1 else None, "", one.modality)]
+    counts = Counter[str]()
+    found = []
+    for one in chosen:
+        counts[one.name] += 1
+        part = f"s{one.name}_{counts[one.name]}"
+        found.append(Found(folder, "series", one, part, one.modality))
+    return found
+
+
+def _all_scans(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    return choose_series(series, (), None)
+
+
 def warn_of_scans_below(series: Path) -> None:
     """Warn of scans below the folder of a DICOM series: they are not read."""
     listing = Listing(series)
-    _leave_out_below(listing, series, 0)
+    _leave_out_below(listing, series, 0, _Rules(None, _all_scans))
     listing.warn(str(series))
 
 
@@ -127,7 +188,12 @@ def stem_below(path: Path, root: Path) -> str:
     return below_root(path.with_name(stem_of(path)), root)
 
 
-def _visit(listing: Listing, folder: Path, depth: int, output: Path | None) -> None:
+class _Rules(NamedTuple):
+    output: Path | None
+    choose: Choose
+
+
+def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
     """Take in a folder that is no link, and what lies below it."""
     try:
         names = sorted(os.listdir(folder), key=os.fsencode)
@@ -136,44 +202,54 @@ def _visit(listing: Listing, folder: Path, depth: int, output: Path | None) -> N
         what = f"cannot list the folder ({error.strerror})"
         _fault(listing, folder, DataError(what, file=folder, fix="check the path"))
         return
-    if depth > 0 and set(RUN_FILES) <= set(names):
+    if depth > 0 and is_run(folder):
         _leave_out(listing, RUN, folder)
         return
     folders = {name for name in names if (folder / name).is_dir()}
     files = [name for name in names if name not in folders]
     named = {name for name in files if name[0] != "." and kind_by_name(Path(name))}
-    if depth > 0 and _is_series(listing, folder, files, named):
-        _leave_out_below(listing, folder, depth)
-        return
+    others = [folder / name for name in files if name not in named and name[0] != "."]
+    slices = [path for path in others if _is_loose_dicom(path)]
+    if slices:
+        _take_series(listing, folder, depth, rules)
+        pictures = {name for name in named if kind_by_name(Path(name)) == "image"}
+        if len(pictures) <= len(slices):
+            for name in sorted(pictures, key=os.fsencode):
+                _leave_out(listing, BESIDE, folder / name)
+            named -= pictures
+        files = sorted(named, key=os.fsencode)  # `list_series` has looked at the others
+    if slices and depth > 0:
+        _leave_out_below(listing, folder, depth, rules)
+        folders = set()
     for name in sorted(folders, key=os.fsencode):
-        why = _why_no_folder(folder / name, depth + 1, output)
+        why = _why_no_folder(folder / name, depth + 1, rules.output)
         if why:
             _leave_out(listing, why, folder / name)
         else:
-            _visit(listing, folder / name, depth + 1, output)
-    others = [folder / name for name in files if name not in named and name[0] != "."]
-    loose = tuple(path for path in others if depth == 0 and _is_loose_dicom(path))
-    if loose:
-        listing.faults.append(Fault(_loose(folder, len(loose)), loose))
+            _visit(listing, folder / name, depth + 1, rules)
     beside = folders | named | {stem_of(Path(name)) for name in named}
-    for name in sorted(set(files) - {path.name for path in loose}, key=os.fsencode):
+    for name in files:
         _take_in(listing, folder / name, beside)
 
 
-def _is_series(listing: Listing, folder: Path, files: list[str], named: set[str]) -> bool:
-    """Whether a sub-folder is a DICOM series, or one that cannot be read; the listing takes it in."""
+def _take_series(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
+    """Take in the DICOM series of a folder; one that cannot be read is left to its reader."""
     try:
-        # What is named as another scan is not opened.
-        others = (folder / name for name in files if name not in named)
-        dicom = any(map(_is_loose_dicom, others)) if named else bool(find_dicom(folder))
-    except DataError as error:
-        _fault(listing, folder, error)
-        return True
-    if dicom and named:
-        _fault(listing, folder, _mixed(folder))
-    elif dicom:
+        series, left_out = list_series(folder)
+        chosen = rules.choose(series)
+    except DataError:
         listing.scans.append(Found(folder, "series"))
-    return dicom
+        return
+    found = scans_of_series(folder, series, chosen, own_name=depth == 0)
+    listing.scans.extend(found)
+    if len(series) > 1:
+        listing.several[folder] = series
+    for why, paths in left_out.items():
+        listing.left_out.setdefault(f"{why} are not read", []).extend(paths)
+    for one in series:
+        if one not in chosen:
+            why = NOT_CHOSEN if one.kind == "scan" else f"{one.kind} series are not read"
+            listing.left_out.setdefault(why, []).extend(one.files)
 
 
 def _take_in(listing: Listing, path: Path, beside: set[str]) -> None:
@@ -203,17 +279,17 @@ def _why_no_folder(path: Path, depth: int, output: Path | None) -> str | None:
     return DEEP if depth > MAX_DEPTH else None
 
 
-def _leave_out_below(listing: Listing, series: Path, depth: int) -> None:
+def _leave_out_below(listing: Listing, series: Path, depth: int, rules: _Rules) -> None:
     """Name the scans in the sub-folders of a DICOM series, or of a folder that cannot be read."""
     for path in sorted(series.iterdir()):
         if not path.is_dir():
             continue
         nested = Listing(series)
-        why = _why_no_folder(path, depth + 1, None)
+        why = _why_no_folder(path, depth + 1, rules.output)
         if why:
             _leave_out(listing, why, path)
         else:
-            _visit(nested, path, depth + 1, None)
+            _visit(nested, path, depth + 1, rules)
         for scan in nested.scans:
             _leave_out(listing, BELOW, scan.path)
         for fault in nested.faults:
@@ -236,24 +312,6 @@ def _leave_out(listing: Listing, why: str, path: Path) -> None:
 
 def _fault(listing: Listing, path: Path, error: DataError) -> None:
     listing.faults.append(Fault(error, (path,)))
-
-
-def _loose(folder: Path, count: int) -> DataError:
-    return DataError(
-        f"expected each DICOM series in a sub-folder of its own: found {count} DICOM files"
-        " beside each other",
-        file=folder,
-        fix="move the files of each series into a folder",
-    )
-
-
-def _mixed(folder: Path) -> DataError:
-    return DataError(
-        "expected DICOM files only, or none, in a sub-folder: found images or NIfTI files"
-        " beside DICOM files",
-        file=folder,
-        fix="move the other files away",
-    )
 
 
 def _order(path: Path, root: Path) -> bytes:

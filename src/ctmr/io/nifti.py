@@ -17,6 +17,7 @@ from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
+from ctmr.imaging.head import air_for_missing
 from ctmr.imaging.volume import Forms, Volume
 from ctmr.system.files import write_bytes
 from ctmr.system.memory import require_memory
@@ -167,9 +168,18 @@ def _values(header: Nifti1Header, data: bytearray, path: Path) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(stored.shape[2]):  # a slice at a time, for its copy in double precision
             array[..., k] = stored[..., k].astype(np.float64) * slope + intercept
+    array, share = air_for_missing(array)
+    if share:
+        logger.warning(
+            "%s: %.3g %% of the voxels are NaN or infinite, outside the head: taken as air",
+            printable(str(path)),
+            100 * share,
+        )
     wrong = array.size - np.count_nonzero(np.isfinite(array))
     found = f"{wrong} of {array.size} that are NaN, infinite or beyond float32"
-    _require(wrong == 0, "finite voxels", found, path, "replace them by the value of air")
+    _require(
+        wrong == 0, "finite voxels in the head", found, path, "replace them by values of tissue"
+    )
     return array
 
 

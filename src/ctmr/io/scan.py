@@ -12,6 +12,7 @@ from ctmr.imaging.ct_values import with_ct_values
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume
 from ctmr.io.codecs import is_image_name
+from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series, series_rows
 from ctmr.io.dicom.series import Series, find_dicom, read_series
 from ctmr.io.fetched import require_fetched
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
@@ -20,7 +21,7 @@ from ctmr.io.nifti import is_nifti_name, nifti_bytes, read_nifti
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.system.files import content_digest
 from ctmr.system.ownership import write_own
-from ctmr.types import Modality
+from ctmr.types import OTHER, Modality
 
 Kind = Literal["image", "nifti", "series"]
 
@@ -42,7 +43,7 @@ def kind_of(path: Path) -> Kind | None:
             f"cannot look at it ({error.strerror})", file=path, fix="check the permissions"
         ) from error
     if folder:
-        return "series" if not _named_scans(path) and find_dicom(path) else None
+        return "series" if not _named_volumes(path) and find_dicom(path) else None
     return kind_by_name(path)
 
 
@@ -60,15 +61,18 @@ def stem_of(path: Path) -> str:
     return path.stem if is_image_name(path) else path.name
 
 
-def content_hash(path: Path, kind: Kind) -> str:
-    """SHA-256 of a file, or over the names and contents of a series' files.
+def content_hash(path: Path, kind: Kind, series: SeriesFiles | None = None) -> str:
+    """SHA-256 of a file, or over the names and contents of a series' files, by default of all that are in the folder.
 
     Raises:
         DataError: If it cannot be read.
     """
     whole = hashlib.sha256()
     require_fetched(path)
-    for file in find_dicom(path) if kind == "series" else [path]:
+    files = [path]
+    if kind == "series":
+        files = sorted(series.files, key=bytes) if series is not None else find_dicom(path)
+    for file in files:
         try:
             digest = content_digest(file)
         except OSError as error:
@@ -138,13 +142,16 @@ def read_with_series(
     modality: Modality | None = None,
     reading: Reading = DEFAULT,
     info: ImageInfo | None = None,
+    files: SeriesFiles | None = None,
 ) -> tuple[Scan, Series | None]:
-    """As `read_scan`, and the DICOM series that the scan comes from, if it does."""
+    """As `read_scan`, and the DICOM series that the scan comes from, if it does; `files` are one of several in a folder."""
     require_fetched(path)
     kind, series = kind_of(path), None
     scan: Scan
-    if kind == "series":
-        series = read_series(path, irregular=reading.irregular)
+    if kind == "series" or files is not None:
+        vouched = reading.ct_values is not None and modality != "mr"
+        one = files or one_series(path, modality, reading)
+        series = read_series(one or path, irregular=reading.irregular, vouched=vouched)
         scan = series.volume
     elif kind == "nifti":
         scan = read_nifti(path, geometry=reading.geometry)
@@ -160,6 +167,28 @@ def read_with_series(
     if reading.ct_values is not None and known != "mr":
         scan = with_ct_values(scan, reading.ct_values)
     return scan, series
+
+
+def one_series(
+    folder: Path, modality: Modality | None, reading: Reading = DEFAULT
+) -> SeriesFiles | None:
+    """The series that is meant of several in a folder; None if it has one.
+
+    Raises:
+        UsageError: If several are meant, or one that is wanted is not there.
+    """
+    series = list_series(folder).series
+    if not reading.series and sum(one.kind == "scan" for one in series) <= 1:
+        return None
+    chosen = choose_series(series, reading.series, OTHER[modality] if modality else None)
+    if len(chosen) == 1:
+        return chosen[0]
+    listed = "; ".join(" ".join(row) for row in series_rows(chosen))
+    raise UsageError(
+        f"expected one series: found {len(chosen)} of {len(series)}: {listed}",
+        file=folder,
+        fix="choose one with --series NUMBER",
+    )
 
 
 def read_scan_within(
@@ -197,13 +226,9 @@ def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None
         )
 
 
-def _named_scans(folder: Path) -> Sequence[str]:
-    """Names in a folder that are images or NIfTI files by their suffix."""
+def _named_volumes(folder: Path) -> Sequence[str]:
+    """Names in a folder that are volume files by their suffix."""
     try:
-        return [
-            name
-            for name in os.listdir(folder)
-            if not name.startswith(".") and kind_by_name(Path(name)) is not None
-        ]
+        return [name for name in os.listdir(folder) if kind_by_name(Path(name)) == "nifti"]
     except OSError:
         return []

@@ -120,8 +120,8 @@ def describe(image: FloatArray) -> Description:
 
 
 def head_in(image: FloatArray) -> BoolArray:
-    """The head (H, W) in an image (H, W, C) in [-1, 1]: above Otsu's threshold, or all of it where nothing is."""
-    mask = head_mask(image.mean(axis=-1), None)
+    """The head (H, W) in an image (H, W, C) in [-1, 1], or all of it where none is found."""
+    mask = head_mask(image.mean(axis=-1), hu=False)
     return mask if mask.any() else ~mask
 
 
@@ -214,8 +214,8 @@ def require_like(quality: Quality) -> None:
     """
     if quality.level == "refuse":
         raise SafetyError(
-            f"expected a scan like those the model was trained on, up to {REFUSE_DISTANCE:g} times as far off as their"
-            f" edge: found one at {quality.input_distance:.3g}",
+            f"scan is unlike the training data: distance {quality.input_distance:.3g},"
+            f" limit {REFUSE_DISTANCE:g}",
             fix="name another scan or model, or give --anyway",
         )
 

@@ -6,12 +6,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 
 from ctmr.config import Config
 from ctmr.cyclegan.state import TrainState
-from ctmr.data.store import Store
+from ctmr.data.store import Store, evenly
 from ctmr.models.engines import run_generator
 from ctmr.models.quality import (
     Description,
@@ -102,7 +101,6 @@ def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float
 
 
 def _chosen(store: Store, modality: Modality, most: int) -> Iterator[FloatArray]:
-    """At most so many training images of a modality, evenly chosen."""
-    count = store.count("train", modality)
-    for place in np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)):
-        yield store.slice("train", modality, int(place))
+    """Pick up to `most` evenly spaced training images of a modality."""
+    for place in evenly(store.count("train", modality), most):
+        yield store.slice("train", modality, place)

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from ctmr.cyclegan.state import TrainState
 from ctmr.data.pairs import Pair, find_pairs, require_all
-from ctmr.data.store import Store
+from ctmr.data.store import Store, evenly
 from ctmr.errors import OutputError
 from ctmr.evaluation.evaluate import summary_of
 from ctmr.evaluation.metrics.distribution import features
@@ -34,7 +34,6 @@ from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Direction, S
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
 
 VAL = "val"  # of the folder in a data folder that holds pairs to choose by
 MAX_SLICES = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
@@ -55,7 +54,8 @@ def pairs_to_choose_by(
     if not all(folder.is_dir() and any(folder.iterdir()) for folder in folders):
         return []
     pairs = find_pairs(data / VAL, patient_pattern, reading)
-    pairs = _evenly(pairs, MAX_SLICES if kind_of(pairs[0].ct) == "image" else MAX_VOLUMES)
+    limit = MAX_SLICES if kind_of(pairs[0].ct) == "image" else MAX_VOLUMES
+    pairs = [pairs[n] for n in evenly(len(pairs), limit)]
     require_all(pairs)
     return pairs
 
@@ -132,7 +132,7 @@ class Selection:
         for modality in MODALITIES:
             d, back = DIRECTION_TO[OTHER[modality]], DIRECTION_TO[modality]
             entries = self._store.entries(split, modality)
-            for n in _evenly(range(len(entries)), MAX_SLICES):
+            for n in evenly(len(entries), MAX_SLICES):
                 image = self._store.slice(split, modality, n)  # (H, W, C)
                 result = run_generator(generators[d], image)
                 mask = head_in(image)
@@ -176,9 +176,3 @@ def _line(step: int, found: Mapping[Direction, DirectionMetrics]) -> EvaluationL
     score = sign * float(np.mean([metrics.get(key, np.nan) for metrics in directions.values()]))
     score = score if math.isfinite(score) else -1e9
     return EvaluationLine.model_validate({"step": step, "by": key, "score": score} | directions)
-
-
-def _evenly(all_of: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of a sequence, evenly chosen."""
-    places = np.unique(np.linspace(0, len(all_of) - 1, min(len(all_of), most)).astype(int))
-    return [all_of[int(place)] for place in places]

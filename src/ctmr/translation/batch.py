@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Literal
 
 from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
 from ctmr.imaging.image import Scan
+from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.volume import Volume, onto_grid
 from ctmr.io.dicom.series import Series, read_series
 from ctmr.io.image_info import INFO_NAME
+from ctmr.io.listing import SHOWN
 from ctmr.io.reading import DEFAULT, Reading
-from ctmr.io.scan import info_within, read_scan_within, read_with_series
+from ctmr.io.scan import info_within, read_with_series
 from ctmr.models.quality import Quality, require_like
 from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
@@ -102,9 +104,10 @@ def translate_files(
         OutputError: If a file would be replaced that ctmr did not write; this is found before any work.
     """
     started = time.perf_counter()
-    inputs = find_inputs(source, output)
+    inputs = find_inputs(source, output, to, reading)
     items = choose_items(plan_items(translator, inputs, source, output, to, like=like), only)
-    check_outputs(items, inputs, quality)
+    paths = [scan.path for scan in inputs]
+    check_outputs(items, quality)
     require_writable(output, 0)
     if like is not None and not any(item.like for item in items):
         raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
@@ -122,11 +125,12 @@ def translate_files(
     done = _done_before(items, request, warned) if resume else []
     todo = set(items).difference(done)
     items = [item for item in items if item in todo]
-    _require_free(items, inputs, quality, overwrite)
+    _require_free(items, paths, quality, overwrite)
     write_info(translator, [*done, *items], to, only_check=True)
     # A single volume is read once only; nothing is written before that.
     alone = len(items) == 1 and items[0].kind != "image" and on_error == "stop"
     bad = {} if alone else _unusable(translator, items, to, reading)
+    bad = _without_maps(bad, items)
     if on_error == "stop":
         refuse_all(
             [(item.name, error) for item, error in bad.items()],
@@ -236,9 +240,12 @@ def _read(
             fix="convert the series to NIfTI and translate that",
         )
     modality = OTHER[to]
-    if item.kind == "image":
-        return read_scan_within(item.source, item.root, modality=modality, reading=reading), None
-    scan, series = read_with_series(item.source, modality=modality, reading=reading)
+    info = info_within(item.source.parent, item.root) if item.kind == "image" else None
+    scan, series = read_with_series(
+        item.source, modality=modality, reading=reading, info=info, files=item.scan.series
+    )
+    if not reading.anyway:
+        require_scan(scan)
     if item.like is None or not isinstance(scan, Volume):
         return scan, series
     series = read_series(item.like, irregular=reading.irregular)
@@ -267,6 +274,21 @@ def _unusable(
         except CtmrError as error:
             bad[item] = error.at(item.source)
     return bad
+
+
+def _without_maps(
+    bad: Mapping[PlanItem, CtmrError], items: list[PlanItem]
+) -> dict[PlanItem, CtmrError]:
+    """The errors but those of masks and label maps, which are left out of `items` unless there is nothing else."""
+    maps = [item for item, error in bad.items() if isinstance(error, NotAScan)]
+    if not maps or len(maps) == len(items):
+        return dict(bad)
+    names = ", ".join(item.name for item in maps[:SHOWN]) + (", ..." if maps[SHOWN:] else "")
+    logger.warning(
+        "left out %d masks, label maps or maps of probabilities: %s", len(maps), printable(names)
+    )
+    items[:] = [item for item in items if item not in maps]
+    return {item: error for item, error in bad.items() if item not in maps}
 
 
 def _require_head(scan: Scan, quality: Quality) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,10 @@ from typing import NamedTuple
 
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
+from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
+from ctmr.io.dicom.header import is_dicom
 from ctmr.io.image_info import ImageInfo
-from ctmr.io.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
+from ctmr.io.listing import SHOWN, Found, find_scans, found, scans_of_series, warn_of_scans_below
 from ctmr.io.nifti import is_nifti_name
 from ctmr.io.reading import Reading
 from ctmr.io.scan import READABLE, Kind, content_hash, kind_of, stem_of
@@ -24,12 +27,13 @@ from ctmr.types import Modality
 
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
 
+logger = logging.getLogger(__name__)
+
 
 class PlanItem(NamedTuple):
     """One scan to be translated."""
 
-    source: Path
-    kind: Kind
+    scan: Found
     target: Path
     sidecar: Path
     """The JSON beside the target."""
@@ -44,9 +48,19 @@ class PlanItem(NamedTuple):
         return self.source if self.kind == "series" else self.like
 
     @property
+    def source(self) -> Path:
+        """The file, or the folder of the series."""
+        return self.scan.path
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of scan it is."""
+        return self.scan.kind
+
+    @property
     def name(self) -> str:
         """The path of the source below the root."""
-        return below_root(self.source, self.root)
+        return self.scan.below(self.root)
 
     @property
     def target_root(self) -> Path:
@@ -75,32 +89,63 @@ class PlanItem(NamedTuple):
         return os.path.relpath(path, self.sidecar.parent)
 
 
-def find_inputs(source: Path, output: Path) -> list[Path]:
+def find_inputs(source: Path, output: Path, to: Modality, reading: Reading) -> list[Found]:
     """The scans meant by INPUT: one, or those of a folder and its sub-folders; what lies in OUTPUT is none of them.
 
     Raises:
         DataError: If there is none.
+        UsageError: If a DICOM series that is wanted is not there.
     """
     kind = kind_of(source)
     if kind == "series":
         warn_of_scans_below(source)
+        return _series_of(source, to, reading)
     if kind is not None:
-        return [source]
+        return [Found(source, kind)]
     if not source.is_dir():
-        raise DataError(
-            f"expected {READABLE}: found another file" if source.exists() else "no such file",
-            file=source,
-            fix="check the path",
-        )
-    paths = find_scans(source, output=output)
-    if not paths:
+        raise _no_scan(source)
+    inputs = find_scans(
+        source, output=output, choose=lambda series: choose_series(series, reading.series, to)
+    )
+    if not inputs:
         raise DataError(f"expected {READABLE} in it: found none", file=source, fix="check the path")
-    return paths
+    shown = [scan for scan in inputs if scan.modality == to]
+    if not shown or len(shown) == len(inputs):
+        return inputs
+    names = printable(", ".join(scan.below(source) for scan in shown[:SHOWN]))
+    logger.warning("left out %d series that show %s already: %s", len(shown), to.upper(), names)
+    return [scan for scan in inputs if scan not in shown]
+
+
+def _series_of(folder: Path, to: Modality, reading: Reading) -> list[Found]:
+    """The series meant of a folder that is INPUT; of several the table is logged."""
+    series = list_series(folder).series
+    if not reading.series and sum(one.kind == "scan" for one in series) <= 1:
+        return [Found(folder, "series")]
+    chosen = choose_series(series, reading.series, to)
+    found.info("%s: %d series, of which those marked are translated", folder, len(series))
+    for row, one in zip(series_rows(series), series, strict=True):
+        found.info("%s %s", "*" if one in chosen else " ", "  ".join(row))
+    return scans_of_series(folder, series, chosen)
+
+
+def _no_scan(path: Path) -> DataError:
+    """What is said of a file that is none."""
+    if not path.exists():
+        return DataError("no such file", file=path, fix="check the path")
+    if path.is_file() and is_dicom(path):
+        return DataError(
+            "expected a DICOM series: found one file of it",
+            file=path,
+            fix=f"give its folder, {printable(str(path.parent))}",
+        )
+    what = f"expected {READABLE}: found another file"
+    return DataError(what, file=path, fix="convert it, or name another")
 
 
 def plan_items(
     translator: Translator,
-    paths: Sequence[Path],
+    inputs: Sequence[Found],
     source: Path,
     output: Path,
     to: Modality,
@@ -112,7 +157,7 @@ def plan_items(
     Raises:
         UsageError: If OUTPUT has not the form of INPUT.
     """
-    many = kind_of(source) is None
+    many = kind_of(source) is None or bool(inputs[0].part)
     if many and output.exists() and not output.is_dir():
         raise UsageError(
             "the input is a folder, so OUTPUT must be one: found a file",
@@ -120,22 +165,23 @@ def plan_items(
             fix="choose another OUTPUT",
         )
     root = source if many else source.parent
-    kinds = [kind_of(path) or "image" for path in paths]
     if many:
-        folders = [output / path.parent.relative_to(root) for path in paths]
-        named = zip(folders, paths, strict=True)
-        targets = [folder / _name(translator, path, to, like) for folder, path in named]
+        folders = [(output / scan.below(root)).parent for scan in inputs]
+        targets = [
+            folder / (scan.part or _name(translator, scan.path, to, like))
+            for folder, scan in zip(folders, inputs, strict=True)
+        ]
     else:
-        targets = [_one_target(translator, source, kinds[0], output, to, like)]
+        targets = [_one_target(translator, source, inputs[0].kind, output, to, like)]
     stems = Counter((target.parent, stem_of(target).lower()) for target in targets)
     items = []
-    for path, kind, target in zip(paths, kinds, targets, strict=True):
+    for scan, target in zip(inputs, targets, strict=True):
         stem = stem_of(target)
         # `ctmr.json` has another meaning.
         alone = stems[target.parent, stem.lower()] == 1 and stem.lower() != "ctmr"
         sidecar = target.with_name((stem if alone else target.name) + ".json")
-        own = like if kind == "nifti" else None
-        items.append(PlanItem(path, kind, target, sidecar, root, own))
+        own = like if scan.kind == "nifti" else None
+        items.append(PlanItem(scan, target, sidecar, root, own))
     return items
 
 
@@ -160,11 +206,11 @@ def choose_items(items: Sequence[PlanItem], only: str | None) -> list[PlanItem]:
     return chosen
 
 
-def check_outputs(items: Sequence[PlanItem], inputs: Sequence[Path], quality: QualityLevel) -> None:
-    """Refuse outputs that cannot be written, or would overwrite a scan of INPUT or each other.
+def check_outputs(items: Sequence[PlanItem], quality: QualityLevel) -> None:
+    """Refuse outputs that cannot be written, or would overwrite each other.
 
     Raises:
-        UsageError: If a scan of INPUT would be overwritten, or a translated series has the name of the folder for maps.
+        UsageError: If a translated series has the name of the folder for maps.
         DataError: If two outputs would have one name, or one is too long.
     """
     if quality == "full":
@@ -172,7 +218,7 @@ def check_outputs(items: Sequence[PlanItem], inputs: Sequence[Path], quality: Qu
     paths = [path for item in items for path in (item.target, item.sidecar)]
     if quality == "full":
         paths += [item.map_path(measure) for item in items for measure in MAPPED]
-    _check_paths(paths, inputs)
+    _check_paths(paths)
 
 
 def request_of(
@@ -192,7 +238,7 @@ def request_of(
         DataError: If the scan cannot be read.
     """
     described = (
-        content_hash(item.source, item.kind),
+        content_hash(item.source, item.kind, item.scan.series),
         (info.unit, info.slope, info.intercept, info.spacing_of(item.source.name))
         if info
         else None,
@@ -249,16 +295,11 @@ def _one_target(
     return output
 
 
-def _check_paths(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Refuse outputs that cannot be written, or would overwrite an input or each other."""
-    taken = {path.resolve() for path in inputs}
+def _check_paths(paths: Sequence[Path]) -> None:
+    """Refuse outputs of one name, or whose name is too long."""
     seen: set[str] = set()
     folders = {str(folder).lower() for path in paths for folder in path.parents}
     for path in paths:
-        if path.resolve() in taken:
-            raise UsageError(
-                "the output would overwrite an input", file=path, fix="choose another OUTPUT"
-            )
         if str(path).lower() in seen or str(path).lower() in folders:
             raise DataError(
                 "two inputs would be written to one output", file=path, fix="rename one of them"

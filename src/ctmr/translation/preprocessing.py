@@ -133,7 +133,7 @@ class Preprocessor:
         if isinstance(scan, Volume):
             checked = as_modality(scan, modality, anyway=anyway)
             intensity = self._incoming(checked, modality)
-            head = head_slices(checked, modality, self._scale, self._data.size)
+            head = head_slices(checked, modality, self._scale, self._data.size, anyway=anyway)
             intensity = intensity.fitted(head.head.values)
             slices, grid = axial_slices(head.volume.array)[..., None], head.grid
         else:

@@ -114,7 +114,7 @@ def _sidecar(
     outputs: Mapping[str, str | None],
 ) -> Sidecar:
     """What the JSON beside a translation says once all is written."""
-    about = done.about | _believed(loaded.item, reading)
+    about = done.about | _believed(loaded.item, to, reading)
     if loaded.series is not None and loaded.series.notes:
         about["notes"] = loaded.series.notes
     return Sidecar.model_validate(
@@ -198,7 +198,7 @@ def require_replaceable(item: PlanItem) -> None:
         )
 
 
-def _believed(item: PlanItem, reading: Reading) -> dict[str, Any]:
+def _believed(item: PlanItem, to: Modality, reading: Reading) -> dict[str, Any]:
     """What the sidecar says of what the user vouched for."""
     given = reading.vouched()
     if item.kind != "nifti":
@@ -206,6 +206,8 @@ def _believed(item: PlanItem, reading: Reading) -> dict[str, Any]:
     if item.series is None:
         given.pop("irregular", None)
         given.pop("series", None)
+    if to == "ct":
+        given.pop("ct_values", None)
     return ({"like": True} if item.like is not None else {}) | given
 
 
@@ -215,7 +217,7 @@ def _derivation(
     """What the files say of their origin; with `like` the source is not the series alone."""
     options = "anyway" if reading.anyway else ""
     if item.kind == "nifti":
-        options += content_hash(item.source, item.kind)
+        options += content_hash(item.source, item.kind, item.scan.series)
     return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmr.imaging.head import _distances
 from ctmr.types import BoolArray, FloatArray
+
+Span = tuple[float, float]
+Doubles = NDArray[np.float64]
 
 
 def dice(result: BoolArray, truth: BoolArray) -> float:
@@ -62,12 +64,14 @@ def _require_one_shape(result: BoolArray, truth: BoolArray) -> None:
         raise ValueError(f"both masks must have one shape: got {result.shape} and {truth.shape}")
 
 
+def _distances(mask: BoolArray, spacing: Sequence[float]) -> Doubles:
+    """Of each pixel from the nearest one in the mask."""
+    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing))
+
+
 def _surface(mask: BoolArray) -> BoolArray:
     return np.asarray(mask & ~ndimage.binary_erosion(mask))
 
-
-Span = tuple[float, float]
-Doubles = NDArray[np.float64]
 
 PSNR_CAP = 100.0  # dB
 WINDOW = 7  # pixels; the uniform window of SSIM
