@@ -268,16 +268,15 @@ def several(*volumes: Volume, patients: bool = False) -> Case:
             fresh = uid.generate_uid(entropy_srcs=["series", str(n)])
             change(paths, put(SeriesInstanceUID=fresh, SeriesNumber=n + 1))
             if not patients:
-                change(
-                    paths, lambda image, k, n=n: put(SOPInstanceUID=f"2.25.{n + 1}{k}")(image, k)
-                )
+                for k, path in enumerate(paths):
+                    change([path], put(SOPInstanceUID=f"2.25.{n + 1}{k}"))
         return list(volumes)
 
     return case
 
 
 def without(*gone: int) -> Case:
-    """Slices that are missing: the others have a mean step, which no reader can call right."""
+    """Slices that are missing: the others are given their mean step, as SimpleITK does."""
 
     def case(folder: Path) -> list[Volume]:
         truth = head()
