@@ -122,7 +122,11 @@ def stored(offset: int, **tags: object) -> Change:
 
 def padded(value: int) -> Change:
     """PixelPaddingValue of signed pixels."""
-    return lambda image, k: image.add_new("PixelPaddingValue", "SS", value)
+
+    def edit(image: Dataset, k: int) -> None:
+        image.add_new("PixelPaddingValue", "SS", value)
+
+    return edit
 
 
 def scaled(image: Dataset, k: int) -> None:
@@ -134,7 +138,11 @@ def scaled(image: Dataset, k: int) -> None:
 
 def compressed(syntax: uid.UID) -> Change:
     """Another transfer syntax, by the encoders of pydicom."""
-    return lambda image, k: image.compress(syntax, generate_instance_uid=False)
+
+    def edit(image: Dataset, k: int) -> None:
+        image.compress(syntax, generate_instance_uid=False)
+
+    return edit
 
 
 def saved(implicit: bool, meta: bool, preamble: bool) -> Case:
@@ -223,7 +231,7 @@ def other_object(path: Path, like: Dataset, modality: str, kind: str) -> None:
         other.PixelRepresentation, other.PhotometricInterpretation = 0, "MONOCHROME2"
         other.PixelData = bytes(32)
     other.file_meta = FileMetaDataset()
-    other.file_meta.MediaStorageSOPClassUID = kind
+    other.file_meta.MediaStorageSOPClassUID = uid.UID(kind)
     other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
     other.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     other.save_as(path, enforce_file_format=True)
@@ -260,16 +268,15 @@ def several(*volumes: Volume, patients: bool = False) -> Case:
             fresh = uid.generate_uid(entropy_srcs=["series", str(n)])
             change(paths, put(SeriesInstanceUID=fresh, SeriesNumber=n + 1))
             if not patients:
-                change(
-                    paths, lambda image, k, n=n: put(SOPInstanceUID=f"2.25.{n + 1}{k}")(image, k)
-                )
+                for k, path in enumerate(paths):
+                    change([path], put(SOPInstanceUID=f"2.25.{n + 1}{k}"))
         return list(volumes)
 
     return case
 
 
 def without(*gone: int) -> Case:
-    """Slices that are missing: the others have a mean step, which no reader can call right."""
+    """Slices that are missing: the others are given their mean step, as SimpleITK does."""
 
     def case(folder: Path) -> list[Volume]:
         truth = head()
@@ -299,7 +306,7 @@ _RT = "1.2.840.10008.5.1.4.1.1.481."
 _ALL_NEW = {"SeriesInstanceUID": "new", "StudyInstanceUID": "new", "FrameOfReferenceUID": "new"}
 
 
-def _folders() -> Iterator[tuple[str, Case]]:
+def _sound() -> Iterator[tuple[str, Case]]:
     yield "plain CT", plain()
     yield "plain MR", plain(volume=head("mr"))
     yield "oblique MR", plain(volume=head("mr", axial(rotation=turn(0, 20) @ turn(2, -13))))
@@ -318,6 +325,9 @@ def _folders() -> Iterator[tuple[str, Case]]:
     yield "JPEG 2000", plain(compressed(uid.JPEG2000Lossless))
     yield "unsigned, intercept -1024", plain(stored(1024))
     yield "slope for each slice", plain(scaled, head("mr"))
+
+
+def _lean() -> Iterator[tuple[str, Case]]:
     yield "no SOPClassUID", plain(drop("SOPClassUID"))
     yield "no FrameOfReferenceUID", plain(drop("FrameOfReferenceUID"))
     yield "no SliceThickness", plain(drop("SliceThickness"))
@@ -334,6 +344,9 @@ def _folders() -> Iterator[tuple[str, Case]]:
     yield "one SOPInstanceUID for all files", plain(put(SOPInstanceUID="2.25.7"))
     yield "copies of slices", copied(False)
     yield "copies with new UIDs", copied(True)
+
+
+def _mixed() -> Iterator[tuple[str, Case]]:
     yield "radiotherapy objects", beside(("RTSTRUCT", _RT + "3"), ("RTPLAN", _RT + "5"))
     yield "dose grid", beside(("RTDOSE", _RT + "2"))
     yield "dose report", beside(("SR", "1.2.840.10008.5.1.4.1.1.88.67"))
@@ -356,4 +369,4 @@ def _folders() -> Iterator[tuple[str, Case]]:
     yield "SpacingBetweenSlices wrong", plain(put(SpacingBetweenSlices=9))
 
 
-FOLDERS: dict[str, Case] = dict(_folders())
+FOLDERS: dict[str, Case] = dict([*_sound(), *_lean(), *_mixed()])

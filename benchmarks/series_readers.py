@@ -8,7 +8,6 @@ series has its voxels within 0.5 and its corners within 0.01 mm. An option is na
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,4 +132,4 @@ def _place(work: Path | None) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -152,3 +152,20 @@ def test_patient_position_and_window_change_nothing(tmp_path, caplog):
     assert np.array_equal(read_series(tmp_path).volume.array, volume.array)
     assert caplog.text == ""
     assert dcmread(one(tmp_path)).PatientPosition == "FFP"
+
+
+def test_values_read_without_their_sign_are_said(tmp_path, caplog):
+    head(tmp_path)
+    edit_all(tmp_path, PixelRepresentation=0)  # -1000 becomes 64536
+    read_series(tmp_path)
+    assert "PixelRepresentation (0028,0103) or the bits stored seem to be wrong" in caplog.text
+
+
+@pytest.mark.parametrize("unit", [{"RescaleType": "US"}, {"RescaleSlope": None}])
+def test_padding_of_a_ct_in_an_unknown_unit_becomes_its_lowest_value(tmp_path, unit):
+    volume = head(tmp_path, air=-1000)
+    edit_all(tmp_path, lambda image: image.add_new("PixelPaddingValue", "SS", -1000), **unit)
+    found = read_series(tmp_path, vouched=True).volume.array
+    lowest = float(volume.array[volume.array > -1000].min())
+    assert found.min() == lowest
+    assert (found[volume.array == -1000] == lowest).all()

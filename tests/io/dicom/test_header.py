@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from ctmr.errors import CtmrError, DataError, SafetyError
-from ctmr.io.dicom.header import is_dicom
+from ctmr.io.dicom.header import COPY_AGAIN, is_dicom
 from ctmr.io.dicom.series import find_dicom, read_series
 from ctmr.system.privacy import quiet
 from support.dicom_series import edit, make, one
@@ -167,3 +167,17 @@ def test_images_and_dicom_files_silence_warnings_one_at_a_time():
     thread.join()
     assert inside.is_set()
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("cut", [0, 40, 200, 700])
+def test_damaged_slice_that_is_moved_away_leaves_a_series_that_is_read(tmp_path, cut):
+    make(tmp_path)
+    path = find_dicom(tmp_path)[5]
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError) as caught:
+        read_series(tmp_path)
+    assert caught.value.fix == COPY_AGAIN
+    path.unlink()
+    assert len(read_series(tmp_path).headers) == 5
+    find_dicom(tmp_path)[2].unlink()
+    assert len(read_series(tmp_path, irregular=True).headers) == 4

@@ -1,6 +1,7 @@
 """DICOM files and series that are refused for what they say."""
 
 import hashlib
+import re
 import shutil
 
 import numpy as np
@@ -48,8 +49,13 @@ def test_two_studies_in_a_series_are_noted_and_the_first_is_taken(tmp_path):
 def test_slices_that_do_not_fit_together_are_refused(tmp_path, error, tags):
     make(tmp_path)
     edit(one(tmp_path), **tags)
-    with pytest.raises(error, match=rf"expected one {next(iter(tags))} \([0-9A-F]{{4}},.*found 2"):
+    with pytest.raises(
+        error, match=rf"expected one {next(iter(tags))} \([0-9A-F]{{4}},.*found 2"
+    ) as caught:
         read_series(tmp_path)
+    assert re.match(r"move (slice_0001\.dcm|the files of each) into a folder", caught.value.fix)
+    one(tmp_path).unlink()  # the fix
+    read_series(tmp_path)
 
 
 def other_pixels(image):
@@ -120,8 +126,15 @@ def test_slice_off_the_line_is_refused(tmp_path):
     path = find_dicom(tmp_path)[2]
     x, y, z = dcmread(path).ImagePositionPatient
     edit(path, ImagePositionPatient=[x + 0.2, y, z])
-    with pytest.raises(SafetyError, match=r"slice_0003\.dcm: .*on a line: found one 0\.2 mm off"):
+    with pytest.raises(
+        SafetyError, match=r"slice_0003\.dcm: .*on a line: found one 0\.2 mm off.*--irregular"
+    ):
         read_series(tmp_path)
+    assert not read_series(tmp_path, irregular=True).even
+    edit(path, ImagePositionPatient=[x + 2, y, z])
+    with pytest.raises(SafetyError, match="found one 2 mm off") as caught:
+        read_series(tmp_path, irregular=True)
+    assert "--irregular" not in caught.value.fix
 
 
 @pytest.mark.parametrize("degrees", [0.1, 2.0])
@@ -150,8 +163,11 @@ def test_orientation_that_is_not_orthonormal_is_refused(tmp_path, orientation):
 def test_missing_geometry_is_refused(tmp_path, keyword):
     make(tmp_path)
     edit(one(tmp_path), **{keyword: None})
-    with pytest.raises(SafetyError, match=rf"expected {keyword} \(.*found none"):
+    with pytest.raises(SafetyError, match=rf"expected {keyword} \(.*found none") as caught:
         read_series(tmp_path)
+    assert "or move this one away" in caught.value.fix
+    one(tmp_path).unlink()
+    read_series(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +195,10 @@ def test_geometry_that_is_none_is_refused(tmp_path, tags):
 def test_ct_without_rescale_is_refused(tmp_path, keyword):
     make(tmp_path)
     edit(one(tmp_path), **{keyword: None})
-    with pytest.raises(SafetyError, match=r"RescaleSlope .* of a CT: found none"):
+    with pytest.raises(SafetyError, match=r"RescaleSlope .* of a CT: found none") as caught:
         read_series(tmp_path)
+    assert caught.value.fix.startswith("give --ct-values hu if")
+    read_series(tmp_path, vouched=True)
 
 
 @pytest.mark.parametrize("slope", ["0", "NaN", "inf", "1e300"])
@@ -195,8 +213,11 @@ def test_slope_that_loses_the_pixels_is_refused(tmp_path, slope):
 def test_ct_in_other_units_is_refused(tmp_path, kind):
     make(tmp_path)
     edit(one(tmp_path), RescaleType=kind)
+    volume = read_series(tmp_path, vouched=True).volume
     with pytest.raises(SafetyError, match=r"RescaleType .* HU of a CT: found another unit"):
         read_series(tmp_path)
+    edit(one(tmp_path), RescaleType="HU")
+    assert np.array_equal(read_series(tmp_path).volume.array, volume.array)
 
 
 # Kinds of images

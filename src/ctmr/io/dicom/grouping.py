@@ -19,6 +19,7 @@ from ctmr.io.dicom.header import (
     read_header,
     require,
     start_of,
+    tagged,
 )
 from ctmr.io.dicom.kinds import (
     CLASSES,
@@ -191,6 +192,7 @@ def group_files(folder: Path) -> tuple[list[list[SliceFile]], dict[str, list[Pat
     left_out: dict[str, list[Path]] = {NOT_DICOM: others} if others else {}
     headers = of_all(read_header, paths, folder)
     images = [image for image in headers if modality_of(image.values) is not None]
+    of_all(_check_uncut, headers, folder)
     of_all(check_uids, images, folder)
     series = {_series(image) for image in images if not is_capture(image.values)} - {""}
     kept = []
@@ -284,6 +286,15 @@ def _require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) 
     failures = [(path.name, DataError(what, file=path, fix=COPY_AGAIN)) for path in lost]
     what = f"of {len(dicom) + len(others)} files cannot be used"
     refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+
+
+def _check_uncut(image: SliceFile) -> None:
+    """Refuse a file that ends before it says what it is, or, of an image, how large."""
+    says = "Modality" in image.values or "SOPClassUID" in image.values
+    what = f"expected {tagged('Modality')} or {tagged('SOPClassUID')}: found neither"
+    require(says, what, image.path, COPY_AGAIN)
+    whole = modality_of(image.values) is None or "Rows" in image.values
+    require(whole, f"expected {tagged('Rows')}: found none", image.path, COPY_AGAIN)
 
 
 def _is_called(series: SeriesFiles, name: str) -> bool:

@@ -90,7 +90,7 @@ def complete(slices: Sequence[SliceFile], array: FloatArray) -> tuple[Dataset, .
             for header in headers:
                 header[keyword] = headers[first].get_item(keyword)
     if not any(_text(image, "SeriesInstanceUID") for image in slices):
-        made = new_uid("series", hashlib.sha256(np.ascontiguousarray(array)).hexdigest())
+        made = new_uid("series", hashlib.sha256(array.tobytes()).hexdigest())
         for header in headers:
             header.SeriesInstanceUID = made
     if not any(_text(image, "StudyInstanceUID") for image in slices):

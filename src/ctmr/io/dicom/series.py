@@ -23,7 +23,7 @@ from ctmr.io.dicom.header import SliceFile, hashed, read_header, require, text_o
 from ctmr.io.dicom.lean import complete, without_copies
 from ctmr.io.dicom.pixels import read_units
 from ctmr.io.dicom.validation import affine_of, check_file, check_series
-from ctmr.types import FloatArray, Modality
+from ctmr.types import FloatArray, Matrix, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -86,15 +86,20 @@ def read_series(
         notes.append(f"{len(images) - len(slices)} copies of slices left out")
     affine, even = affine_of(slices, folder, irregular)
     array = _pixels(slices, folder, vouched)
-    for line in contradictions(slices, array, affine, even):
-        logger.warning("%s: %s", printable(folder.name), line)
+    _warn(slices, array, affine, even)
     modality: Modality = "ct" if slices[0].values["Modality"] == "CT" else "mr"
     if modality == "ct" and not vouched:
         require_hu(slices, array, folder)
-    if any(image.values.get("BurnedInAnnotation") == "YES" for image in slices):
-        logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
     volume = Volume(array.transpose(2, 1, 0), affine, modality)  # (I, J, K)
     return Series(complete(slices, array), volume, even, tuple(notes))
+
+
+def _warn(slices: Sequence[SliceFile], array: FloatArray, affine: Matrix, even: bool) -> None:
+    """Warn of what the headers say and their pictures deny, and of names in the pixels."""
+    for line in contradictions(slices, array, affine, even):
+        logger.warning("%s: %s", printable(slices[0].path.parent.name), line)
+    if any(image.values.get("BurnedInAnnotation") == "YES" for image in slices):
+        logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
 
 
 def _pixels(slices: Sequence[SliceFile], folder: Path, vouched: bool) -> FloatArray:

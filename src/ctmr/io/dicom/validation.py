@@ -24,6 +24,8 @@ from ctmr.system.memory import require_memory
 from ctmr.types import Matrix
 
 MAX_SERIES_BYTES = 4 * 2**30
+OFF_LINE_MM = 0.05  # of a slice whose position was rounded
+MOST_OFF_MM = 1.0  # of uneven slices, each of which keeps its place
 MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for
 MAX_BESIDE = 2**26  # bytes of a file beside its pixels
 
@@ -96,7 +98,8 @@ def _check_place(image: SliceFile) -> None:
     path, values = image.path, image.values
     for keyword in GEOMETRY:
         what = f"expected {tagged(keyword)}: found none"
-        require(keyword in values, what, path, "export the original images", SafetyError)
+        fix = "export the original images, or move this one away"
+        require(keyword in values, what, path, fix, SafetyError)
     with parsing(path):
         parts = [image.floats(keyword) for keyword in GEOMETRY]
     sane = [part.size for part in parts] == [3, 6, 2] and all(
@@ -175,19 +178,24 @@ def affine_of(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> tup
 
     Raises:
         DataError: If two slices lie at one position.
-        SafetyError: If they are turned, lie off a line, or lie unevenly though `irregular` is not allowed.
+        SafetyError: If they are turned, or lie off a line or unevenly though `irregular` is not allowed.
     """
     first = slices[0]
     orientation = first.floats("ImageOrientationPatient")
     for image in slices:
         off = np.abs(image.floats("ImageOrientationPatient") - orientation).max()
         what = f"expected one {tagged('ImageOrientationPatient')}: found another, off by {off:.2g}"
-        require(off <= 1e-3, what, image.path, "keep one series in a folder", SafetyError)
+        fix = f"move {printable(image.path.name)} into a folder of its own"
+        require(off <= 1e-3, what, image.path, fix, SafetyError)
     even = len(slices) == 1 or _is_even(slices, folder, irregular)
     down, across = first.floats("PixelSpacing")
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1] = orientation[:3] * across, orientation[3:] * down
-    lps[:3, 2] = _thickness(first) if len(slices) == 1 else _step(slices)
+    if len(slices) == 1:
+        lps[:3, 2] = _thickness(first)
+    else:
+        lps[:3, 2], off = _step(slices, irregular)
+        even = even and off <= OFF_LINE_MM
     lps[:3, 3] = first.floats("ImagePositionPatient")
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, even
 
@@ -202,8 +210,8 @@ def _thickness(image: SliceFile) -> NDArray[np.float64]:
     return image.normal * thickness
 
 
-def _step(slices: Sequence[SliceFile]) -> NDArray[np.float64]:
-    """The mean way from one of two or more sorted slices to the next, LPS mm."""
+def _step(slices: Sequence[SliceFile], irregular: bool) -> tuple[NDArray[np.float64], float]:
+    """The mean way from one of two or more sorted slices to the next, LPS mm, and how far off it they lie at most."""
     places = np.stack([image.floats("ImagePositionPatient") for image in slices])
     step = (places[-1] - places[0]) / (len(slices) - 1)
     way = step / np.linalg.norm(step)
@@ -211,9 +219,12 @@ def _step(slices: Sequence[SliceFile]) -> NDArray[np.float64]:
     off = np.linalg.norm(away - np.outer(away @ way, way), axis=1)
     worst = slices[int(off.argmax())].path
     what = f"expected all {tagged('ImagePositionPatient')} on a line: found one {off.max():.3g} mm"
-    fix = "export the original images"
-    require(bool(off.max() <= 0.05), f"{what} off", worst, fix, SafetyError)
-    return np.asarray(step)
+    near = off.max() <= (MOST_OFF_MM if irregular else OFF_LINE_MM)
+    fix = "export the original images" + (
+        ", or give --irregular" if off.max() <= MOST_OFF_MM else ""
+    )
+    require(bool(near), f"{what} off", worst, fix, SafetyError)
+    return np.asarray(step), float(off.max())
 
 
 def _is_even(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> bool:
