@@ -12,7 +12,7 @@ from ctmr.imaging.ct_values import looks_like_hu
 from ctmr.imaging.image import Image
 from ctmr.io.dicom.header import hashed
 from ctmr.io.image_info import ImageInfo
-from ctmr.io.listing import Found, list_scans
+from ctmr.io.listing import DERIVED, Found, list_scans
 from ctmr.io.reading import Reading
 from ctmr.io.scan import read_scan, stem_of
 from ctmr.system.files import read_regular
@@ -48,7 +48,9 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
     known: list[tuple[Found, Modality, str]] = []
     for scan in listing.scans:
         modality = modality_of(scan, data)
-        if volumes and scan.kind == "image":
+        if scan.is_derived:
+            listing.left_out.setdefault(DERIVED, []).append(scan.path)
+        elif volumes and scan.kind == "image":
             listing.left_out.setdefault(PICTURES, []).append(scan.path)
         elif modality is None:
             listing.left_out.setdefault(UNKNOWN, []).append(scan.path)

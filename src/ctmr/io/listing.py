@@ -21,13 +21,13 @@ MAX_DEPTH = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning
 
 # Why something is not read.
+DERIVED = "derived series are not read"
 OTHER = "files that are no scans by name are skipped"
 NO_FILE = "pipes, devices and links in a circle are no regular files"
 LINK = "links to folders are not followed"
 DEEP = f"folders more than {MAX_DEPTH} levels down are not read"
 HIDDEN = "hidden scans and folders are not read"
 BELOW = "scans below the folder of a DICOM series are not read"
-BESIDE = "pictures beside DICOM files are not read"
 NOT_CHOSEN = "series that were not chosen are not read"
 RUN = "run folders are not read"
 OWN = "maps and figures that ctmr wrote are no scans"
@@ -48,6 +48,11 @@ class Found(NamedTuple):
     """What it is called below `path` then, as `s3_1`: SeriesNumber (0020,0011), and which one of that number."""
     header: SeriesFiles | None = None
     """What the headers of a series say."""
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether a series is no scan but was made of one: a projection, a map, a result of ctmr."""
+        return self.header is not None and self.header.kind != "scan"
 
     @property
     def modality(self) -> Modality | None:
@@ -196,6 +201,8 @@ def stem_below(path: Path, root: Path) -> str:
 class _Rules(NamedTuple):
     output: Path | None
     choose: Choose
+    own_name: bool = False
+    """Whether the only series of a folder has a name of its own below it."""
 
 
 def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
@@ -216,12 +223,9 @@ def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
     others = [folder / name for name in files if name not in named and name[0] != "."]
     slices = [path for path in others if _is_loose_dicom(path)]
     if slices:
-        _take_series(listing, folder, depth, rules)
         pictures = {name for name in named if kind_by_name(Path(name)) == "image"}
-        if len(pictures) <= len(slices):
-            for name in sorted(pictures, key=os.fsencode):
-                _leave_out(listing, BESIDE, folder / name)
-            named -= pictures
+        named -= pictures if len(pictures) <= len(slices) else set()  # previews
+        _take_series(listing, folder, named, rules._replace(own_name=depth == 0))
         files = sorted(named, key=os.fsencode)  # `list_series` has looked at the others
     if slices and depth > 0:
         _leave_out_below(listing, folder, depth, rules)
@@ -237,20 +241,25 @@ def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
         _take_in(listing, folder / name, beside)
 
 
-def _take_series(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
-    """Take in the DICOM series of a folder; one that cannot be read is left to its reader."""
+def _take_series(listing: Listing, folder: Path, beside: set[str], rules: _Rules) -> None:
+    """Take in the DICOM series of a folder but scouts; one that cannot be read is left to its reader.
+
+    `beside` are the names of other scans in the folder.
+    """
     try:
         series, left_out = list_series(folder)
-        chosen = rules.choose(series)
+        chosen = [one for one in rules.choose(series) if one.kind != "localizer"]
     except DataError:
         listing.scans.append(Found(folder, "series"))
         return
-    found = scans_of_series(folder, series, chosen, own_name=depth == 0)
+    found = scans_of_series(folder, series, chosen, own_name=rules.own_name)
     listing.scans.extend(found)
     if len(series) > 1:
         listing.several[folder] = series
     for why, paths in left_out.items():
-        listing.left_out.setdefault(f"{why} are not read", []).extend(paths)
+        others = [path for path in paths if path.name not in beside]
+        if others:
+            listing.left_out.setdefault(f"{why} are not read", []).extend(others)
     for one in series:
         if one not in chosen:
             why = NOT_CHOSEN if one.kind == "scan" else f"{one.kind} series are not read"

@@ -23,7 +23,7 @@ from ctmr.io.scan import READABLE, Kind, content_hash, kind_of, stem_of
 from ctmr.system.ownership import MAPS_NAME
 from ctmr.translation.translator import Translator
 from ctmr.translation.uncertainty import MAPPED, QualityLevel
-from ctmr.types import Modality
+from ctmr.types import NAMES, Modality
 
 MAX_NAME_BYTES = 255  # of a file name on the usual file systems
 
@@ -109,12 +109,14 @@ def find_inputs(source: Path, output: Path, to: Modality, reading: Reading) -> l
     )
     if not inputs:
         raise DataError(f"expected {READABLE} in it: found none", file=source, fix="check the path")
-    shown = [scan for scan in inputs if scan.modality == to]
-    if not shown or len(shown) == len(inputs):
+    others = [scan for scan in inputs if scan.modality == to or scan.is_derived]
+    if not others or len(others) == len(inputs):
         return inputs
-    names = printable(", ".join(scan.below(source) for scan in shown[:SHOWN]))
-    logger.warning("left out %d series that show %s already: %s", len(shown), to.upper(), names)
-    return [scan for scan in inputs if scan not in shown]
+    names = printable(", ".join(scan.below(source) for scan in others[:SHOWN]))
+    logger.warning(
+        "left out %d series that show %s already or are derived: %s", len(others), NAMES[to], names
+    )
+    return [scan for scan in inputs if scan not in others]
 
 
 def _series_of(folder: Path, to: Modality, reading: Reading) -> list[Found]:

@@ -1,0 +1,135 @@
+"""A week of real life: one folder as a hospital hands it over, used by every command without moving a file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image as Pillow
+from pydicom import Dataset, uid
+from pydicom.dataset import FileDataset, FileMetaDataset
+from typer.testing import CliRunner
+
+from ctmr.cli.app import app
+from ctmr.data.trees import split_of
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.header import hashed
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.synthetic.head import synthesise_head
+
+SPACING_MM = (4.0, 4.0, 5.0)
+TINY = [
+    *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=6"),
+    *("--set", "network.filters=4", "--set", "network.blocks=1", "--steps", "20"),
+    *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
+]
+
+
+def another(path: Path, modality: str, sop_class: str) -> None:
+    """A DICOM object that is no image."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, uid.generate_uid()
+    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    content = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    content.SOPClassUID, content.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
+    content.Modality, content.PatientID = modality, "A"
+    content.StudyInstanceUID = content.SeriesInstanceUID = uid.generate_uid()
+    content.save_as(path, enforce_file_format=True)
+
+
+def localizer(folder: Path, like: Path) -> None:
+    folder.mkdir()
+    for n in range(3):
+        content = pydicom.dcmread(like)
+        content.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        content.SeriesInstanceUID = uid.generate_uid(entropy_srcs=["localizer"])
+        content.SOPInstanceUID = uid.generate_uid()
+        content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
+        content.SeriesNumber = 99
+        content.save_as(folder / f"L{n}.dcm")
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory) -> Path:
+    """Two patients with CT and MR, one as a planning export and one as a research subject."""
+    root = tmp_path_factory.mktemp("week") / "hospital"
+    for n, patient in enumerate(("patient-A", "patient-B")):
+        head = synthesise_head(20 + n, shape=(48, 56, 36), spacing_mm=SPACING_MM)
+        mr = np.rint(head.mr * (900 / head.mr.max())).astype(np.float32)
+        study = root / patient / "2024-03-01"
+        for name, volume in (
+            ("CT_HEAD", Volume(np.rint(head.ct), head.affine, "ct")),
+            ("T1_MPRAGE", Volume(mr, head.affine, "mr")),
+        ):
+            phantom_series(study / name, volume, name=patient, study="S1")
+        localizer(study / "SCOUT", study / "CT_HEAD" / "slice_0001.dcm")
+        another(study / "CT_HEAD" / "RS.dcm", "RTSTRUCT", uid.RTStructureSetStorage)
+        another(study / "CT_HEAD" / "RD.dcm", "RTDOSE", uid.RTDoseStorage)
+        another(study / "CT_HEAD" / "SR.dcm", "SR", uid.XRayRadiationDoseSRStorage)
+        Pillow.fromarray(np.zeros((32, 32), np.uint8)).save(study / "CT_HEAD" / "preview.jpg")
+    head = synthesise_head(23, shape=(48, 56, 36), spacing_mm=SPACING_MM)
+    mr = np.rint(head.mr * (900 / head.mr.max())).astype(np.float32)
+    anat = root / "sub-03" / "anat"
+    anat.mkdir(parents=True)
+    image = nib.Nifti1Image(mr, head.affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, anat / "sub-03_T1w.nii.gz")
+    (anat / "sub-03_T1w.json").write_text(json.dumps({"Modality": "MR", "EchoTime": 0.003}))
+    mask = nib.Nifti1Image((mr > 50).astype(np.uint8), head.affine)
+    mask.header.set_xyzt_units("mm")
+    nib.save(mask, anat / "sub-03_desc-brain_T1w_mask.nii.gz")
+    (root / "participants.tsv").write_text("participant_id\nsub-03\n")
+    return root
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def called(*words: object, code: int = 0) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.output
+
+
+def test_week_of_real_life(week, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ctmr.evaluation.evaluate.HEADS", 2)
+    before = files(week)
+
+    called("audit", week, "--out", tmp_path / "audit.json")
+    report = json.loads((tmp_path / "audit.json").read_text())
+    assert report["errors"] == 0, report["findings"]
+    assert sum(report["scans"].values()) == 5
+    kinds = {finding["kind"] for finding in report["findings"]}
+    assert {"no_scan", "skipped"} <= kinds
+
+    called("train", week, "--out", tmp_path / "run", *TINY)
+    store = json.loads(next((tmp_path / "cache/stores").glob("*/store.json")).read_text())
+    splits = split_of({hashed("patient-A"), hashed("patient-B"), "03"})
+    counts = {
+        (split, modality): len({entry["name"].split("#")[0] for entry in entries})
+        for split, by_modality in store["entries"].items()
+        for modality, entries in by_modality.items()
+    }
+    test = [patient for patient, split in splits.items() if split == "test"]
+    assert counts["train", "ct"] == 2 - sum(patient != "03" for patient in test)
+    assert counts["train", "mr"] == 3 - len(test)
+
+    out = tmp_path / "translated"
+    called("translate", week, out, "--model", tmp_path / "run", "--to", "mr", "--anyway")
+    results = sorted(path.relative_to(out).as_posix() for path in out.rglob("slice_0001.dcm"))
+    assert results == [f"patient-{n}/2024-03-01/CT_HEAD/slice_0001.dcm" for n in "AB"]
+    made = pydicom.dcmread(out / results[0])
+    assert (made.Modality, made.PatientID) == ("MR", "patient-A")
+
+    called("evaluate", tmp_path / "run", week, "--out", tmp_path / "found", "--anyway")
+    metrics = json.loads((tmp_path / "found/metrics.json").read_text())
+    if test != ["03"]:
+        assert metrics["n"] == len(set(test) - {"03"})
+        assert metrics["directions"]["mr-to-ct"]["mae"]["mean"] > 0
+    assert files(week) == before
+    shutil.rmtree(out)
