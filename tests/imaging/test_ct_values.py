@@ -114,6 +114,27 @@ def test_ct_with_an_offset_is_no_mr_unless_the_user_says_so():
     assert as_modality(offset, "mr", anyway=True).modality == "mr"
 
 
+@pytest.mark.parametrize("name", LOST)
+def test_ct_of_any_values_is_no_mr(name):
+    """By its values, or in any window by its bright skull."""
+    array = LOST[name][0]
+    if name == "brain only, 1 outside":
+        array = np.where(BRAIN, CT, 0)
+    with pytest.raises(SafetyError, match="expected MR: found") as caught:
+        as_modality(volume(array), "mr")
+    assert "--anyway" in caught.value.fix
+    assert as_modality(volume(array), "mr", anyway=True).modality == "mr"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("sequence", ["t1", "t2"])
+def test_mr_is_not_taken_for_a_ct(seed, sequence):
+    head = synthesise_head(seed, shape=(64, 76, 60), spacing_mm=(3.0, 3.0, 3.0), sequence=sequence)
+    mr = head.mr.astype(np.float32)
+    for array in (mr, mr - mr.mean(), mr / mr.max(), np.where(INSIDE, mr, 0)):
+        assert as_modality(Volume(array, head.affine), "mr").modality == "mr"
+
+
 def test_advice_names_the_rim():
     looks, fix = advice(np.where(BRAIN, CT, 0).astype(np.float32))
     assert looks == "looks like HU with the head cut out, 0 around it"

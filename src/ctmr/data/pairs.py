@@ -140,7 +140,7 @@ def read_pair(pair: Pair) -> dict[Modality, Scan]:
 
 def _scan_of(pair: Pair, modality: Modality) -> Scan:
     if modality in pair.sources:
-        return read_volume(pair.sources[modality])[0]
+        return read_volume(pair.sources[modality]).volume
     path = pair.ct if modality == "ct" else pair.mr
     root = pair.folder / modality
     scan = read_scan_within(path, root, modality=modality, reading=pair.reading)

@@ -27,7 +27,7 @@ from ctmr.data.store import (
     to_codes,
     with_settings,
 )
-from ctmr.data.survey import each, hash_all, image_of_source, read_volume, survey
+from ctmr.data.survey import each, hash_all, image_of_source, let_in, read_volume, survey
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
 from ctmr.imaging.appearance import log_odds
 from ctmr.imaging.descriptors import Descriptors, descriptors_of
@@ -94,7 +94,7 @@ def prepare(
             sources = [source for source, _ in found.looks]
             _require_in_place(pool, sources)
             index, plans = plan(found, config, scale, fingerprint)
-            index = index.model_copy(update={"reading": reading.vouched()})
+            index = index.model_copy(update={"reading": reading.vouched(), "let_in": let_in(found)})
             prepared = _write(pool, place, index, sources, plans, progress)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
@@ -270,7 +270,7 @@ def _codes(source: Source, plan: Plan, index: Index) -> Codes:
     else:
         if content_hash(source.path, source.kind, source.files) != entry.sha256:
             raise _changed(source)
-        volume, _ = read_volume(source)
+        volume = read_volume(source).volume
         anyway = source.reading.anyway
         found = head_slices(volume, source.modality, index.scale, index.size, anyway=anyway)
         intensity = index.intensities[source.modality][volume.encoding].fitted(found.head.values)

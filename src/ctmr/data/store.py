@@ -80,9 +80,13 @@ class Index(BaseModel):
     reading: dict[str, Any] = {}
     """The reading options that the user gave (`ctmr.io.reading`)."""
 
+    let_in: dict[str, int] = {}
+    """How many scans only `--anyway` let in, by reason."""
+
     def as_json(self) -> str:
-        """The text of `store.json`; `reading` is left out where no option was given."""
-        return self.model_dump_json(indent=1, exclude=None if self.reading else {"reading"}) + "\n"
+        """The text of `store.json`; what the reading options did is left out where none was given."""
+        empty = {name for name in ("reading", "let_in") if not getattr(self, name)}
+        return self.model_dump_json(indent=1, exclude=empty) + "\n"
 
 
 class Store:

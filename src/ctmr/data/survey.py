@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class Look:
         spacing_mm: Of an image that has one.
         encoding: What decides the map to [-1, 1].
         headless: Whether no head is found in it.
+        foreign: Whether only `--anyway` lets it in, as another modality or no scan.
         patient: Of a DICOM series, a hash of its patient's identity.
         heights_mm: Of a volume's slices that are kept, below the top of the head.
     """
@@ -56,6 +57,7 @@ class Look:
     colour: bool = False
     transparent: bool = False
     headless: bool = False
+    foreign: bool = False
     patient: str | None = None
     heights_mm: tuple[float, ...] | None = None
 
@@ -81,27 +83,38 @@ def hash_all(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> list[str] |
     return hashes if len(hashes) == len(sources) else None
 
 
-def read_volume(source: Source) -> tuple[Volume, str | None]:
-    """A source's volume, as the modality of its folder, and a hash of its patient's identity if it has one.
+class Read(NamedTuple):
+    """A source's volume as the modality of its folder."""
+
+    volume: Volume
+    patient: str | None
+    """A hash of its patient's identity if it has one."""
+    foreign: bool
+    """Whether only `--anyway` lets it in, as another modality or no scan."""
+
+
+def read_volume(source: Source) -> Read:
+    """A source's volume.
 
     Raises:
         CtmrError: If it cannot be read, is another modality, or its geometry is not certain.
     """
-    reading = source.reading
     scan, series = read_with_series(
-        source.path, modality=source.modality, reading=reading, files=source.files
+        source.path, modality=source.modality, reading=source.reading, files=source.files
     )
     if not isinstance(scan, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")
-    if not reading.anyway:
-        require_scan(scan)
     for note in series.notes if series is not None else ():
         logger.info("%s: %s", printable(source.label), note)
+    patient, foreign = series.patient if series is not None else None, False
     try:
-        volume = as_modality(scan, source.modality, anyway=reading.anyway)
-    except SafetyError as error:
-        raise error.at(source.path) from error
-    return volume, series.patient if series is not None else None
+        require_scan(scan)
+        volume = as_modality(scan, source.modality)
+    except (SafetyError, NotAScan) as error:
+        if not source.reading.anyway:
+            raise error.at(source.path) from error
+        volume, foreign = as_modality(scan, source.modality, anyway=True), True
+    return Read(volume, patient, foreign)
 
 
 def image_of_source(source: Source, content: bytes, channels: Literal[1, 3] | None = None) -> Image:
@@ -182,6 +195,16 @@ def _leave_out(
             )
 
 
+def let_in(found: Survey) -> dict[str, int]:
+    """How many scans only `--anyway` lets in, by reason."""
+    volumes = [look for _, look in found.looks if look.heights_mm is not None]
+    counts = {
+        "wrong modality or no scan": sum(look.foreign for look in volumes),
+        "no head": sum(look.headless for look in volumes),
+    }
+    return {reason: count for reason, count in counts.items() if count}
+
+
 def overlap(found: Survey) -> tuple[Overlap, ...]:
     """Test images whose content, or whose patient, is in a training folder too."""
     train = [(source, look) for source, look in found.looks if source.split == "train"]
@@ -236,7 +259,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
         raise ValueError("volumes need a scale")
     try:
         sha256 = content_hash(source.path, source.kind, source.files)
-        volume, patient = read_volume(source)
+        volume, patient, foreign = read_volume(source)
         anyway = source.reading.anyway
         found = head_slices(volume, source.modality, scale, size, anyway=anyway)
     except CtmrError as error:
@@ -247,6 +270,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
         spacing_mm=None,
         encoding=volume.encoding,
         headless=not found.head.is_found,
+        foreign=foreign,
         patient=patient,
         heights_mm=found.heights_mm,
     )

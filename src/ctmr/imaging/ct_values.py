@@ -110,19 +110,23 @@ def advice(array: FloatArray) -> tuple[str, str]:
     """What the values of a CT that are not HU look like, and what the user can do."""
     if looks_like_offset_hu(array):
         return "looks like HU + 1024", "give --ct-values hu+1024"
-    rim = rim_of(array)
-    if rim is not None:
-        inside = array[array != rim]
-        if inside.size and _looks_like_soft_hu(inside):
-            return (
-                f"looks like HU with the head cut out, {rim:g} around it",
-                "give --ct-values hu",
-            )
+    if looks_cut_out(array):
+        what = f"looks like HU with the head cut out, {rim_of(array):g} around it"
+        return what, "give --ct-values hu"
     return (
         "looks windowed or normalised",
         "convert the values to HU, give --ct-values LOW:HIGH if you know the window in HU that the grey range"
         " stands for, or --ct-values grey to train on grey values, which loses HU",
     )
+
+
+def looks_cut_out(array: FloatArray) -> bool:
+    """Whether values other than those of a constant rim are mostly those of brain in HU."""
+    rim = rim_of(array)
+    if rim is None:
+        return False
+    inside = array[array != rim]
+    return bool(inside.size) and _looks_like_soft_hu(inside)
 
 
 def rim_of(array: FloatArray) -> float | None:

@@ -5,16 +5,26 @@ from dataclasses import replace
 import numpy as np
 
 from ctmr.errors import SafetyError
+from ctmr.imaging.appearance import log_odds
 from ctmr.imaging.ct_values import (
     AIR_BELOW_HU,
     advice,
     air_share,
+    looks_cut_out,
     looks_like_hu,
     looks_like_offset_hu,
 )
-from ctmr.imaging.volume import Volume
+from ctmr.imaging.descriptors import describe, outline, shrunk
+from ctmr.imaging.head import find_head
+from ctmr.imaging.resampling import resize
+from ctmr.imaging.volume import Volume, axial_slices, canonical
 from ctmr.types import NAMES, Modality
 
+DEPTHS_MM = (30.0, 45.0, 60.0, 75.0, 90.0)  # below the top of the head: brain, not face
+MIN_SLICES = 3  # of these that must show a head
+# Log-odds that a slice is MR, at most so high in the median and in each for a CT; whole-head MRs of three public sets have
+# medians from 1 to 7, CTs of any window -2 to -8.
+MAX_MEDIAN_ODDS, MAX_ODDS = -1.5, -1.0
 ANYWAY = "give --anyway if it is one"
 
 
@@ -50,12 +60,43 @@ def as_modality(volume: Volume, modality: Modality, *, anyway: bool = False) -> 
 
 
 def _require_mr(volume: Volume) -> None:
-    """Refuse the values of a CT in HU, or in HU + 1024, as those of an MR."""
+    """Refuse what has the values of a CT, in HU or not, or the looks of one, as an MR."""
     if looks_like_hu(volume.array):
         share = air_share(volume.array)
         found = f"the values of a CT in HU ({share:.0%} of the voxels at or below {AIR_BELOW_HU:g})"
     elif looks_like_offset_hu(volume.array):
         found = "the values of a CT in HU + 1024"
+    elif looks_cut_out(volume.array) and volume.array.min() < 0:
+        found = "the values of a CT in HU with the head cut out"
+    elif shows_ct(volume):
+        found = "what looks like a CT by its bright skull"
     else:
         return
     raise SafetyError(f"expected MR: found {found}", fix=f"use it as CT, or {ANYWAY}")
+
+
+def shows_ct(volume: Volume) -> bool:
+    """Whether axial slices at the level of the brain look like a CT of any grey values (`imaging.appearance`)."""
+    upright = canonical(volume)
+    head = find_head(replace(upright, modality=None), "mr")
+    if head is None:
+        return False
+    across, down, thick = upright.spacing_mm
+    looks = []
+    for depth_mm in DEPTHS_MM:
+        k = head.top - round(depth_mm / thick)
+        if k >= 0:
+            plane = axial_slices(upright.array[:, :, k : k + 1])[0]
+            finer = min(across, down)
+            rows, columns = (
+                round(plane.shape[0] * down / finer),
+                round(plane.shape[1] * across / finer),
+            )
+            small = shrunk(resize(plane, rows, columns))
+            mask = outline(small)
+            if mask.any():
+                looks.append(describe(small, mask))
+    if len(looks) < MIN_SLICES:
+        return False
+    odds = log_odds("mr", looks)
+    return bool(np.median(odds) <= MAX_MEDIAN_ODDS and odds.max() <= MAX_ODDS)

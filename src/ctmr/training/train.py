@@ -213,7 +213,8 @@ def _resume(folder: RunFolder, state: TrainState, about: Mapping[str, Any]) -> i
         raise CheckpointError(
             "the training data or their preparation have changed since the checkpoint",
             file=folder.path,
-            fix="restore the data, or start a new run with --init",
+            fix="restore the data, give the reading options of the first call, or start a new run with"
+            " --init",
         )
     for key, now in about["exact"].items():
         if saved.exact.get(key) != now:
