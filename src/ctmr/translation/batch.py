@@ -18,7 +18,7 @@ from ctmr.io.nifti import read_nifti
 from ctmr.io.scan import info_within, read_scan_within
 from ctmr.models.quality import Quality, require_like
 from ctmr.system.files import remove_drafts, require_writable
-from ctmr.system.ownership import require_own
+from ctmr.system.ownership import require_no_input, require_own
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.plan import (
     Job,
@@ -175,16 +175,14 @@ def _require_free(
 ) -> None:
     """Refuse to replace inputs, or what ctmr did not write."""
     measures = MAPPED if quality == "full" else ()
+    paths = [path for job in jobs for path in job.paths(measures)]
     read = {*inputs, *(path.parent / INFO_NAME for path in inputs)}
-    require_own(
-        [path for job in jobs for path in job.paths(measures)],
-        overwrite=overwrite,
-        inputs=read if reading.like is None else {*read, reading.like},
-        sidecars={path: its for job in jobs for path, its in job.sidecars(measures).items()},
-    )
+    require_no_input(paths, read if reading.like is None else {*read, reading.like})
     for job in jobs:
         if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
             require_replaceable(job)
+    sidecars = {path: its for job in jobs for path, its in job.sidecars(measures).items()}
+    require_own(paths, overwrite=overwrite, sidecars=sidecars)
 
 
 def _level(n: int, job: Job, quality: QualityLevel) -> QualityLevel:
