@@ -9,9 +9,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
+from PIL import Image as Pillow
 
 from ctmr.config import PRESETS, Config, parse_config
 from support.heads import head, save_grey, write_data
@@ -119,8 +121,16 @@ def tiny_volume_run(
 
 
 @pytest.fixture(scope="module")
-def short_evaluations() -> Iterator[None]:
-    """Look at four images in an evaluation."""
+def quick_records(tiny_run: Path) -> Iterator[None]:
+    """Look at four images in an evaluation and leave figures white: most of the time of a tiny training.
+
+    What other modules share is made before, whatever the order of the modules.
+    """
+
+    def white(_: object, file: IO[bytes], **options: object) -> None:
+        Pillow.new("L", (8, 8), 255).save(file, format="png")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ctmr.training.validation.MOST", 4)
+        patch.setattr("matplotlib.figure.Figure.savefig", white)
         yield
