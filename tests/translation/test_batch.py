@@ -99,7 +99,7 @@ def test_folder_into_a_file_is_refused(tmp_path):
     source = folder_of(tmp_path / "in", "a.png")
     output = save(tmp_path / "out.png")
     before = output.read_bytes()
-    with pytest.raises(UsageError, match="OUTPUT must be one: found a file"):
+    with pytest.raises(OutputError, match="OUTPUT must be one: found a file, which is kept"):
         translate_files(translator(), source, output, "ct")
     assert output.read_bytes() == before
 
