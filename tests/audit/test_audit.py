@@ -9,8 +9,11 @@ from typer.testing import CliRunner
 from ctmr.audit.audit import Faulty, audit, page_of
 from ctmr.cli.app import app
 from ctmr.errors import DataError, OutputError, UsageError
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
 from ctmr.results import AuditReport
-from support.dicom_series import edit_all, make
+from ctmr.synthetic.head import synthesise_head
+from support.dicom_series import edit_all
 from support.pictures import save, slices, write_clean_data
 
 
@@ -104,9 +107,12 @@ def test_findings_are_written_though_nothing_is_left_to_clean(tmp_path):
 
 
 def test_no_text_of_a_dicom_header_is_written(tmp_path):
+    head = synthesise_head(1, shape=(36, 42, 20), spacing_mm=(5.0, 5.0, 8.0))
+    arrays = {"ct": np.rint(head.ct), "mr": np.rint(head.mr)}
     for folder, modality, split in (("trainA", "ct", 1), ("trainB", "mr", 2), ("testB", "mr", 2)):
         series = tmp_path / "data" / folder / "series"
-        make(series, modality)
+        volume = Volume(arrays[modality].astype(np.float32), head.affine, modality)
+        phantom_series(series, volume, name="P", study="S")
         edit_all(
             series, PatientID=f"CANARY-{split}", PatientName="CANARY", StudyDescription="CANARY"
         )

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ctmr.audit.inventory import FEW, take_inventory
+from ctmr.audit.inventory import MIN_FOR_PROCESSES, take_inventory
 from ctmr.errors import DataError, UsageError
 from ctmr.results import Finding
 from support.dicom_series import make
@@ -125,10 +125,10 @@ def test_folder_without_layout_is_refused(tmp_path):
 
 def test_many_scans_are_looked_at_in_processes(data):
     content = (data / "trainA" / "p1_0.png").read_bytes()
-    for n in range(FEW):
+    for n in range(MIN_FOR_PROCESSES):
         (data / "trainA" / f"q{n:03d}.png").write_bytes(content)
     (data / "trainB" / "empty.png").touch()
     found = take_inventory(data, None)
-    assert len(found.pictures) == FEW + 4
+    assert len(found.pictures) == MIN_FOR_PROCESSES + 4
     assert len({picture.digest for picture in found.pictures}) == 4
     assert [each.files for each in found.findings] == [("trainB/empty.png",)]

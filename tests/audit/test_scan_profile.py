@@ -58,7 +58,9 @@ def test_shares_at_the_ends_are_those_of_the_head(tmp_path):
     assert found.ends[0] < 0.03
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((40, 40)), np.full((40, 40), 128), np.eye(40) * 3])
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((40, 40)), np.full((40, 40), 128), np.eye(40) * 3 + np.eye(40, k=3)]
+)
 def test_picture_of_nothing_has_no_descriptors(tmp_path, pixels):
     found = taken(save(tmp_path / "a" / "x.png", pixels))
     assert found.descriptors is None

@@ -230,6 +230,7 @@ def test_codes_are_exact_at_both_ends_and_fine_between():
 def test_circle_in_a_non_square_image_stays_a_circle(data, tmp_path):
     rows, columns = np.mgrid[:300, :500]
     disc = ((rows - 150) ** 2 + (columns - 200) ** 2 < 100**2) * np.uint8(255)
+    disc[150, 200] = 254  # of two values it would be a mask
     save(data / "trainB" / "a.png", disc)
     store = prepare(data, config(size=134), tmp_path / "store")  # 300 -> 150, so radius 50
     inside = store.slice("train", "mr", 0)[..., 0] > 0

@@ -1,5 +1,7 @@
 """Volumes become slices for training: the head only, at one pixel size, with its height; in two file formats the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -139,10 +141,12 @@ def test_mr_with_mean_0_gives_the_slices_that_it_gives_unscaled():
     array = (MR.array - MR.array[HEAD.mask].mean()) / MR.array[HEAD.mask].std()
     scored = np.where(plain.head.mask(MR.array.shape), array, 0).astype(np.float32)
     found = head_slices(Volume(scored, MR.affine, "mr"), "mr", Scale(36, 3.0), 32)
-    images = [
-        np.stack(list(each.images(MR_UNITS.fitted(each.head.values)))) for each in (plain, found)
-    ]
     assert plain.kept == found.kept
+    assert np.abs(np.subtract(plain.window, found.window)).max() <= 2
+    images = [
+        np.stack(list(replace(each, window=plain.window).images(MR_UNITS.fitted(each.head.values))))
+        for each in (plain, found)
+    ]
     assert np.abs(images[0] - images[1]).mean() < 0.02
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 
 import pytest
 
@@ -24,7 +25,7 @@ def touch(folder, *names):
 
 
 def found_in(folder):
-    return [path.relative_to(folder).as_posix() for path in find_scans(folder)]
+    return [scan.below(folder) for scan in find_scans(folder)]
 
 
 # Which scans
@@ -130,7 +131,7 @@ def test_output_in_a_tree_is_left_out(tmp_path, caplog):
     touch(tmp_path, "a.png", "sub/b.png", "sub/out/c.png")
     output = tmp_path / "sub" / "x" / ".." / "out"
     listing = list_scans(tmp_path, output=output)
-    assert [path.name for path, _ in listing.scans] == ["a.png", "b.png"]
+    assert [scan.path.name for scan in listing.scans] == ["a.png", "b.png"]
     assert listing.left_out == {"the folder of the output is not read": [tmp_path / "sub" / "out"]}
     assert len(list_scans(tmp_path, output=tmp_path).scans) == 3
 
@@ -179,12 +180,16 @@ def test_sub_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
         find_scans(tmp_path)
 
 
-def test_dicom_files_beside_each_other_or_beside_images_are_refused(tmp_path):
+def test_pictures_beside_dicom_files_are_left_out_and_volumes_are_scans(tmp_path, caplog):
     make(tmp_path / "a" / "b" / "series")
-    touch(tmp_path, "a/b/series/x.png")
-    with pytest.raises(DataError, match="found images or NIfTI files beside DICOM") as caught:
-        find_scans(tmp_path)
-    assert caught.value.file == str(tmp_path / "a" / "b" / "series")
-    with pytest.raises(DataError, match=r"in a sub-folder of its own: found 6 DICOM files"):
-        find_scans(tmp_path / "a" / "b" / "series")
-    assert list_scans(tmp_path / "a" / "b" / "series").left_out == {}
+    touch(tmp_path, "a/b/series/x.png", "a/b/series/y.nii.gz")
+    assert found_in(tmp_path) == ["a/b/series", "a/b/series/y.nii.gz"]
+    assert "files that are not DICOM are not read: a/b/series/x.png (1)" in caplog.text
+
+
+def test_loose_dicom_files_are_scans_with_a_name_of_their_own(tmp_path):
+    make(tmp_path)
+    (scan,) = list_scans(tmp_path).scans
+    assert scan.path == tmp_path
+    assert re.fullmatch(r"s[0-9a-f]+_1", scan.below(tmp_path))
+    assert scan.modality == "ct"

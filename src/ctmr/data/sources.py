@@ -68,8 +68,7 @@ class Source:
     @property
     def below(self) -> str:
         """The path of the file or folder below `folder`, as it is on the disk."""
-        depth = 0 if self.in_tree else len(self.folder.split("/"))
-        return "/".join((self.path / self.part).relative_to(self.data).parts[depth:])
+        return "/".join((self.path / self.part).parts[-1 - self.name.count("/") :])
 
     @property
     def name(self) -> str:
