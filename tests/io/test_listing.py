@@ -182,7 +182,7 @@ def test_sub_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
 def test_dicom_files_beside_each_other_or_beside_images_are_refused(tmp_path):
     make(tmp_path / "a" / "b" / "series")
     touch(tmp_path, "a/b/series/x.png")
-    with pytest.raises(DataError, match="found images or NIfTI files beside DICOM") as caught:
+    with pytest.raises(DataError, match="found images or volumes beside DICOM") as caught:
         find_scans(tmp_path)
     assert caught.value.file == str(tmp_path / "a" / "b" / "series")
     with pytest.raises(DataError, match=r"in a sub-folder of its own: found 6 DICOM files"):

@@ -22,7 +22,7 @@ from ctmr.io.dicom.header import text_of
 from ctmr.io.dicom.series import read_series
 from ctmr.io.image_info import read_bytes
 from ctmr.io.images import image_of
-from ctmr.io.nifti import read_nifti
+from ctmr.io.volumes import read_volume_file
 from ctmr.types import BoolArray, FloatArray
 
 Fault = Literal["unreadable", "wrong_modality", "not_hu"]
@@ -134,8 +134,8 @@ def _of_image(source: Source) -> Picture:
 
 def _of_volume(source: Source) -> Picture | Unusable:
     patient, drawn = source.patient, tuple[Mark, ...]()
-    if source.kind == "nifti":
-        volume = read_nifti(source.path)
+    if source.kind == "volume":
+        volume = read_volume_file(source.path)
     else:
         series = read_series(source.path)
         volume, patient = series.volume, source.patient or series.patient

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """One scan of a data folder: an image file, a NIfTI file or a folder with a DICOM series.
+    """One scan of a data folder: an image file, a volume file or a folder with a DICOM series.
 
     Attributes:
         data: The data folder.

@@ -22,8 +22,8 @@ from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.series import read_series
 from ctmr.io.image_info import read_bytes
 from ctmr.io.images import image_of
-from ctmr.io.nifti import read_nifti
 from ctmr.io.scan import content_hash
+from ctmr.io.volumes import read_volume_file
 from ctmr.types import Encoding, Modality, Progress, Spacing
 
 VOLUMES_AT_ONCE = 4  # each takes some hundred MB
@@ -83,8 +83,8 @@ def read_volume(source: Source) -> tuple[Volume, str | None]:
     Raises:
         CtmrError: If it cannot be read, is another modality, or its geometry is not certain.
     """
-    if source.kind == "nifti":
-        return _of_its_folder(source, read_nifti(source.path)), None
+    if source.kind == "volume":
+        return _of_its_folder(source, read_volume_file(source.path)), None
     series = read_series(source.path)
     for note in series.notes:
         logger.info("%s: %s", printable(source.label), note)

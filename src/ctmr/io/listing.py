@@ -122,7 +122,7 @@ def below_root(path: Path, root: Path) -> str:
 
 
 def stem_below(path: Path, root: Path) -> str:
-    """The same without the suffix of an image or NIfTI file."""
+    """The same without the suffix of an image or a volume file."""
     return below_root(path.with_name(stem_of(path)), root)
 
 
@@ -248,7 +248,7 @@ def _loose(folder: Path, count: int) -> DataError:
 
 def _mixed(folder: Path) -> DataError:
     return DataError(
-        "expected DICOM files only, or none, in a sub-folder: found images or NIfTI files"
+        "expected DICOM files only, or none, in a sub-folder: found images or volumes"
         " beside DICOM files",
         file=folder,
         fix="move the other files away",

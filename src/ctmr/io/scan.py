@@ -1,4 +1,4 @@
-"""Any readable scan, by what its path is: an image, a NIfTI volume, or a folder with a DICOM series."""
+"""Any readable scan, by what its path is: an image, a volume file, or a folder with a DICOM series."""
 
 import hashlib
 import os
@@ -13,15 +13,16 @@ from ctmr.io.codecs import is_image_name
 from ctmr.io.dicom.series import find_dicom, read_series
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
 from ctmr.io.images import read_image, save_image
-from ctmr.io.nifti import Geometry, is_nifti_name, nifti_bytes, read_nifti
+from ctmr.io.volumes import WRITTEN, read_volume_file, volume_bytes, volume_suffix
+from ctmr.io.voxels import Geometry
 from ctmr.system.files import content_digest
 from ctmr.system.ownership import write_own
 
-Kind = Literal["image", "nifti", "series"]
+Kind = Literal["image", "volume", "series"]
 
-# Written into every NIfTI file, at most 79 bytes.
+# Written into every volume file, at most 79 bytes.
 DESCRIPTION = "SYNTHETIC (ctmr): research use only, not for diagnosis"
-READABLE = "PNG, JPEG or TIFF images, NIfTI volumes, or folders with a DICOM series each"
+READABLE = "PNG, JPEG or TIFF images, NIfTI, MetaImage, NRRD or MGZ volumes, or folders with a DICOM series each"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -43,15 +44,16 @@ def kind_of(path: Path) -> Kind | None:
 
 def kind_by_name(path: Path) -> Kind | None:
     """What sort of scan a file is by its suffix; it need not be there."""
-    if is_nifti_name(path):
-        return "nifti"
+    if volume_suffix(path) is not None:
+        return "volume"
     return "image" if is_image_name(path) else None
 
 
 def stem_of(path: Path) -> str:
-    """The name without the suffix of an image or NIfTI file; that of a folder whole."""
-    if is_nifti_name(path):
-        return path.name[: path.name.lower().rindex(".nii")]
+    """The name without the suffix of an image or a volume file; that of a folder whole."""
+    suffix = volume_suffix(path)
+    if suffix is not None:
+        return path.name[: -len(suffix)]
     return path.stem if is_image_name(path) else path.name
 
 
@@ -103,17 +105,17 @@ def info_within(folder: Path, root: Path) -> ImageInfo:
 def read_scan(
     path: Path | str, *, geometry: Geometry | None = None, info: ImageInfo | None = None
 ) -> Scan:
-    """The scan in an image file, a NIfTI file or a folder that holds one DICOM series.
+    """The scan in an image file, a volume file or a folder that holds one DICOM series.
 
     Args:
         path: A file or a folder.
-        geometry: What to believe where the header of a NIfTI file contradicts itself or says nothing; see
-            `ctmr.nifti.read_nifti`.
+        geometry: What to believe where the header of a volume file contradicts itself or says nothing; see
+            `ctmr.io.nifti.read_nifti`.
         info: What holds for an image, if the caller knows it (`info_within`).
 
     Returns:
         An image, in HU where a `ctmr.json` beside it says so; or a volume in HU (CT) or scanner units (MR), whose
-        modality is None where it comes from NIfTI, which does not say it.
+        modality is None where it comes from a volume file, which does not say it.
 
     Raises:
         DataError: If it cannot be read.
@@ -123,8 +125,8 @@ def read_scan(
     kind = kind_of(path)
     if kind == "series":
         return read_series(path).volume
-    if kind == "nifti":
-        return read_nifti(path, geometry=geometry)
+    if kind == "volume":
+        return read_volume_file(path, geometry=geometry)
     if path.is_dir():
         raise DataError(
             "expected one scan: found a folder that is not a DICOM series",
@@ -142,7 +144,7 @@ def read_scan_within(path: Path, root: Path) -> Scan:
 
 
 def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None:
-    """Write a scan: an image by its suffix, with a `ctmr.json` if it is in HU; a volume as NIfTI, on its own grid.
+    """Write a scan: an image by its suffix, with a `ctmr.json` if it is in HU; a volume too, on its own grid.
 
     Args:
         path: Where it goes; `.ctmr-outputs.json` in that folder lists what ctmr wrote.
@@ -157,19 +159,19 @@ def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None
     path = Path(path)
     if isinstance(scan, Image):
         save_image(path, scan, overwrite=overwrite)
-    elif is_nifti_name(path):
-        content = nifti_bytes(path, scan, DESCRIPTION)
+    elif volume_suffix(path) in WRITTEN:
+        content = volume_bytes(path, scan, DESCRIPTION)
         write_own(path, content, overwrite=overwrite, kind="scans")
     else:
         raise UsageError(
-            f"a volume is written as .nii or .nii.gz: found {path.suffix!r}",
+            f"a volume is written as {', '.join(WRITTEN)}: found {path.suffix!r}",
             file=path,
             fix="change the suffix; ctmr translate writes DICOM",
         )
 
 
 def _named_scans(folder: Path) -> Sequence[str]:
-    """Names in a folder that are images or NIfTI files by their suffix."""
+    """Names in a folder that are images or volumes by their suffix."""
     try:
         return [
             name

@@ -14,8 +14,8 @@ from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import onto_grid
 from ctmr.io.dicom.series import Series, read_series
 from ctmr.io.image_info import INFO_NAME
-from ctmr.io.nifti import read_nifti
 from ctmr.io.scan import info_within, read_scan_within
+from ctmr.io.volumes import read_volume_file
 from ctmr.models.quality import Quality, require_like
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_own
@@ -83,7 +83,7 @@ def translate_files(
 
     Args:
         translator: Of a model.
-        source: An image, a NIfTI file, a folder with one DICOM series, or a tree of any of these; never written to.
+        source: An image, a volume file, a folder with one DICOM series, or a tree of any of these; never written to.
         output: Of the same form, with the same sub-folders.
         to: The modality wanted.
         quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, and writes maps
@@ -105,8 +105,8 @@ def translate_files(
     jobs = choose_jobs(plan_jobs(translator, inputs, source, output, to, reading), only)
     check_outputs(jobs, inputs, quality)
     require_writable(output, 0)
-    if reading.like is not None and not any(job.kind == "nifti" for job in jobs):
-        raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
+    if reading.like is not None and not any(job.kind == "volume" for job in jobs):
+        raise UsageError("--like is for volume files: found none", file=source, fix="leave it out")
     info_of = functools.cache(info_within)
     levels = {job: _level(n, job, quality) for n, job in enumerate(jobs)}
 
@@ -183,7 +183,7 @@ def _require_free(
         sidecars={path: its for job in jobs for path, its in job.sidecars(measures).items()},
     )
     for job in jobs:
-        if job.kind == "series" or (job.kind == "nifti" and reading.like is not None):
+        if job.kind == "series" or (job.kind == "volume" and reading.like is not None):
             require_replaceable(job)
 
 
@@ -232,13 +232,13 @@ def _read(job: Job, to: Modality, reading: Reading) -> tuple[Scan, Series | None
         return series.volume, series
     if job.kind == "image":
         return read_scan_within(job.source, job.root), None
-    volume = read_nifti(job.source, geometry=reading.geometry)
+    volume = read_volume_file(job.source, geometry=reading.geometry)
     if reading.like is None:
         return volume, None
     series = read_series(reading.like, irregular=reading.irregular)
     if series.volume.modality == to:
         raise SafetyError(
-            f"expected with --like the series the NIfTI input was made of: found one that shows"
+            f"expected with --like the series the volume file was made of: found one that shows"
             f" {to.upper()} already",
             file=reading.like,
             fix="name that series",

@@ -15,8 +15,9 @@ from ctmr.errors import DataError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
-from ctmr.io.nifti import Geometry, is_nifti_name
-from ctmr.io.scan import READABLE, Kind, content_hash, kind_of, stem_of
+from ctmr.io.scan import READABLE, Kind, content_hash, kind_by_name, kind_of, stem_of
+from ctmr.io.volumes import WRITTEN, volume_suffix
+from ctmr.io.voxels import Geometry
 from ctmr.system.ownership import MAPS_NAME
 from ctmr.translation.translator import Translator
 from ctmr.translation.uncertainty import MAPPED, QualityLevel
@@ -73,10 +74,10 @@ class Reading:
     """What to believe of scans that say too little.
 
     Attributes:
-        geometry: Of NIfTI headers that contradict themselves or say nothing (`ctmr.nifti.read_nifti`).
+        geometry: Of volume files whose header contradicts itself or says nothing (`ctmr.io.nifti.read_nifti`).
         irregular: Translate a DICOM series with gaps or uneven slices too, slice by slice.
         anyway: Translate what looks like another modality, or like no head, too.
-        like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
+        like: A DICOM series whose headers and grid a volume file belongs to: it is written as DICOM.
     """
 
     geometry: Geometry | None = None
@@ -226,9 +227,9 @@ def _one_target(
     translator: Translator, source: Path, kind: Kind, output: Path, to: Modality, reading: Reading
 ) -> Path:
     """Where the translation of a single scan goes."""
-    if kind == "series" or (kind == "nifti" and reading.like is not None):
+    if kind == "series" or (kind == "volume" and reading.like is not None):
         here = output.resolve() == Path.cwd() or not output.name
-        if here or is_nifti_name(output) or is_image_name(output) or output.is_file():
+        if here or kind_by_name(output) is not None or output.is_file():
             raise UsageError(
                 f"expected a new folder for a DICOM series: found {output.name or str(output)!r}",
                 file=output,
@@ -237,11 +238,10 @@ def _one_target(
         return output
     if output.is_dir():
         return output / _name(translator, source, to, reading)
-    fits = is_nifti_name if kind == "nifti" else lambda path: _holds(translator, path, to)
-    if not fits(output):
-        known = [".nii", ".nii.gz"]
-        if kind == "image":
-            known = [suffix for suffix in FORMATS if _holds(translator, Path("a" + suffix), to)]
+    known: Sequence[str] = WRITTEN
+    if kind == "image":
+        known = [suffix for suffix in FORMATS if _holds(translator, Path("a" + suffix), to)]
+    if not output.name.lower().endswith(tuple(known)):
         raise UsageError(
             f"expected a folder or a file ending in {', '.join(known)}: found {output.suffix!r}",
             file=output,
@@ -281,8 +281,8 @@ def _holds(translator: Translator, path: Path, to: Modality) -> bool:
 
 
 def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:
-    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a NIfTI a folder with `like`."""
-    if is_nifti_name(path):
+    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a volume file a folder with `like`."""
+    if volume_suffix(path) is not None:
         return path.name if reading.like is None else stem_of(path)
     if not is_image_name(path) or _holds(translator, path, to):
         return path.name

@@ -23,6 +23,7 @@ from ctmr.io.image_info import INFO_NAME, add_image_info, info_to_add
 from ctmr.io.images import image_bytes
 from ctmr.io.nifti import nifti_bytes
 from ctmr.io.scan import DESCRIPTION, content_hash, info_place, info_within
+from ctmr.io.volumes import volume_bytes
 from ctmr.notice import NOTICE
 from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
 from ctmr.system.ownership import digest_of, known_digests, read_sealed, require_own, sealed
@@ -104,7 +105,7 @@ def _contents(its: Input, done: Translation) -> dict[Path, bytes]:
     if isinstance(done.scan, Image):
         contents[job.target] = image_bytes(job.target, done.scan)
     elif its.series is None:
-        contents[job.target] = nifti_bytes(job.target, done.scan, DESCRIPTION)
+        contents[job.target] = volume_bytes(job.target, done.scan, DESCRIPTION)
     for measure, share in done.maps.items():
         path = job.map_path(measure)
         if isinstance(its.scan, Image):
@@ -157,9 +158,9 @@ def require_replaceable(job: Job) -> None:
 def _believed(job: Job, reading: Reading) -> dict[str, Any]:
     """What the sidecar says of what the user vouched for."""
     said: dict[str, Any] = {}
-    if job.kind == "nifti" and reading.geometry is not None:
+    if job.kind == "volume" and reading.geometry is not None:
         said["geometry"] = reading.geometry
-    like = job.kind == "nifti" and reading.like is not None
+    like = job.kind == "volume" and reading.like is not None
     if like:
         said["like"] = True
     if (like or job.kind == "series") and reading.irregular:
@@ -172,7 +173,7 @@ def _believed(job: Job, reading: Reading) -> dict[str, Any]:
 def _derivation(translator: Translator, job: Job, to: Modality, reading: Reading) -> Derivation:
     """What the files say of their origin; with `like` the source is not the series alone."""
     options = "anyway" if reading.anyway else ""
-    if job.kind == "nifti":
+    if job.kind == "volume":
         options += content_hash(job.source, job.kind)
     return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
 
