@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,12 +62,18 @@ _PARSE_ERRORS = (
 
 
 class SliceFile(NamedTuple):
-    """One file: what is copied of its header, as raw bytes, and what is read of it, as values."""
+    """One slice: what is copied of its header, as raw bytes, and what is read of it, as values."""
 
     path: Path
     syntax: uid.UID
     header: Dataset
     values: dict[str, Any]
+    frame: int | None = None
+    """Which frame of an enhanced multi-frame file it is; None: the file is the slice."""
+    read: Callable[[], Dataset] | None = None
+    """What returns the pixels of all frames of that file; it is read once."""
+    classic: str | None = None
+    """The SOP class of single-frame files of its kind."""
 
     def floats(self, keyword: str) -> NDArray[np.float64]:
         """A value of several numbers."""
@@ -133,12 +139,12 @@ def read_header(path: Path) -> SliceFile:
         tags = {*_VALUES, *_SOURCE, *PATIENT, *STUDY, *PLACE}
         found = dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
         for keyword in {*_SOURCE, *PATIENT, *STUDY, *PLACE} & set(found.dir()):
-            header[keyword] = _as_bytes(found, keyword)
+            header[keyword] = as_bytes(found, keyword)
         values = {keyword: found[keyword].value for keyword in _VALUES if keyword in found}
     return SliceFile(path, syntax, header, {k: v for k, v in values.items() if v not in (None, "")})
 
 
-def _as_bytes(found: Dataset, keyword: str) -> DataElement | RawDataElement:
+def as_bytes(found: Dataset, keyword: str) -> DataElement | RawDataElement:
     """A text of the header as its bytes, so that a copy of it is exact."""
     item: DataElement | RawDataElement = found.get_item(keyword)
     if keyword == "SpecificCharacterSet":

@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from ctmr.errors import CtmrError, DataError, refuse_all
 from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.enhanced import frames_of
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
     hashed,
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The single-frame files of one CT or MR series, sorted along the slice normal."""
+    """The slices of one CT or MR series, sorted along the slice normal."""
 
     headers: tuple[Dataset, ...]
     """One per slice, K ascending: the tags of `dicom_file.PATIENT`, `STUDY`, `PLACE` and the source's UIDs; no pixels."""
@@ -64,7 +65,7 @@ def read_series(folder: Path, *, irregular: bool = False) -> Series:
     gantry gives a sheared affine, nothing is resampled. PixelPaddingValue (0028,0120) becomes -1024 HU in CT, 0 in MR.
 
     Args:
-        folder: Single-frame files of one series; localizers are left out.
+        folder: Single-frame files of one series, or an enhanced multi-frame file of one volume; localizers are left out.
         irregular: Read slices that lie unevenly too, see `Series.even`.
 
     Raises:
@@ -73,11 +74,12 @@ def read_series(folder: Path, *, irregular: bool = False) -> Series:
     """
     paths, others = _find(folder)
     _require_whole(paths, others, folder)
-    found = _of_all(read_header, paths, folder)
-    images = [image for image in found if not is_localizer(image)]
+    files = _of_all(read_header, paths, folder)
+    kept = [file for file in files if not is_localizer(file)]
+    images = [image for frames in _of_all(frames_of, kept, folder) for image in frames]
     notes = []
-    if len(found) > len(images):
-        notes.append(f"{len(found) - len(images)} localizer images left out")
+    if len(files) > len(kept):
+        notes.append(f"{len(files) - len(kept)} localizer images left out")
     if others:
         notes.append(f"{len(others)} files that are not DICOM left out")
     require(bool(images), "expected a DICOM series: found no image", folder, "choose its folder")
@@ -130,12 +132,14 @@ def _of_all(
     function: Callable[[Item], Result], items: Iterable[Item], folder: Path
 ) -> list[Result]:
     """`function` of each file of a series; all that fail are named at once."""
-    results, failures = [], []
+    results: list[Result] = []
+    failures: dict[tuple[str, str], CtmrError] = {}  # one of all frames of a file that fail alike
     for item in items:
         try:
             results.append(function(item))
         except CtmrError as error:
-            failures.append((Path(error.file or "").name, error))
+            failures[Path(error.file or "").name, error.what] = error
+    named = [(name, error) for (name, _), error in failures.items()]
     what = f"of {len(results) + len(failures)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+    refuse_all(named, what, file=folder, fix=COPY_AGAIN)
     return results

@@ -32,10 +32,6 @@ MAX_BESIDE = 2**26  # bytes of a file beside its pixels
 _NEAR, _FAR = 0.001, 1e6  # no length in mm is smaller or larger
 _STEEP = 1e9  # no slope or intercept is larger
 _CLASSES: dict[str, str] = {uid.CTImageStorage: "CT", uid.MRImageStorage: "MR"}
-_MULTI_FRAME = (
-    *(uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage),
-    *(uid.EnhancedMRImageStorage, uid.LegacyConvertedEnhancedMRImageStorage),
-)
 
 
 def is_localizer(image: SliceFile) -> bool:
@@ -62,12 +58,12 @@ def _check_kind(image: SliceFile) -> None:
     path, values = image.path, image.values
     with parsing(path):
         frames = int(values.get("NumberOfFrames", 1))
-    what = "expected single-frame CT or MR: found an enhanced or multi-frame object"
+    what = "expected single-frame CT or MR: found a multi-frame object without functional groups"
     kind = str(values.get("SOPClassUID", ""))
-    single = frames == 1 and kind not in _MULTI_FRAME
+    single = image.frame is not None or frames == 1
     require(single, what, path, "convert it to NIfTI, for instance with dcm2niix")
     modality = values.get("Modality")
-    known = modality in ("CT", "MR") and _CLASSES.get(kind) == modality
+    known = modality in ("CT", "MR") and _CLASSES.get(image.classic or kind) == modality
     what = "expected a CT or MR image by Modality (0008,0060) and SOPClassUID (0008,0016)"
     require(known, f"{what}: found another object", path, "leave it out")
     for keyword in UIDS:
@@ -97,7 +93,8 @@ def _check_layout(image: SliceFile) -> None:
     )
     what = f"expected 8 or 16 bits allocated, HighBit = BitsStored - 1: found {allocated}, {stored}"
     require(bits, f"{what} stored, {high} high", path, "export the series again")
-    pixels = rows * columns * allocated // 8
+    frames = 1 if image.frame is None else int(values["NumberOfFrames"])
+    pixels = frames * rows * columns * allocated // 8
     what = f"expected {pixels} bytes of pixels: found a file of {size} bytes"
     fits = size <= 2 * pixels + MAX_BESIDE and (image.syntax not in NATIVE or size >= pixels)
     require(fits, what, path, COPY_AGAIN)

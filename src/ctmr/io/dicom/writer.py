@@ -175,7 +175,8 @@ def _describe(out: Dataset, source: Dataset, about: Derivation, k: int) -> None:
     key = (about.model_sha256, about.direction, about.options)
     series = text_of(source, "SeriesInstanceUID")
     out.SeriesInstanceUID = _uid(series, *key)
-    out.SOPInstanceUID = _uid(text_of(source, "SOPInstanceUID"), *key)
+    frame = text_of(source, "ReferencedFrameNumber")  # of an enhanced multi-frame source
+    out.SOPInstanceUID = _uid(text_of(source, "SOPInstanceUID"), *key, *([frame] if frame else []))
     if "FrameOfReferenceUID" not in source:
         out.FrameOfReferenceUID = _uid("frame", series)
     out.SeriesNumber = _series_number(text_of(source, "SeriesNumber"))
@@ -191,6 +192,8 @@ def _describe(out: Dataset, source: Dataset, about: Derivation, k: int) -> None:
     image = Dataset()
     image.ReferencedSOPClassUID = text_of(source, "SOPClassUID")
     image.ReferencedSOPInstanceUID = text_of(source, "SOPInstanceUID")
+    if frame:
+        image.ReferencedFrameNumber = int(frame)
     image.SpatialLocationsPreserved = "YES"
     purpose = _code("121322", "DCM", "Source image for image processing operation")
     image.PurposeOfReferenceCodeSequence = [purpose]
