@@ -215,7 +215,7 @@ def _manifest(rows: Sequence[tuple[str, str, str, str]], clusters: dict[str, int
 
 def _place_scan(source: Source, target: Path) -> str:
     """Link or copy the files of a scan; say which."""
-    if source.kind != "series":
+    if source.kind != "series" or source.path.is_file():
         return _place_file(source.path, target)
     target.mkdir()
     hows = {_place_file(path, target / path.name) for path in find_dicom(source.path)}

@@ -140,7 +140,8 @@ def _visit(listing: Listing, folder: Path, depth: int, output: Path | None) -> N
         return
     folders = {name for name in names if (folder / name).is_dir()}
     files = [name for name in names if name not in folders]
-    named = {name for name in files if name[0] != "." and kind_by_name(Path(name))}
+    kinds = {name: kind_by_name(Path(name)) for name in files if name[0] != "."}
+    named = {name for name, kind in kinds.items() if kind in ("image", "volume")}
     if depth > 0 and _is_series(listing, folder, files, named):
         _leave_out_below(listing, folder, depth)
         return
@@ -150,11 +151,12 @@ def _visit(listing: Listing, folder: Path, depth: int, output: Path | None) -> N
             _leave_out(listing, why, folder / name)
         else:
             _visit(listing, folder / name, depth + 1, output)
-    others = [folder / name for name in files if name not in named and name[0] != "."]
+    others = [folder / name for name, kind in kinds.items() if kind is None]
     loose = tuple(path for path in others if depth == 0 and _is_loose_dicom(path))
     if loose:
         listing.faults.append(Fault(_loose(folder, len(loose)), loose))
-    beside = folders | named | {stem_of(Path(name)) for name in named}
+    scans = {name for name, kind in kinds.items() if kind is not None}
+    beside = folders | scans | {stem_of(Path(name)) for name in scans}
     for name in sorted(set(files) - {path.name for path in loose}, key=os.fsencode):
         _take_in(listing, folder / name, beside)
 

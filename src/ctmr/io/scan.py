@@ -1,4 +1,4 @@
-"""Any readable scan, by what its path is: an image, a volume file, or a folder with a DICOM series."""
+"""Any readable scan, by what its path is: an image, a volume file, or a folder or archive with a DICOM series."""
 
 import hashlib
 import os
@@ -10,6 +10,7 @@ from typing import Literal
 from ctmr.errors import DataError, UsageError
 from ctmr.imaging.image import Image, Scan
 from ctmr.io.codecs import is_image_name
+from ctmr.io.dicom.archive import is_archive_name
 from ctmr.io.dicom.series import find_dicom, read_series
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
 from ctmr.io.images import read_image, save_image
@@ -22,7 +23,7 @@ Kind = Literal["image", "volume", "series"]
 
 # Written into every volume file, at most 79 bytes.
 DESCRIPTION = "SYNTHETIC (ctmr): research use only, not for diagnosis"
-READABLE = "PNG, JPEG or TIFF images, NIfTI, MetaImage, NRRD or MGZ volumes, or folders with a DICOM series each"
+READABLE = "PNG, JPEG or TIFF images, NIfTI, MetaImage, NRRD or MGZ volumes, or DICOM series, each a folder or a .zip"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -46,15 +47,17 @@ def kind_by_name(path: Path) -> Kind | None:
     """What sort of scan a file is by its suffix; it need not be there."""
     if volume_suffix(path) is not None:
         return "volume"
+    if is_archive_name(path):
+        return "series"
     return "image" if is_image_name(path) else None
 
 
 def stem_of(path: Path) -> str:
-    """The name without the suffix of an image or a volume file; that of a folder whole."""
+    """The name without the suffix of an image, a volume file or an archive; that of a folder whole."""
     suffix = volume_suffix(path)
     if suffix is not None:
         return path.name[: -len(suffix)]
-    return path.stem if is_image_name(path) else path.name
+    return path.stem if is_image_name(path) or is_archive_name(path) else path.name
 
 
 def content_hash(path: Path, kind: Kind) -> str:
@@ -105,7 +108,7 @@ def info_within(folder: Path, root: Path) -> ImageInfo:
 def read_scan(
     path: Path | str, *, geometry: Geometry | None = None, info: ImageInfo | None = None
 ) -> Scan:
-    """The scan in an image file, a volume file or a folder that holds one DICOM series.
+    """The scan in an image file, a volume file, or a folder or `.zip` that holds one DICOM series.
 
     Args:
         path: A file or a folder.
@@ -171,12 +174,12 @@ def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None
 
 
 def _named_scans(folder: Path) -> Sequence[str]:
-    """Names in a folder that are images or volumes by their suffix."""
+    """Names in a folder that are images or volumes by their suffix; an archive may lie beside the series it holds."""
     try:
         return [
             name
             for name in os.listdir(folder)
-            if not name.startswith(".") and kind_by_name(Path(name)) is not None
+            if not name.startswith(".") and kind_by_name(Path(name)) in ("image", "volume")
         ]
     except OSError:
         return []

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
+from ctmr.io.dicom.archive import is_archive_name
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import SHOWN, below_root, find_scans, found, warn_of_scans_below
 from ctmr.io.scan import READABLE, Kind, content_hash, kind_by_name, kind_of, stem_of
@@ -93,7 +94,7 @@ def find_inputs(source: Path, output: Path) -> list[Path]:
         DataError: If there is none.
     """
     kind = kind_of(source)
-    if kind == "series":
+    if kind == "series" and source.is_dir():
         warn_of_scans_below(source)
     if kind is not None:
         return [source]
@@ -281,9 +282,11 @@ def _holds(translator: Translator, path: Path, to: Modality) -> bool:
 
 
 def _name(translator: Translator, path: Path, to: Modality, reading: Reading) -> str:
-    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a volume file a folder with `like`."""
+    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a volume file a folder with `like`, and so does an archive."""
     if volume_suffix(path) is not None:
         return path.name if reading.like is None else stem_of(path)
+    if is_archive_name(path) and not path.is_dir():
+        return stem_of(path)
     if not is_image_name(path) or _holds(translator, path, to):
         return path.name
     return path.stem + ".png"

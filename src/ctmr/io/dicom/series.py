@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from ctmr.errors import CtmrError, DataError, refuse_all
 from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.archive import is_archive_name, unpacked
 from ctmr.io.dicom.enhanced import frames_of
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
@@ -54,24 +55,28 @@ class Series:
 
 
 def find_dicom(folder: Path) -> list[Path]:
-    """The DICOM files of a folder, not of its sub-folders, sorted by the bytes of their names."""
-    return _find(folder)[0]
+    """The DICOM files of a folder, not of its sub-folders, sorted by the bytes of their names; an archive itself."""
+    return [folder] if is_archive_name(folder) and not folder.is_dir() else _find(folder)[0]
 
 
 def read_series(folder: Path, *, irregular: bool = False) -> Series:
-    """Read the one CT or MR series of a folder.
+    """Read the one CT or MR series of a folder, or of a `.zip`.
 
     Slices are sorted by ImagePositionPatient (0020,0032) along the normal, never by name or InstanceNumber; a tilted
     gantry gives a sheared affine, nothing is resampled. PixelPaddingValue (0028,0120) becomes -1024 HU in CT, 0 in MR.
 
     Args:
         folder: Single-frame files of one series, or an enhanced multi-frame file of one volume; localizers are left out.
+            In an archive they may lie in folders.
         irregular: Read slices that lie unevenly too, see `Series.even`.
 
     Raises:
         DataError: If a file is damaged or of a kind that is not read, or there is not exactly one series.
         SafetyError: If patients, geometry or units are missing, contradictory or irregular.
     """
+    if is_archive_name(folder) and not folder.is_dir():
+        with unpacked(folder) as files:
+            return read_series(files, irregular=irregular)
     paths, others = _find(folder)
     _require_whole(paths, others, folder)
     files = _of_all(read_header, paths, folder)
