@@ -51,7 +51,7 @@ METRICS = b"""{"n": 1, "patients": 1, "unit": "HU", "protocol": "x", "notice": "
  {"mae": {"mean": 1, "sd": 1, "ci95": [1, 2]}, "baselines": {}, "others": {}}}}"""
 YAML = b"seed: 1\ndata:\n  size: 128\n  ct_window: [-100, 300]\n  name: 'a b'\n# a comment\n"
 KINDS = (
-    *("png", "png16", "jpeg", "tiff", "tiff16", "tiff_lzw", "nifti", "nifti_gz"),
+    *("png", "png16", "jpeg", "tiff", "tiff16", "tiff_signed", "tiff_lzw", "nifti", "nifti_gz"),
     *("mha", "nrrd", "nrrd_raw", "mgz", "mgh"),
     *("dicom", "dicom_rle", "dicom_j2k", "dicom_multi", "zip", "info", "metrics", "yaml"),
 )
@@ -89,6 +89,10 @@ def seed_of(kind: str, place: Path) -> tuple[bytes, Read]:
         stream = io.BytesIO()
         deep = pixels.astype(np.uint16) * 257
         tifffile.imwrite(stream, deep, photometric="rgb", compression="zlib")
+        return stream.getvalue(), read_from("a.png", read_image)
+    if kind == "tiff_signed":
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, pixels[..., 0].astype(np.int16) * 16 - 1000)
         return stream.getvalue(), read_from("a.png", read_image)
     if kind.startswith("nifti"):
         name = "a.nii.gz" if kind == "nifti_gz" else "a.nii"

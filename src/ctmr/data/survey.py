@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ctmr.data.folders import Source
 from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
-from ctmr.imaging.image import luma
+from ctmr.imaging.image import Image, luma
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import Scale
 from ctmr.imaging.slices import head_slices
@@ -42,6 +42,7 @@ class Look:
         shape: Of the image; of a volume, of the window that is kept of its slices.
         spacing_mm: Of an image that has one.
         encoding: What decides the map to [-1, 1].
+        signed: Whether its values are taken for HU by their looks alone.
         patient: Of a DICOM series, a hash of its patient's identity.
         heights_mm: Of a volume's slices that are kept, below the top of the head.
     """
@@ -52,6 +53,7 @@ class Look:
     encoding: Encoding
     colour: bool = False
     transparent: bool = False
+    signed: bool = False
     patient: str | None = None
     heights_mm: tuple[float, ...] | None = None
 
@@ -134,6 +136,7 @@ def survey(
     _say_which(looks, "transparent", said, logging.WARNING)
     said = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
     _say_which(looks, "colour", said, logging.INFO)
+    _say_which(looks, "signed", "hold signed values with air, taken for HU", logging.WARNING)
     return Survey(looks, histograms)
 
 
@@ -210,6 +213,7 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
     try:
         content = read_bytes(source.path)
         image = image_of(content, source.path, None, source.info)
+        _require_grey_mr(source, image)
     except DataError as error:
         return error, None
     colour = image.array.ndim == 3
@@ -224,8 +228,19 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
         encoding=image.encoding,
         colour=colour,
         transparent=image.transparent,
+        signed=image.unit == "HU" != source.info.unit,
     )
     return look, histogram
+
+
+def _require_grey_mr(source: Source, image: Image) -> None:
+    """Refuse an MR image in HU, which no `ctmr.json` says."""
+    if source.modality == "mr" and image.unit == "HU":
+        raise DataError(
+            "expected grey values of an MR: found signed values that look like HU",
+            file=source.path,
+            fix="move it to the folder of CT, or save unsigned values",
+        )
 
 
 def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, level: int) -> None:

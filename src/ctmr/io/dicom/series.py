@@ -75,8 +75,8 @@ def read_series(folder: Path, *, irregular: bool = False) -> Series:
         SafetyError: If patients, geometry or units are missing, contradictory or irregular.
     """
     if is_archive_name(folder) and not folder.is_dir():
-        with unpacked(folder) as files:
-            return read_series(files, irregular=irregular)
+        with unpacked(folder) as place:
+            return read_series(place, irregular=irregular)
     paths, others = _find(folder)
     _require_whole(paths, others, folder)
     files = _of_all(read_header, paths, folder)
