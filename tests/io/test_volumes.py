@@ -337,3 +337,29 @@ def test_suffix_must_be_that_of_the_content(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError):
             read_volume_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_no_text_of_a_header_is_written_or_said(suffix, tmp_path):
+    name = b"DOE^JANE"
+    path = foreign_file(tmp_path / f"a{suffix}")
+    content = path.read_bytes()
+    if suffix == ".mha":
+        content = content.replace(b"BinaryData =", b"Comment = " + name + b"\nBinaryData =", 1)
+    elif suffix == ".nrrd":
+        lines = b"content: " + name + b"\nPatientName:=" + name + b"\nendian"
+        content = content.replace(b"endian", lines, 1)
+    else:
+        plain = gzip.decompress(content) if suffix == ".mgz" else content
+        plain = plain[:100] + name + plain[100 + len(name) :] + name
+        content = gzip.compress(plain) if suffix == ".mgz" else plain
+    path.write_bytes(content)
+    volume = read_volume_file(path)
+    again = tmp_path / f"again{suffix}"
+    write_scan(again, Volume(volume.array, volume.affine, "ct"))
+    written = again.read_bytes()
+    assert name not in (gzip.decompress(written) if suffix == ".mgz" else written)
+    path.write_bytes(content[:-40])
+    with pytest.raises(DataError) as caught:
+        read_volume_file(path)
+    assert name.decode() not in str(caught.value)

@@ -15,6 +15,7 @@ from ctmr.io.dicom.archive import is_archive_name, unpacked
 from ctmr.io.dicom.enhanced import frames_of
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
+    SliceFile,
     hashed,
     is_dicom,
     read_header,
@@ -77,17 +78,7 @@ def read_series(folder: Path, *, irregular: bool = False) -> Series:
     if is_archive_name(folder) and not folder.is_dir():
         with unpacked(folder) as place:
             return read_series(place, irregular=irregular)
-    paths, others = _find(folder)
-    _require_whole(paths, others, folder)
-    files = _of_all(read_header, paths, folder)
-    kept = [file for file in files if not is_localizer(file)]
-    images = [image for frames in _of_all(frames_of, kept, folder) for image in frames]
-    notes = []
-    if len(files) > len(kept):
-        notes.append(f"{len(files) - len(kept)} localizer images left out")
-    if others:
-        notes.append(f"{len(others)} files that are not DICOM left out")
-    require(bool(images), "expected a DICOM series: found no image", folder, "choose its folder")
+    images, notes = _images(folder)
     _of_all(check_file, images, folder)
     check_series(images, folder)
     slices = sorted(images, key=lambda image: image.along(images[0].normal))
@@ -104,6 +95,22 @@ def read_series(folder: Path, *, irregular: bool = False) -> Series:
         logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
     volume = Volume(array.transpose(2, 1, 0), affine, modality)  # (I, J, K)
     return Series(tuple(image.header for image in slices), volume, even, tuple(notes))
+
+
+def _images(folder: Path) -> tuple[list[SliceFile], list[str]]:
+    """The slices of a folder, and what is left out of it."""
+    paths, others = _find(folder)
+    _require_whole(paths, others, folder)
+    files = _of_all(read_header, paths, folder)
+    kept = [file for file in files if not is_localizer(file)]
+    images = [image for frames in _of_all(frames_of, kept, folder) for image in frames]
+    notes = []
+    if len(files) > len(kept):
+        notes.append(f"{len(files) - len(kept)} localizer images left out")
+    if others:
+        notes.append(f"{len(others)} files that are not DICOM left out")
+    require(bool(images), "expected a DICOM series: found no image", folder, "choose its folder")
+    return images, notes
 
 
 def _find(folder: Path) -> tuple[list[Path], list[Path]]:
