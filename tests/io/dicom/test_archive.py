@@ -95,7 +95,7 @@ def test_error_names_the_archive_and_the_member_and_no_temporary_folder(tmp_path
 def test_archive_without_dicom_is_refused(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("hello")
-    with pytest.raises(DataError, match="found no image"):
+    with pytest.raises(DataError, match="found no DICOM among 1 files"):
         read_series(zipped(tmp_path / "a.zip", tmp_path / "notes"))
 
 

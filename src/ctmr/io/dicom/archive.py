@@ -68,8 +68,10 @@ def _unpack(path: Path, folder: Path) -> None:
             members = [member for member in archive.infolist() if not member.is_dir()]
             _require_plain(members, path)
             require_writable(folder, sum(member.file_size for member in members))
-            for member in members:
-                _write(archive, member, _free_name(folder, member.filename))
+            written = [_write(archive, m, _free_name(folder, m.filename)) for m in members]
+        what = f"expected a DICOM series: found no DICOM among {len(members)} files"
+        fix = "move it away, or unpack it if it holds other scans"
+        require(any(written), what, path, fix)
     except OSError as error:
         what = f"cannot read it ({error.strerror or type(error).__name__})"
         raise DataError(what, file=path, fix="check the path and permissions") from error
@@ -86,16 +88,19 @@ def _free_name(folder: Path, name: str) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> bool:
+    """Unpack a member, whole if it is DICOM; return whether it is."""
     with archive.open(member) as packed:
         start = packed.read(_START)
         try:
             target.write_bytes(start)
-            if is_dicom(target):
+            known = is_dicom(target)
+            if known:
                 with target.open("ab") as file:
                     shutil.copyfileobj(packed, file)
         except OSError as error:
             raise cannot_write(target.parent, error, member.file_size) from error
+    return known
 
 
 def _require_plain(members: list[zipfile.ZipInfo], path: Path) -> None:
