@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import os
+import zipfile
 
 import pytest
 
 from ctmr.errors import DataError
 from ctmr.io.listing import find_scans, list_scans, stem_below
 from ctmr.system.ownership import sealed
-from support.dicom_series import make
+from support.dicom_series import make, put
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def touch(folder, *names):
 
 
 def found_in(folder):
-    return [path.relative_to(folder).as_posix() for path in find_scans(folder)]
+    return [scan.below(folder) for scan in find_scans(folder)]
 
 
 # Which scans
@@ -130,7 +131,7 @@ def test_output_in_a_tree_is_left_out(tmp_path, caplog):
     touch(tmp_path, "a.png", "sub/b.png", "sub/out/c.png")
     output = tmp_path / "sub" / "x" / ".." / "out"
     listing = list_scans(tmp_path, output=output)
-    assert [path.name for path, _ in listing.scans] == ["a.png", "b.png"]
+    assert [scan.path.name for scan in listing.scans] == ["a.png", "b.png"]
     assert listing.left_out == {"the folder of the output is not read": [tmp_path / "sub" / "out"]}
     assert len(list_scans(tmp_path, output=tmp_path).scans) == 3
 
@@ -179,12 +180,48 @@ def test_sub_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
         find_scans(tmp_path)
 
 
-def test_dicom_files_beside_each_other_or_beside_images_are_refused(tmp_path):
-    make(tmp_path / "a" / "b" / "series")
-    touch(tmp_path, "a/b/series/x.png")
-    with pytest.raises(DataError, match="found images or NIfTI files beside DICOM") as caught:
-        find_scans(tmp_path)
-    assert caught.value.file == str(tmp_path / "a" / "b" / "series")
-    with pytest.raises(DataError, match=r"in a sub-folder of its own: found 6 DICOM files"):
-        find_scans(tmp_path / "a" / "b" / "series")
-    assert list_scans(tmp_path / "a" / "b" / "series").left_out == {}
+# Series in one folder or archive
+
+
+def test_pictures_beside_slices_are_previews_and_slices_at_the_root_a_series(tmp_path, caplog):
+    make(tmp_path / "a" / "series")
+    touch(tmp_path, "a/series/x.png")
+    assert found_in(tmp_path) == ["a/series"]
+    assert "files that are not DICOM are not read: a/series/x.png (1)" in caplog.text
+    assert len(found_in(tmp_path / "a" / "series")) == 1
+
+
+def zipped(path, folder):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"study/{file.name}")
+
+
+def test_archive_goes_by_its_name_and_each_of_several_series_in_it_by_its_number(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "in" / "p").mkdir(parents=True)
+    put(tmp_path / "one", 3)
+    zipped(tmp_path / "in" / "p" / "one.zip", tmp_path / "one")
+    put(tmp_path / "one", 4, modality="mr")
+    zipped(tmp_path / "in" / "two.zip", tmp_path / "one")
+    scans = find_scans(tmp_path / "in")
+    assert [scan.below(tmp_path / "in") for scan in scans] == [
+        "p/one.zip",
+        "two.zip/s3_1",
+        "two.zip/s4_1",
+    ]
+    assert [scan.stem(tmp_path / "in") for scan in scans] == ["p/one", "two/s3_1", "two/s4_1"]
+    assert [scan.modality for scan in scans] == ["ct", "ct", "mr"]
+
+
+def test_archive_beside_slices_is_left_out(tmp_path, caplog):
+    make(tmp_path / "in" / "series")
+    zipped(tmp_path / "a.zip", tmp_path / "in" / "series")
+    (tmp_path / "a.zip").rename(tmp_path / "in" / "series" / "a.zip")
+    assert found_in(tmp_path / "in") == ["series"]
+    assert "files that are not DICOM are not read: series/a.zip (1)" in caplog.text
+
+
+def test_archive_that_is_damaged_is_left_to_its_reader(tmp_path):
+    touch(tmp_path, "a.zip")
+    assert found_in(tmp_path) == ["a.zip"]
