@@ -25,6 +25,7 @@ from ctmr.models.engines import NEEDS, Precision, forward_by, require_engine
 from ctmr.system.rng import torch_stream
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
+RUNS = 30  # of the convolution whose best is the peak
 # The reference's generator has nine blocks. Preset, file and changes, as `load_config` takes them.
 NINE_BLOCKS = ("network.generator=resnet", "network.blocks=9", "data.channels=1")
 GENERATORS: dict[str, tuple[str, None, tuple[str, ...]]] = {
@@ -96,13 +97,13 @@ def _seconds(
 
 
 def convolution_peak(precision: Precision) -> float:
-    """GFLOP/s of the best of 30 runs of a 3x3 convolution of 256 channels on 64x64 pixels."""
+    """GFLOP/s of the best of `RUNS` runs of a 3x3 convolution of 256 channels on 64x64 pixels."""
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False).to(dtype)
     torch.nn.utils.convert_conv2d_weight_memory_format(layer, torch.channels_last)
     x = torch.randn(1, 256, 64, 64).to(dtype).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        best = min(timed(lambda: layer(x)) for _ in range(30))
+        best = min(timed(lambda: layer(x)) for _ in range(RUNS))
     return 2 * 256 * 256 * 9 * 64 * 64 / best / 1e9
 
 

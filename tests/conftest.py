@@ -9,9 +9,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
+from PIL import Image as Pillow
 
 from ctmr.config import PRESETS, Config, parse_config
 from support.heads import head, save_grey, write_data
@@ -87,9 +89,48 @@ def tiny_run(
     return run
 
 
+@pytest.fixture(scope="session")
+def tiny_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of NIfTI volumes, 2 CT and 2 MR for training and a pair in `test`; not to be changed."""
+    from ctmr import synthesise_head, write_scan
+    from ctmr.imaging.volume import Volume
+
+    folder = tmp_path_factory.mktemp("tiny") / "volumes"
+    for n, split in enumerate(("train", "train", "test"), 1):
+        for modality, seed in (("ct", n), ("mr", n if split == "test" else 10 + n)):
+            head = synthesise_head(seed, shape=(36, 42, 12), spacing_mm=(5.0, 5.0, 12.0))
+            array = head.ct if modality == "ct" else head.mr * (900 / head.mr.max())
+            scan = Volume(array, head.affine, modality)
+            write_scan(folder / split / modality / f"{n}.nii.gz", scan)
+    for place in folder.rglob(".ctmr-outputs.json"):
+        place.unlink()  # as if others had written them
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_volume_run(
+    tiny_config: Config, tiny_volumes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run trained for 2 steps on `tiny_volumes`; not to be changed."""
+    from ctmr.config import overlaid
+    from ctmr.training.train import train
+
+    run = tmp_path_factory.mktemp("tiny") / "volume-run"
+    train(overlaid(tiny_config, ["data.pixel_mm=5", "train.steps=2"]), tiny_volumes, run)
+    return run
+
+
 @pytest.fixture(scope="module")
-def short_evaluations() -> Iterator[None]:
-    """Look at four images in an evaluation."""
+def quick_records(tiny_run: Path) -> Iterator[None]:
+    """Look at four images in an evaluation and leave figures white: most of the time of a tiny training.
+
+    What other modules share is made before, whatever the order of the modules.
+    """
+
+    def white(_: object, file: IO[bytes], **options: object) -> None:
+        Pillow.new("L", (8, 8), 255).save(file, format="png")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ctmr.training.validation.MAX_SLICES", 4)
+        patch.setattr("matplotlib.figure.Figure.savefig", white)
         yield

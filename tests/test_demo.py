@@ -10,6 +10,8 @@ from ctmr.errors import UsageError
 from ctmr.evaluation import evaluate as evaluation
 from ctmr.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("quick_records")
+
 
 @pytest.fixture
 def quick(tiny_config):

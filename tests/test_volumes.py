@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -405,19 +406,24 @@ def test_all_bad_scans_are_named_before_any_work(tmp_path):
     (source / "c.nii").write_bytes(b"no NIfTI")
     with pytest.raises(SafetyError, match="2 of 3 scans cannot be translated") as caught:
         translate_files(unchanging(), source, out, "mr")
-    assert "b.nii.gz (expected CT" in str(caught.value)
-    assert "c.nii (" in str(caught.value)
+    assert "expected CT in HU" in str(caught.value)
+    assert "(b.nii.gz)" in str(caught.value)
+    assert "(c.nii)" in str(caught.value)
     assert not out.exists()
     summary = translate_files(unchanging(), source, out, "mr", on_error="skip")
     assert summary.skipped == ("b.nii.gz", "c.nii")
     assert (out / "a.nii.gz").exists()
 
 
-def test_loose_dicom_files_beside_other_scans_are_refused(tmp_path):
+def test_loose_dicom_files_beside_other_scans_are_a_scan_too(tmp_path):
     phantom_series(tmp_path / "in", phantom("ct"), name="c", study="c")
     write_scan(tmp_path / "in" / "a.nii.gz", phantom("ct"))
-    with pytest.raises(DataError, match="expected each DICOM series in a sub-folder"):
-        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr")
+    done = translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr")
+    assert done.written == 2
+    (series,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert re.fullmatch(r"s[0-9a-f]+_1", series.name)
+    np.testing.assert_array_equal(read_series(series).volume.array.shape, phantom("ct").array.shape)
+    assert (tmp_path / "out" / "a.nii.gz").exists()
 
 
 def test_output_of_another_form_is_refused(tmp_path):
@@ -535,14 +541,12 @@ def test_model_of_volumes_writes_images_in_mr_units(tmp_path):
     assert done.scan.array.shape == (64, 64)
 
 
-def test_folder_with_a_series_and_a_picture_is_refused_not_dropped(tmp_path):
+def test_preview_beside_a_series_is_left_out_and_named(tmp_path, caplog):
     for name in ("one", "two"):
         phantom_series(tmp_path / "in" / name, phantom("ct"), name=name, study=name)
     (tmp_path / "in/two/thumb.png").write_bytes(b"x")
-    with pytest.raises(DataError, match="two: expected DICOM files only"):
-        translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr")
-    (tmp_path / "in/two/thumb.png").rename(tmp_path / "in/two/._thumb.png")
     assert translate_files(unchanging(), tmp_path / "in", tmp_path / "out", "mr").written == 2
+    assert "files that are not DICOM are not read: two/thumb.png (1)" in caplog.text
 
 
 def test_two_niftis_like_one_series_get_different_uids(tmp_path):

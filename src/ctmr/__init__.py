@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ctmr.evaluation.evaluate import Evaluation, evaluate
     from ctmr.imaging.image import Image
     from ctmr.imaging.volume import Volume
+    from ctmr.io.reading import Reading
     from ctmr.io.scan import read_scan, write_scan
     from ctmr.reporting.run_report import write_report
     from ctmr.synthetic.head import Head, synthesise_head
@@ -27,6 +28,7 @@ _HOMES = {
     "Evaluation": "evaluation.evaluate",
     "Head": "synthetic.head",
     "Image": "imaging.image",
+    "Reading": "io.reading",
     "TrainSummary": "training.train",
     "Translator": "translation.translator",
     "Volume": "imaging.volume",
@@ -46,6 +48,7 @@ __all__ = [
     "Evaluation",
     "Head",
     "Image",
+    "Reading",
     "TrainSummary",
     "Translator",
     "Volume",

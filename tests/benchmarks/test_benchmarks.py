@@ -1,7 +1,7 @@
 """Each benchmark runs and prints what it promises, on a small scale; no time is judged."""
 
+import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,19 +9,26 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-def run(script, *options):
-    command = [sys.executable, BENCHMARKS / script, *map(str, options), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    *text, last = done.stdout.strip().splitlines()
-    return "\n".join(text), json.loads(last)
+pytestmark = pytest.mark.usefixtures("quick_records")
 
 
-def test_training_steps_are_compared_in_turn():
-    text, found = run(
-        "train_step.py", "--lines", "small", "--size", 32, "--rounds", 1, "--steps", 1
-    )
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function `(script, *options)` that runs a script as it is called from a shell; its text, and the object on its last line."""
+
+    def of(script, *options):
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        monkeypatch.setattr("roofline.RUNS", 2)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options), "--json"])
+        importlib.import_module(script).main()
+        *text, last = capsys.readouterr().out.strip().splitlines()
+        return "\n".join(text), json.loads(last)
+
+    return of
+
+
+def test_training_steps_are_compared_in_turn(run):
+    text, found = run("train_step", "--lines", "small", "--size", 32, "--rounds", 1, "--steps", 1)
     assert "| small, bfloat16 |" in text
     line = found["small, float32"]
     assert len(line["seconds"]) == 1
@@ -29,9 +36,9 @@ def test_training_steps_are_compared_in_turn():
     assert line["peak_mb"] > 50
 
 
-def test_a_volume_is_translated_by_an_engine(tmp_path):
+def test_a_volume_is_translated_by_an_engine(run, tmp_path):
     options = ("--work", tmp_path, "--preset", "small", "--size", 48, "--slices", 4)
-    text, found = run("translate_volume.py", *options, "--engines", "openvino", "--rounds", 1)
+    text, found = run("translate_volume", *options, "--engines", "openvino", "--rounds", 1)
     # In bfloat16 too, where the processor multiplies it.
     lines = [name for name in found if name.startswith("small, openvino, ")]
     assert "small, openvino, float32" in lines
@@ -39,14 +46,14 @@ def test_a_volume_is_translated_by_an_engine(tmp_path):
     assert (tmp_path / "out.nii.gz").is_file()
 
 
-def test_the_loader_is_compared_with_what_training_needs():
-    text, found = run("loader.py", "--images", 6, "--steps", 4, "--workers", "0")
+def test_the_loader_is_compared_with_what_training_needs(run):
+    text, found = run("loader", "--images", 6, "--steps", 4, "--workers", "0")
     assert "| 0 |" in text
     assert found["samples_per_second"]["0"] > 1 / found["step_seconds"] > 0
 
 
-def test_the_limit_of_the_machine_is_above_what_generators_reach():
-    text, found = run("roofline.py", "--generators", "small", "--size", 64, "--rounds", 1)
+def test_the_limit_of_the_machine_is_above_what_generators_reach(run):
+    text, found = run("roofline", "--generators", "small", "--size", 64, "--rounds", 1)
     assert "convolutions in float32" in text
     assert {row["engine"] for row in found["rows"]} == {"torch", "openvino", "onnx"}
     for row in found["rows"]:
@@ -54,10 +61,10 @@ def test_the_limit_of_the_machine_is_above_what_generators_reach():
         assert row["share"] == pytest.approx(row["gflops"] / found["peaks"][row["precision"]])
 
 
-def test_the_whole_program_is_measured_on_a_gpu_or_without():
+def test_the_whole_program_is_measured_on_a_gpu_or_without(run):
     options = ("--preset", "small", "--minutes", 0.001, "--subjects", 1, "--size", 32)
     options += ("--set", "network.filters=4", "network.discriminator_filters=4")
-    text, found = run("gpu.py", *options)
+    text, found = run("gpu", *options)
     assert f"device {found['machine']['device']} | precision" in text
     for part in ("train", "translate"):
         assert found["parts"][part]["images_per_second"] > 0

@@ -408,7 +408,7 @@ def test_folder_without_common_names_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [(translator(ct={"HU": HU}), "ct"), (translator(mr={"16-bit": GREY_8}), "mr")],
+    [(translator(ct={"HU": HU}), "ct"), (translator(ct={"16-bit": GREY_8}), "ct")],
 )
 def test_image_that_the_model_cannot_take_is_named(tmp_path, model, name):
     folder = pairs(tmp_path, a=(1, 2))

@@ -26,7 +26,7 @@ CASES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("short_evaluations")
+pytestmark = pytest.mark.usefixtures("quick_records")
 
 
 @pytest.fixture(scope="module")

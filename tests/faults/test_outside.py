@@ -14,23 +14,13 @@ from pathlib import Path
 
 import pytest
 
-MAIN = "from ctmr.cli import main; main()"
+from support import stand_ins
+
+MAIN = stand_ins.program()
 TINY = [
     *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4", "--steps", "2"),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
 ]
-# The demo of few small heads and of a quick network.
-DEMO = """
-from ctmr import config, demo, evaluation
-demo.SUBJECTS, demo.SIZE, demo.TIMED_STEPS, demo.WARM_UP, evaluation.HEADS = 1, 32, 2, 0, 2
-small = config.PRESETS["small"]
-config.PRESETS["small"] = config.load_config("small", overrides=[
-    "data.size=32", "network.filters=4", "network.blocks=1", "network.discriminator_filters=4",
-    "train.checkpoint_every=1000",
-])
-from ctmr.cli import main
-main()
-"""
 # A program that has loaded what calls home before it uses ctmr.
 PROGRAM = """
 import sys
@@ -159,7 +149,7 @@ def watch(top: Path) -> Callable[..., list[str]]:
 TO = ["--model", "run", "--to", "mr", "--anyway"]
 COMMANDS = {
     "help": [MAIN, "--help"],
-    "demo": [DEMO, "demo", "--out", "demo", "--minutes", "0.0001"],
+    "demo": [stand_ins.program("small_demo"), "demo", "--out", "demo", "--minutes", "0.0001"],
     "synth": [MAIN, "synth", "heads", "--subjects", "1", "--size", "32", "--format", "dicom"],
     "audit": [MAIN, "audit", "../data", "--out", "audit.json", "--clean", "clean"],
     "prepare": [MAIN, "prepare", "../data", "store", *TINY[:4]],

@@ -155,6 +155,22 @@ def test_figures_are_told_from_scans(tmp_path):
 # Inputs
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_list_of_others_is_found_before_any_work(tmp_path, overwrite):
+    (tmp_path / LIST_NAME).write_text("a list of mine")
+    with pytest.raises(OutputError, match=r"\.ctmr-outputs\.json: expected the list of files"):
+        require_own([tmp_path / "metrics.json"], overwrite=overwrite)
+    beside = {tmp_path / "a.png": tmp_path / "a.json"}
+    require_own([*beside, *beside.values()], overwrite=overwrite, sidecars=beside)  # needs no list
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_file_in_the_place_of_a_folder_is_kept_before_any_work(tmp_path, overwrite):
+    (tmp_path / "quality").write_bytes(b"of others")
+    with pytest.raises(OutputError, match=r"quality: expected a folder, or nothing: found a file"):
+        require_own([tmp_path / "quality" / "below" / "a.png"], overwrite=overwrite)
+
+
 @pytest.mark.parametrize("how", ["itself", "hard link", "link", "folder"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_input_is_not_replaced_under_any_name(tmp_path, how, overwrite):

@@ -19,7 +19,7 @@ from ctmr.training import checkpoint
 from ctmr.training.checkpoint import checkpoints, resume
 from ctmr.training.train import train
 
-pytestmark = pytest.mark.usefixtures("short_evaluations")
+pytestmark = pytest.mark.usefixtures("quick_records")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from ctmr.config import PRESETS
 from ctmr.errors import OutputError, UsageError
 from ctmr.system.files import read_log
 from ctmr.training.run_folder import RunFolder
@@ -152,6 +153,38 @@ def test_file_of_others_in_the_place_of_a_runs_is_replaced_only_if_asked_for(fol
     with pytest.raises(OutputError, match=f"{name}: .*another, which is kept"):
         folder.require_new()
     folder.require_new(overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.jsonl"])
+def test_input_in_the_place_of_a_runs_file_is_never_replaced(folder, name):
+    folder.path.mkdir()
+    (folder.path / name).write_text("read by the training")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=f"{name}: the output would overwrite an input"):
+            folder.require_new(overwrite=overwrite, inputs=[folder.path / name])
+
+
+def test_config_of_others_is_no_run_once_the_folder_is_locked(folder):
+    folder.path.mkdir()
+    folder.config.write_text("of others")
+    folder.require_new(overwrite=True)
+    with folder.locked():
+        folder.require_new(overwrite=True)
+        folder.write_config(PRESETS["small"])  # as another process would have
+        with pytest.raises(UsageError, match="already holds a run"):
+            folder.require_new(overwrite=True)
+
+
+def test_nothing_of_others_is_left_among_the_files_of_a_new_run(folder):
+    folder.path.mkdir()
+    for name in ("log.jsonl", "overlap.json", "evaluations.jsonl", "report.html", "notes.txt"):
+        (folder.path / name).write_text("of others")
+    folder.require_new(overwrite=True)
+    folder.remove_others()
+    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
+    (folder.path / "overlap.json").mkdir()
+    with pytest.raises(OutputError, match=r"overlap\.json: cannot write it"):
+        folder.remove_others()
 
 
 @pytest.mark.parametrize("name", ["model", "best", "samples", "checkpoints", "evaluation"])

@@ -37,6 +37,8 @@ from ctmr.training.train import learning_rate, train
 CPU = torch.device("cpu")
 CLI = "from ctmr.cli import main; main()"
 
+pytestmark = pytest.mark.usefixtures("quick_records")
+
 
 # Schedule
 

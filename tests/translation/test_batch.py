@@ -99,7 +99,7 @@ def test_folder_into_a_file_is_refused(tmp_path):
     source = folder_of(tmp_path / "in", "a.png")
     output = save(tmp_path / "out.png")
     before = output.read_bytes()
-    with pytest.raises(UsageError, match="OUTPUT must be one: found a file"):
+    with pytest.raises(OutputError, match="OUTPUT must be one: found a file, which is kept"):
         translate_files(translator(), source, output, "ct")
     assert output.read_bytes() == before
 
@@ -367,6 +367,7 @@ def test_skip_of_all_inputs_writes_nothing(tmp_path):
 def test_photo_is_translated_as_a_viewer_shows_it(tmp_path):
     array = np.zeros((48, 60), np.uint8)
     array[2:14, 2:20] = 255  # a mark at the upper left
+    array[30:40, 30:40] = 90
     exif = Pillow.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise: the mark goes to the upper right
     (tmp_path / "in").mkdir()
@@ -455,6 +456,7 @@ def test_quality_decides_how_many_images_go_back(tmp_path, quality, cycled):
 def test_maps_lie_in_a_folder_beside_the_images_and_say_that_they_are_synthetic(tmp_path):
     array = np.zeros((64, 64), np.float32)
     array[8:56, 8:56] = 200
+    array[30, 30] = 100
     write_image(tmp_path / "in" / "a.tif", Image(array, "grey", 8))
     model = translator(generator=Brighter)
     translate_files(model, tmp_path / "in", tmp_path / "out", "ct", quality="full")
@@ -591,7 +593,7 @@ def test_what_an_interrupted_run_wrote_is_complete_and_the_next_run_ends_as_one(
 def test_folder_that_cannot_be_written_is_named_before_any_input_is_read(tmp_path, monkeypatch):
     source = folder_of(tmp_path / "in", "a.png")
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr("ctmr.translation.batch.read_scan_within", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("ctmr.translation.batch.read_with_series", lambda *_: pytest.fail("read"))
     with pytest.raises(OutputError, match="cannot write it"):
         translate_files(translator(), source, tmp_path / "file" / "out", "ct")
 

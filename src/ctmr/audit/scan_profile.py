@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -146,7 +146,10 @@ def _of_image(source: Source) -> Picture | Unusable:
 def _of_volume(source: Source) -> Picture | Unusable:
     patient, drawn = source.patient, tuple[Mark, ...]()
     volume, series = read_with_series(
-        source.path, modality=source.modality, reading=source.reading, files=source.files
+        source.path,
+        modality=source.modality,
+        reading=replace(source.reading, irregular=True),
+        files=source.files,
     )
     if not isinstance(volume, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")

@@ -102,9 +102,13 @@ def train(
         if data is None or out is None:
             missing = "DATA" if data is None else "--out"
             raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
+        from ctmr.training.run_folder import RunFolder
+
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         from ctmr.training.train import train as train_model
 
+        if config is not None and not resume:
+            RunFolder(out).require_new(overwrite=overwrite, inputs=[data, config])
         with progress_bars() as progress, training_shown(progress, stop_after) as observer:
             summary = train_model(
                 resolved,

@@ -12,7 +12,6 @@ from ctmr.data.survey import read_volume
 from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Scan
-from ctmr.imaging.label_maps import require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid, resampled_onto
 from ctmr.io.dicom.grouping import SeriesFiles, choose_series
@@ -143,10 +142,7 @@ def _scan_of(pair: Pair, modality: Modality) -> Scan:
         return read_volume(pair.sources[modality]).volume
     path = pair.ct if modality == "ct" else pair.mr
     root = pair.folder / modality
-    scan = read_scan_within(path, root, modality=modality, reading=pair.reading)
-    if not pair.reading.anyway:
-        require_scan(scan)
-    return scan
+    return read_scan_within(path, root, modality=modality, reading=pair.reading)
 
 
 def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -101,11 +101,15 @@ def read_volume(source: Source) -> Read:
     Raises:
         CtmrError: If it cannot be read, is another modality, or its geometry is not certain.
     """
+    # A network learns slices one by one: how far apart they lie does not matter.
+    reading = replace(source.reading, irregular=True)
     scan, series = read_with_series(
-        source.path, modality=source.modality, reading=source.reading, files=source.files
+        source.path, modality=source.modality, reading=reading, files=source.files
     )
     if not isinstance(scan, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")
+    if series is not None and not series.even:
+        logger.info("%s: its slices lie unevenly", printable(source.label))
     for note in series.notes if series is not None else ():
         logger.info("%s: %s", printable(source.label), note)
     patient, foreign = series.patient if series is not None else None, False

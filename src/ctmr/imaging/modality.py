@@ -25,6 +25,7 @@ MIN_SLICES = 3  # of these that must show a head
 # Log-odds that a slice is MR, at most so high in the median and in each for a CT; whole-head MRs of three public sets have
 # medians from 1 to 7, CTs of any window -2 to -8.
 MAX_MEDIAN_ODDS, MAX_ODDS = -1.5, -1.0
+MIN_SPREAD = 0.02  # of the grey values inside a head; one that is flat says nothing
 ANYWAY = "give --anyway if it is one"
 
 
@@ -94,8 +95,9 @@ def shows_ct(volume: Volume) -> bool:
             )
             small = shrunk(resize(plane, rows, columns))
             mask = outline(small)
-            if mask.any():
-                looks.append(describe(small, mask))
+            look = describe(small, mask) if mask.any() else None
+            if look is not None and look.spread >= MIN_SPREAD:
+                looks.append(look)
     if len(looks) < MIN_SLICES:
         return False
     odds = log_odds("mr", looks)

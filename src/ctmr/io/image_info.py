@@ -13,7 +13,7 @@ from ctmr.imaging.image import Unit
 from ctmr.io.codecs import is_image_name
 from ctmr.io.fetched import require_fetched
 from ctmr.system.files import json_bytes, read_regular, write_json
-from ctmr.system.ownership import is_own, listing
+from ctmr.system.ownership import LIST_NAME, is_own, listing, require_list
 from ctmr.types import Spacing
 
 INFO_NAME = "ctmr.json"
@@ -165,6 +165,7 @@ def info_to_add(
     known |= {name: spacing for name, spacing in files.items() if spacing is not None}
     if known == existing.files and (place.exists() or (unit == "grey" and not always)):
         return None
+    require_list(folder / LIST_NAME)
     if os.path.lexists(place) and not is_own(place):
         raise OutputError(
             "the unit and the spacing of the translations belong into this file, and ctmr did not write it:"

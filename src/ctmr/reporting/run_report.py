@@ -22,6 +22,10 @@ MAX_GRID_BYTES = 32_000_000  # of PNG in one page; browsers open a page of 45 MB
 PAPER_STEPS = {0, 5000, 10000, 15000}  # Li 2023, figures 4 to 7: shown where they are there
 RECENT = 100  # logged lines whose mean is shown beside the last value
 SAMPLE = re.compile(r"step_(\d+)\.png")
+READ = (
+    *("config.yaml", "log.jsonl", "overlap.json", "samples"),
+    *("evaluations.png", "evaluation"),
+)
 
 
 class _Leak(BaseModel):
@@ -58,7 +62,8 @@ def write_report(run: Path, *, overwrite: bool = False) -> Path:
             fix="name the folder that ctmr train wrote with --out",
         )
     page = run / "report.html"
-    require_own([page, *(run / name for name in LOSS_CURVES)], overwrite=overwrite)
+    pages = [page, *(run / name for name in LOSS_CURVES)]
+    require_own(pages, overwrite=overwrite, inputs=[run / name for name in READ])
     rows = read_log(run / "log.jsonl")
     grids = _sample_grids(run / "samples")
     evaluations = run / "evaluations.png"

@@ -110,13 +110,20 @@ def require_own(
 
     Raises:
         UsageError: If an input would be replaced.
-        OutputError: If a file of others would be, with all such files counted.
+        OutputError: If a file of others would be, with all such files counted; if one stands where a folder is needed;
+            or if the list of a folder, in which what has no sidecar will stand, is not one of ctmr.
     """
-    there = [path for path in paths if os.path.lexists(path)]
-    _require_no_input(there, inputs)
+    paths, beside = list(paths), sidecars or {}
+    require_no_input(paths, inputs)
+    for folder in {path.parent for path in paths}:
+        _require_folder(folder)
+    for folder in {path.parent for path in {*paths}.difference(beside, beside.values())}:
+        if not is_run(folder):
+            require_list(folder / LIST_NAME)
     if overwrite:
         return
-    others = [path for path in there if not is_own(path, (sidecars or {}).get(path))]
+    there = [path for path in paths if os.path.lexists(path)]
+    others = [path for path in there if not is_own(path, beside.get(path))]
     if others:
         more = ", ".join(printable(path.name) for path in others[1:3])
         count = f", and {len(others) - 1} more ({more}{', ...' if others[3:] else ''})"
@@ -279,14 +286,24 @@ def _locked(path: Path) -> Iterator[Callable[[bytes], None]]:
 def _read_list(place: Path) -> dict[str, Any]:
     record = read_sealed(place)
     if record is None:
-        if place.is_file() and place.stat().st_size == 0:  # of a process that was killed
-            return {"notice": "the files that ctmr wrote here, each with its SHA-256"}
+        require_list(place)
+        return {"notice": "the files that ctmr wrote here, each with its SHA-256"}
+    return record
+
+
+def require_list(place: Path) -> None:
+    """Refuse a list that is there and not one of ctmr.
+
+    Raises:
+        OutputError: If it is another file; an empty one was left by a process that was killed.
+    """
+    empty = place.is_file() and place.stat().st_size == 0
+    if os.path.lexists(place) and not empty and read_sealed(place) is None:
         raise OutputError(
             "expected the list of files that ctmr wrote here: found another file, or one that was changed",
             file=place,
             fix="choose another place for the output, or move that file away",
         )
-    return record
 
 
 def _entries(record: Mapping[str, Any], kind: str) -> dict[str, list[str]]:
@@ -308,8 +325,23 @@ def _sidecars_of(path: Path) -> list[Path]:
     return beside
 
 
-def _require_no_input(there: Iterable[Path], inputs: Iterable[Path]) -> None:
-    there = list(there)
+def _require_folder(folder: Path) -> None:
+    there = next(its for its in (folder, *folder.absolute().parents) if os.path.lexists(its))
+    if not there.is_dir():
+        raise OutputError(
+            "expected a folder, or nothing: found a file, which is kept",
+            file=there,
+            fix="choose another place for the output",
+        )
+
+
+def require_no_input(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse to replace what is read, under any of its names and links.
+
+    Raises:
+        UsageError: If a path is one of the inputs, or of the files in them.
+    """
+    there = [path for path in paths if os.path.lexists(path)]
     if not there:
         return
     read = {_identity(file) for place in inputs for file in (place, *_below(place))}

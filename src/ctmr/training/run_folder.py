@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class RunFolder:
         self.evaluations = path / "evaluations.jsonl"
         self.evaluation_curves = path / "evaluations.png"
         self._identity: tuple[int, int] | None = None  # once it is locked
+        self._foreign: tuple[int, int] | None = None  # a config.yaml of others that may be replaced
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -133,18 +134,20 @@ class RunFolder:
         except OSError:
             return False
 
-    def require_new(self, *, overwrite: bool = False) -> None:
+    def require_new(self, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
         """Refuse to train over an earlier run, or over files that ctmr did not write.
 
         Args:
             overwrite: Replace single files of others in the place of a run's files; never folders.
+            inputs: Files and folders that are read.
 
         Raises:
-            UsageError: If the folder holds a run.
+            UsageError: If the folder holds a run, or a file of a run would replace an input.
             OutputError: If something of others is in the place of a run's files, or the folder cannot be looked into.
         """
         try:
-            taken = self.config.exists() and (self.lock.exists() or self.log.exists())
+            there = self.config.exists() and _identity(self.config) != self._foreign
+            taken = there and (self.lock.exists() or self.log.exists())
             folders = [self.path / name for name in RUN_FOLDERS]
             full = [place for place in folders if _holds_others(place)]
         except OSError as error:
@@ -164,7 +167,23 @@ class RunFolder:
         if os.path.lexists(self.lock):
             _require_lock(self.lock)
         files = [self.config, *(self.path / name for name in RUN_FILES)]
-        require_own(files, overwrite=overwrite)
+        require_own(files, overwrite=overwrite, inputs=inputs)
+        if self.config.exists():
+            self._foreign = _identity(
+                self.config
+            )  # beside it there will be a lock, of this process
+
+    def remove_others(self) -> None:
+        """Remove the files that a new run would add to or leave, which `require_new` has let pass.
+
+        Raises:
+            OutputError: If one cannot be removed.
+        """
+        for path in (self.path / name for name in RUN_FILES):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
     def read_config(self) -> Config:
         """The run's configuration.
@@ -226,8 +245,8 @@ def _holds_others(place: Path) -> bool:
     return False
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
     return found.st_dev, found.st_ino
 
 

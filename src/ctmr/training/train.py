@@ -98,8 +98,9 @@ def train(
     if stop_after is not None and stop_after < 1:
         raise UsageError(f"--stop-after must be at least 1: found {stop_after}", fix="raise it")
     folder = RunFolder(Path(run))
+    inputs = [Path(place) for place in (data, init) if place is not None]
     if not resume:
-        folder.require_new(overwrite=overwrite)
+        folder.require_new(overwrite=overwrite, inputs=inputs)
     with StopSignals() as signals, ExitStack() as held:
         with signals.at_once(folder.path):
             # Start fresh, from a model's weights, or where the run was.
@@ -110,9 +111,8 @@ def train(
             pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern, reading)
             held.enter_context(folder.locked())
             if not resume:
-                folder.require_new(
-                    overwrite=overwrite
-                )  # preparing takes time, in which another process can train
+                # Preparing takes time, in which another process can train.
+                folder.require_new(overwrite=overwrite, inputs=inputs)
                 checkpoint.remove_all(folder.checkpoints)  # of one that was killed before its start
             about = run_about(config, store, runtime)
             resumed_from = None
@@ -123,6 +123,7 @@ def train(
                 load_weights(Path(init), state, config)
             if not resume:
                 checkpoint.save(folder.checkpoints, state, about)
+                folder.remove_others()
             folder.write_config(config)  # last: from here on there is a run that can be resumed
 
             # The schedule and the batches are functions of the step.

@@ -21,7 +21,7 @@ from ctmr.io.scan import info_within, read_with_series
 from ctmr.models.quality import Quality, require_like
 from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
-from ctmr.system.ownership import require_own
+from ctmr.system.ownership import require_no_input, require_own
 from ctmr.system.parallel import one_ahead
 from ctmr.translation.plan import (
     PlanItem,
@@ -180,18 +180,16 @@ def _require_free(
 ) -> None:
     """Refuse to replace inputs, or what ctmr did not write."""
     measures = MAPPED if quality == "full" else ()
+    paths = [path for item in items for path in item.paths(measures)]
     read = {*inputs, *(path.parent / INFO_NAME for path in inputs)}
-    require_own(
-        [path for item in items for path in item.paths(measures)],
-        overwrite=overwrite,
-        inputs=read | {item.like for item in items if item.like is not None},
-        sidecars={
-            path: sidecar for item in items for path, sidecar in item.sidecars(measures).items()
-        },
-    )
+    require_no_input(paths, read | {item.like for item in items if item.like is not None})
     for item in items:
         if item.series is not None:
             require_replaceable(item)
+    sidecars = {
+        path: sidecar for item in items for path, sidecar in item.sidecars(measures).items()
+    }
+    require_own(paths, overwrite=overwrite, sidecars=sidecars)
 
 
 def _level(n: int, item: PlanItem, quality: QualityLevel) -> QualityLevel:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from ctmr.errors import DataError, UsageError, printable
+from ctmr.errors import DataError, OutputError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
 from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
@@ -145,11 +145,12 @@ def plan_items(
 
     Raises:
         UsageError: If OUTPUT has not the form of INPUT.
+        OutputError: If a file is there, and INPUT is a folder.
     """
     many = kind_of(source) is None or bool(inputs[0].part)
     if many and output.exists() and not output.is_dir():
-        raise UsageError(
-            "the input is a folder, so OUTPUT must be one: found a file",
+        raise OutputError(
+            "the input is a folder, so OUTPUT must be one: found a file, which is kept",
             file=output,
             fix="choose another OUTPUT",
         )
@@ -262,7 +263,7 @@ def _one_target(
     """Where the translation of a single scan goes."""
     if kind == "series" or (kind == "volume" and like is not None):
         here = output.resolve() == Path.cwd() or not output.name
-        if here or kind_by_name(output) is not None or output.is_file():
+        if here or kind_by_name(output) is not None:
             raise UsageError(
                 f"expected a new folder for a DICOM series: found {output.name or str(output)!r}",
                 file=output,
