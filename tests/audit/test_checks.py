@@ -116,7 +116,7 @@ def test_slices_that_are_not_axial_or_off_the_brain_are_named():
 
 def volume(label, **about):
     each = picture(label, **about)
-    return dataclasses.replace(each, source=dataclasses.replace(each.source, kind="nifti"))
+    return dataclasses.replace(each, source=dataclasses.replace(each.source, kind="volume"))
 
 
 def test_volumes_of_another_plane_or_of_a_part_are_named():

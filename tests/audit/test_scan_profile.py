@@ -123,7 +123,7 @@ def test_volume_is_seen_at_the_level_of_the_ventricles(tmp_path, modality):
     path = tmp_path / "x" / "head.nii.gz"
     path.parent.mkdir()
     write_scan(path, head_volume(modality))
-    found = taken(path, modality, "nifti")
+    found = taken(path, modality, "volume")
     assert found.shape == (48, 48, 28)
     assert (found.stored, found.plane, found.part) == ("volume", None, None)
     assert found.descriptors is not None
@@ -133,25 +133,25 @@ def test_plane_and_part_of_a_volume_are_told(tmp_path):
     path = tmp_path / "x" / "thick.nii.gz"
     path.parent.mkdir()
     write_scan(path, head_volume("ct", thickness=9.0, slices=9))
-    found = taken(path, "ct", "nifti")
+    found = taken(path, "ct", "volume")
     assert found.plane == "axial"
     assert found.part.endswith("mm from top to bottom")
     turned = head_volume("ct", thickness=9.0, slices=16)
     matrix = turned.affine[:, [0, 2, 1, 3]]
     write_scan(path, Volume(np.ascontiguousarray(turned.array.transpose(0, 2, 1)), matrix, "ct"))
-    assert taken(path, "ct", "nifti").plane == "axial"
+    assert taken(path, "ct", "volume").plane == "axial"
     write_scan(path, head_volume("ct", top=10))
-    assert taken(path, "ct", "nifti").part == "the top is cut off"
+    assert taken(path, "ct", "volume").part == "the top is cut off"
 
 
 def test_volume_of_another_modality_or_without_hu_cannot_be_used(tmp_path):
     path = tmp_path / "x" / "head.nii"
     path.parent.mkdir()
     write_scan(path, head_volume("ct"))
-    found = take_picture(source(path, "mr", "nifti"))
+    found = take_picture(source(path, "mr", "volume"))
     assert (found.fault, "values of a CT" in found.why) == ("wrong_modality", True)
     write_scan(path, head_volume("mr"))
-    found = take_picture(source(path, "ct", "nifti"))
+    found = take_picture(source(path, "ct", "volume"))
     assert (found.fault, "expected CT in HU" in found.why) == ("not_hu", True)
 
 
@@ -159,7 +159,7 @@ def test_volume_in_which_no_head_is_found_has_no_descriptors(tmp_path):
     path = tmp_path / "a" / "x.nii.gz"
     path.parent.mkdir()
     write_scan(path, Volume(np.zeros((24, 24, 12), np.float32), affine(), "mr"))
-    assert taken(path, "mr", "nifti").descriptors is None
+    assert taken(path, "mr", "volume").descriptors is None
 
 
 def test_series_has_a_hash_of_its_patient_and_its_modality_by_header(tmp_path):

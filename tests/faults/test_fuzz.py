@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,11 @@ from ctmr.io.dicom.series import read_series
 from ctmr.io.image_info import read_image_info
 from ctmr.io.images import read_image
 from ctmr.io.nifti import read_nifti, write_nifti
+from ctmr.io.volumes import read_volume_file
 from ctmr.reporting.evaluation_section import evaluation_section
 from ctmr.system.yaml import read_yaml
-from support.dicom_series import make, one
+from support.dicom_series import enhanced, make, one
+from support.volume_files import bomb, foreign_file
 
 SECONDS = 2.0
 BYTES = 512 * 2**20
@@ -48,8 +51,9 @@ METRICS = b"""{"n": 1, "patients": 1, "unit": "HU", "protocol": "x", "notice": "
  {"mae": {"mean": 1, "sd": 1, "ci95": [1, 2]}, "baselines": {}, "others": {}}}}"""
 YAML = b"seed: 1\ndata:\n  size: 128\n  ct_window: [-100, 300]\n  name: 'a b'\n# a comment\n"
 KINDS = (
-    *("png", "png16", "jpeg", "tiff", "tiff16", "tiff_lzw", "nifti", "nifti_gz"),
-    *("dicom", "dicom_rle", "dicom_j2k", "info", "metrics", "yaml"),
+    *("png", "png16", "jpeg", "tiff", "tiff16", "tiff_signed", "tiff_lzw", "nifti", "nifti_gz"),
+    *("mha", "nrrd", "nrrd_raw", "mgz", "mgh"),
+    *("dicom", "dicom_rle", "dicom_j2k", "dicom_multi", "zip", "info", "metrics", "yaml"),
 )
 
 Read = Callable[[bytes], object]
@@ -86,18 +90,36 @@ def seed_of(kind: str, place: Path) -> tuple[bytes, Read]:
         deep = pixels.astype(np.uint16) * 257
         tifffile.imwrite(stream, deep, photometric="rgb", compression="zlib")
         return stream.getvalue(), read_from("a.png", read_image)
+    if kind == "tiff_signed":
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, pixels[..., 0].astype(np.int16) * 16 - 1000)
+        return stream.getvalue(), read_from("a.png", read_image)
     if kind.startswith("nifti"):
         name = "a.nii.gz" if kind == "nifti_gz" else "a.nii"
         array = np.random.default_rng(0).normal(0, 300, (6, 5, 4)).astype(np.float32)
         write_nifti(place / name, Volume(array, np.diag([-1.0, 1, 2, 1]), "ct"), "x")
         return (place / name).read_bytes(), read_from(name, read_nifti)
+    if kind in ("mha", "nrrd", "nrrd_raw", "mgz", "mgh"):
+        name = f"a.{kind.removesuffix('_raw')}"
+        content = foreign_file(place / name, compressed="_raw" not in kind).read_bytes()
+        return content, read_from(name, read_volume_file)
+    if kind == "zip":
+        make(place / "series", shape=(16, 16, 2))
+        with zipfile.ZipFile(place / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted((place / "series").iterdir()):
+                archive.write(file, f"study/{file.name}")
+        return (place / "a.zip").read_bytes(), read_from("a.zip", read_series)
     if kind.startswith("dicom"):
         from pydicom import dcmread, uid
 
         folder = place / "series"
         make(folder, shape=(64, 64, 1))
         path = one(folder)
-        if kind != "dicom":
+        if kind == "dicom_multi":
+            make(place / "single", shape=(16, 16, 4))
+            path.unlink()
+            path = enhanced(place / "single", folder)
+        elif kind != "dicom":
             image = dcmread(path)
             syntax = uid.RLELossless if kind == "dicom_rle" else uid.JPEG2000Lossless
             image.compress(syntax, generate_instance_uid=False)
@@ -204,12 +226,12 @@ def png_of(side: int) -> bytes:
 GROWTH = """
 import resource, sys
 from pathlib import Path
-import ctmr.io.dicom.series, ctmr.io.images, ctmr.io.nifti
+import ctmr.io.dicom.series, ctmr.io.images, ctmr.io.volumes
 from ctmr.errors import CtmrError
 read, path = sys.argv[1], Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    {"image": ctmr.io.images.read_image, "nifti": ctmr.io.nifti.read_nifti, "dicom": ctmr.io.dicom.series.read_series}[read](path)
+    {"image": ctmr.io.images.read_image, "volume": ctmr.io.volumes.read_volume_file, "dicom": ctmr.io.dicom.series.read_series}[read](path)
 except CtmrError as error:
     print(error.exit_code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -228,13 +250,24 @@ def bombs(kind: str, folder: Path) -> Path:
         head[42:48] = struct.pack("<3h", 32_767, 32_767, 1)
         (folder / "a.nii.gz").write_bytes(gzip.compress(bytes(head) + bytes(2**28)))
         return folder / "a.nii.gz"
+    if kind == "zip":
+        with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.dcm", bytes(2**28))
+        return folder / "a.zip"
+    if kind in ("mha", "nrrd", "mgz"):
+        path = folder / f"a.{kind}"
+        path.write_bytes(bomb(path.suffix, (64, 64, 64), 2**28))
+        return path
     from pydicom import dcmread, uid
     from pydicom.encaps import encapsulate
 
     make(folder / "series", shape=(1024, 1024, 1))
     path = one(folder / "series")
     image = dcmread(path)
-    if kind == "frames":
+    if kind == "multi":
+        path = enhanced(folder / "series", folder / "multi")
+        image = dcmread(path)
+    if kind in ("frames", "multi"):
         image.NumberOfFrames = 10**9
     elif kind == "sides":
         image.Rows = image.Columns = 65_535
@@ -245,13 +278,22 @@ def bombs(kind: str, folder: Path) -> Path:
         image["PixelData"].VR, image["PixelData"].is_undefined_length = "OB", True
         image.file_meta.TransferSyntaxUID = uid.RLELossless
     image.save_as(path)
-    return folder / "series"
+    return path.parent
 
 
-@pytest.mark.parametrize("kind", ["image", "nifti", "frames", "sides", "rle"])
+@pytest.mark.parametrize(
+    "kind", ["image", "nifti", "mha", "nrrd", "mgz", "zip", "frames", "multi", "sides", "rle"]
+)
 def test_bomb_is_refused_within_100_mb(kind, tmp_path):
     path = bombs(kind, tmp_path)
-    read = kind if kind in ("image", "nifti") else "dicom"
+    read = {
+        "zip": "dicom",
+        "frames": "dicom",
+        "multi": "dicom",
+        "sides": "dicom",
+        "rle": "dicom",
+        "image": "image",
+    }.get(kind, "volume")
     words = [sys.executable, "-c", GROWTH, read, str(path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     code, growth = map(int, done.stdout.split())

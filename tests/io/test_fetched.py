@@ -15,7 +15,7 @@ POINTERS = [
 
 
 @pytest.mark.parametrize("content", POINTERS)
-@pytest.mark.parametrize("name", ["a.nii.gz", "a.png"])
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.png", "a.mha", "a.nrrd", "a.mgz", "a.zip"])
 def test_pointer_file_is_refused_with_what_fetches_it(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=r"(?s)pointer file.*`datalad get`"):

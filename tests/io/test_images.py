@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import os
+import re
 import stat
 import struct
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import png
 import pytest
+import SimpleITK
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ from ctmr.imaging.image import Image
 from ctmr.imaging.resampling import Scale, resize, training_scale
 from ctmr.io.codecs import COMMENT, encode
 from ctmr.io.image_info import ImageInfo, read_image_info, write_image_info
-from ctmr.io.images import read_image, write_image
+from ctmr.io.images import read_image, save_image, write_image
 
 
 def noise(*shape: int, top: int = 256, seed: int = 0) -> np.ndarray:
@@ -215,6 +217,69 @@ def as_bytes(form: str, pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def signed(low: int, high: int, **options: object) -> tuple[np.ndarray, bytes]:
+    """Signed 16-bit pixels from low to high, and the bytes of their TIFF."""
+    pixels = np.random.default_rng(2).integers(low, high, (24, 20)).astype(np.int16)
+    pixels[0, :2] = low, high
+    return pixels, tiff(pixels, **options)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+def test_signed_tiff_with_air_is_read_in_hu(tmp_path, options, byteorder):
+    pixels, content = signed(-1024, 3071, byteorder=byteorder, **options)
+    (tmp_path / "a.tif").write_bytes(content)
+    image = read_image(tmp_path / "a.tif")
+    assert np.array_equal(image.array, pixels)
+    assert (image.unit, image.depth) == ("HU", 16)
+
+
+def test_signed_tiff_of_simpleitk_is_read_in_hu(tmp_path):
+    pixels, _ = signed(-1024, 3071)
+    for compressed in (False, True):  # by LZW
+        image = SimpleITK.GetImageFromArray(pixels)
+        SimpleITK.WriteImage(image, str(tmp_path / "a.tif"), compressed, compressor="LZW")
+        assert np.array_equal(read_image(tmp_path / "a.tif").array, pixels)
+
+
+def test_signed_tiff_is_what_its_ctmr_json_says(tmp_path):
+    pixels, content = signed(-300, 900)  # no air
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match="from -300 to 900") as caught:
+        read_image(tmp_path / "a.tif")
+    said = re.search(r"\{.*\}", caught.value.fix)
+    (tmp_path / "ctmr.json").write_text(said[0])
+    image = read_image(tmp_path / "a.tif")
+    assert np.array_equal(image.array, pixels)
+    assert image.unit == "HU"
+    (tmp_path / "ctmr.json").write_text('{"unit": "HU", "slope": 2, "intercept": -10}')
+    assert np.array_equal(read_image(tmp_path / "a.tif").array, 2 * pixels.astype(float) - 10)
+
+
+def test_signed_tiff_without_negative_values_is_grey(tmp_path):
+    pixels, content = signed(0, 4000)
+    (tmp_path / "a.tif").write_bytes(content)
+    image = read_image(tmp_path / "a.tif")
+    assert np.array_equal(image.array, pixels)
+    assert (image.unit, image.encoding) == ("grey", "16-bit")
+
+
+@pytest.mark.parametrize("low", [-499, -4097, -32_768])
+def test_signed_values_that_do_not_look_like_hu_are_refused(tmp_path, low):
+    (tmp_path / "a.tif").write_bytes(signed(low, 3000)[1])
+    with pytest.raises(DataError, match=f"found signed values from {low} to 3000"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_hu_of_a_signed_tiff_are_written_with_a_ctmr_json(tmp_path):
+    pixels, content = signed(-1000, 3000)
+    (tmp_path / "a.tif").write_bytes(content)
+    save_image(tmp_path / "out" / "b.tif", read_image(tmp_path / "a.tif"))
+    again = read_image(tmp_path / "out" / "b.tif")
+    assert np.array_equal(again.array, pixels)
+    assert again.unit == "HU"
+
+
 BAD_FILES = {
     "empty": (b"", "found an empty file"),
     "text": (b"not an image", "found another file"),
@@ -229,7 +294,15 @@ BAD_FILES = {
     "cut tiff": (as_bytes("TIFF", noise(64, 64))[:1500], "cannot decode"),
     "float": (tiff(np.zeros((16, 16), np.float32)), "8 or 16 bits .* found Pillow mode F"),
     "32 bits": (tiff(np.zeros((16, 16), np.uint32)), "8 or 16 bits .* found Pillow mode I"),
-    "signed": (tiff(np.zeros((16, 16), np.int16)), "8 or 16 bits .* found Pillow mode I"),
+    "signed": (
+        tiff(np.full((16, 16), -20, np.int16)),
+        "HU with air below -500: found signed .* -20",
+    ),
+    "signed 8 bits": (tiff(np.full((16, 16), -20, np.int8)), "found signed values, Pillow mode L"),
+    "signed RGB": (
+        tiff(np.full((16, 16, 3), -20, np.int16), photometric="rgb"),
+        "cannot decode|found signed values",
+    ),
     "16-bit CMYK": (
         tiff(np.zeros((16, 16, 4), np.uint16), photometric="separated"),
         "8 or 16 bits .* found Pillow mode CMYK",

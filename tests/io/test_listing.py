@@ -4,13 +4,14 @@ import hashlib
 import logging
 import os
 import re
+import zipfile
 
 import pytest
 
 from ctmr.errors import DataError
 from ctmr.io.listing import find_scans, list_scans, stem_below
 from ctmr.system.ownership import sealed
-from support.dicom_series import make
+from support.dicom_series import make, put
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +194,50 @@ def test_loose_dicom_files_are_scans_with_a_name_of_their_own(tmp_path):
     assert scan.path == tmp_path
     assert re.fullmatch(r"s[0-9a-f]+_1", scan.below(tmp_path))
     assert scan.modality == "ct"
+
+
+# Series in one folder or archive
+
+
+def test_pictures_beside_slices_are_previews_and_slices_at_the_root_a_series(tmp_path, caplog):
+    make(tmp_path / "a" / "series")
+    touch(tmp_path, "a/series/x.png")
+    assert found_in(tmp_path) == ["a/series"]
+    assert "files that are not DICOM are not read: a/series/x.png (1)" in caplog.text
+    assert len(found_in(tmp_path / "a" / "series")) == 1
+
+
+def zipped(path, folder):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"study/{file.name}")
+
+
+def test_archive_goes_by_its_name_and_each_of_several_series_in_it_by_its_number(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "in" / "p").mkdir(parents=True)
+    put(tmp_path / "one", 3)
+    zipped(tmp_path / "in" / "p" / "one.zip", tmp_path / "one")
+    put(tmp_path / "one", 4, modality="mr")
+    zipped(tmp_path / "in" / "two.zip", tmp_path / "one")
+    scans = find_scans(tmp_path / "in")
+    assert [scan.below(tmp_path / "in") for scan in scans] == [
+        "p/one.zip",
+        "two.zip/s3_1",
+        "two.zip/s4_1",
+    ]
+    assert [scan.stem(tmp_path / "in") for scan in scans] == ["p/one", "two/s3_1", "two/s4_1"]
+    assert [scan.modality for scan in scans] == ["ct", "ct", "mr"]
+
+
+def test_archive_beside_slices_is_left_out(tmp_path, caplog):
+    make(tmp_path / "in" / "series")
+    zipped(tmp_path / "a.zip", tmp_path / "in" / "series")
+    (tmp_path / "a.zip").rename(tmp_path / "in" / "series" / "a.zip")
+    assert found_in(tmp_path / "in") == ["series"]
+    assert "files that are not DICOM are not read: series/a.zip (1)" in caplog.text
+
+
+def test_archive_that_is_damaged_is_left_to_its_reader(tmp_path):
+    touch(tmp_path, "a.zip")
+    assert found_in(tmp_path) == ["a.zip"]

@@ -12,10 +12,13 @@ from ctmr.io.scan import info_within, kind_of, read_scan, stem_of
 @pytest.mark.parametrize(
     ("name", "stem", "kind"),
     [
-        ("a.b.nii.gz", "a.b", "nifti"),
-        ("A.NII", "A", "nifti"),
+        ("a.b.nii.gz", "a.b", "volume"),
+        ("A.NII", "A", "volume"),
         ("a.b.png", "a.b", "image"),
         ("a.JPG", "a", "image"),
+        ("a.b.mha", "a.b", "volume"),
+        ("A.Nrrd", "A", "volume"),
+        ("a.mgz", "a", "volume"),
         ("series.1", "series.1", None),
     ],
 )

@@ -1,7 +1,8 @@
 """A small DICOM series of random values, and what spoils it; for the tests of all that reads one."""
 
 import numpy as np
-from pydicom import dcmread
+from pydicom import Dataset, dcmread, uid
+from pydicom.sequence import Sequence
 
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.series import find_dicom
@@ -60,3 +61,83 @@ def edit_all(folder, change=None, **tags):
 
 def one(folder):
     return find_dicom(folder)[0]
+
+
+SHARED = ("PlaneOrientationSequence", "PixelMeasuresSequence")
+
+
+def enhanced(folder, out, order=None, change=None, shared=SHARED, compress=None):
+    """Write the series of a folder as one enhanced multi-frame file, as PS3.3 A.36 and A.38 lay it out; return its path.
+
+    Args:
+        folder: Single-frame files.
+        out: A folder for the file.
+        order: Of the frames; None: as the files are named.
+        change: Called with the object before it is written.
+        shared: The functional groups that hold for all frames; the others stand in each.
+        compress: A transfer syntax.
+    """
+    files = [dcmread(path) for path in find_dicom(folder)]
+    files = files if order is None else [files[n] for n in order]
+    image, is_ct = files[0].copy(), files[0].Modality == "CT"
+    image.SOPClassUID = uid.EnhancedCTImageStorage if is_ct else uid.EnhancedMRImageStorage
+    image.SOPInstanceUID = "2.25.4711"
+    image.NumberOfFrames = len(files)
+    image.InstanceNumber, image.ContentDate, image.ContentTime = 1, "20260101", "120000"
+    image.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    groups = [_groups(file, k) for k, file in enumerate(files)]
+    of_all = Dataset()
+    for name in shared:
+        of_all[name] = groups[0][name]
+        for group in groups:
+            del group[name]
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        del image[keyword]
+    for keyword in ("SliceThickness", "RescaleSlope", "RescaleIntercept", "RescaleType"):
+        image.pop(keyword, None)
+    image.SharedFunctionalGroupsSequence = Sequence([of_all])
+    image.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    image.PixelData = b"".join(file.PixelData for file in files)
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    if change is not None:
+        change(image)
+    if compress is not None:
+        image.compress(compress, generate_instance_uid=False)
+    out.mkdir(exist_ok=True)
+    image.save_as(out / "enhanced.dcm", enforce_file_format=True)
+    return out / "enhanced.dcm"
+
+
+def _groups(file, k):
+    """The functional groups of a frame."""
+    content, place, plane, pixels, units = (Dataset() for _ in range(5))
+    content.StackID, content.InStackPositionNumber = "1", k + 1
+    content.DimensionIndexValues = [1, k + 1]
+    place.ImagePositionPatient = file.ImagePositionPatient
+    plane.ImageOrientationPatient = file.ImageOrientationPatient
+    pixels.PixelSpacing, pixels.SliceThickness = file.PixelSpacing, file.SliceThickness
+    units.RescaleSlope, units.RescaleIntercept = (
+        file.get("RescaleSlope", 1),
+        file.get("RescaleIntercept", 0),
+    )
+    units.RescaleType = "HU" if file.Modality == "CT" else "US"
+    group = Dataset()
+    group.FrameContentSequence = Sequence([content])
+    group.PlanePositionSequence = Sequence([place])
+    group.PlaneOrientationSequence = Sequence([plane])
+    group.PixelMeasuresSequence = Sequence([pixels])
+    group.PixelValueTransformationSequence = Sequence([units])
+    return group
+
+
+def put(folder, number, volume=None, modality="ct", shape=(20, 20, 10), mm=(10, 10, 15), **tags):
+    """Add a series of a number to a folder; 200 x 200 x 150 mm."""
+    scratch = folder / "scratch"
+    made = make(scratch, modality, affine(spacing=mm) if volume is None else volume, shape)
+    for k, path in enumerate(find_dicom(scratch)):
+        fresh = {"SeriesInstanceUID": f"2.25.{number}", "SOPInstanceUID": f"2.25.{number}.{k}"}
+        edit(path, **{"SeriesNumber": number, **fresh, **tags})
+        path.rename(folder / f"{number}_{path.name}")
+    scratch.rmdir()
+    return made

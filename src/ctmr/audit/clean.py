@@ -20,6 +20,7 @@ from ctmr.audit.inventory import Inventory
 from ctmr.audit.scan_profile import Picture
 from ctmr.data.sources import LAYOUTS, Source, label_of
 from ctmr.errors import DataError
+from ctmr.io.dicom.files import opened
 from ctmr.io.dicom.series import find_dicom
 from ctmr.io.image_info import INFO_NAME
 from ctmr.results import Cleaned, Finding
@@ -217,13 +218,12 @@ def _manifest(rows: Sequence[tuple[str, str, str, str]], clusters: dict[str, int
 
 def _place_scan(source: Source, target: Path) -> str:
     """Link or copy the files of a scan; say which."""
-    if source.kind != "series":
+    if source.kind != "series" or (source.path.is_file() and source.files is None):
         return _place_file(source.path, target)
     target.mkdir()
-    hows = {
-        _place_file(path, target / path.name)
-        for path in (source.files.files if source.files else find_dicom(source.path))
-    }
+    with opened(source.path) as place:
+        files = source.files.files if source.files is not None else find_dicom(place)
+        hows = {_place_file(place / path.name, target / path.name) for path in files}
     return " and ".join(sorted(hows))
 
 

@@ -109,8 +109,10 @@ def take_picture(source: Source) -> Picture | Unusable:
         return Unusable(source, "unreadable", error.what)
 
 
-def _of_image(source: Source) -> Picture:
+def _of_image(source: Source) -> Picture | Unusable:
     image = image_of_source(source, read_bytes(source.path))
+    if image.unit == "HU" and source.modality == "mr":
+        return Unusable(source, "wrong_modality", "signed values that look like HU in an MR folder")
     colour = image.array.ndim == 3
     white = 255.0 if image.depth == 8 else 65535.0
     drawn: list[Mark] = ["colour"] if colour and has_colour(image.array, white) else []

@@ -26,7 +26,7 @@ def translate(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="An image, a NIfTI file, a folder with a DICOM series, or a folder of these.",
+            help="An image, a volume file, a DICOM series (folder or .zip), or a folder of these.",
         ),
     ],
     output: Annotated[Path, typer.Argument(help="File or folder for the translation.")],
@@ -47,7 +47,7 @@ def translate(
         Path | None,
         typer.Option(
             metavar="DICOM_DIR",
-            help="Write the result of a NIfTI file as DICOM, with the headers of this series.",
+            help="Write the result of a volume file as DICOM, with the headers of this series.",
         ),
     ] = None,
     resume: Annotated[

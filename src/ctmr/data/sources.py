@@ -28,7 +28,7 @@ LAYOUTS: tuple[dict[tuple[Split, Modality], str], ...] = (
 
 @dataclass(frozen=True)
 class Source:
-    """One scan of a data folder: an image file, a NIfTI file or a folder with a DICOM series.
+    """One scan of a data folder: an image file, a volume file, or a folder or archive with a DICOM series.
 
     Attributes:
         data: The data folder.

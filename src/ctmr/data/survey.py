@@ -46,6 +46,7 @@ class Look:
         encoding: What decides the map to [-1, 1].
         headless: Whether no head is found in it.
         foreign: Whether only `--anyway` lets it in, as another modality or no scan.
+        signed: Whether its values are taken for HU by their looks alone.
         patient: Of a DICOM series, a hash of its patient's identity.
         heights_mm: Of a volume's slices that are kept, below the top of the head.
     """
@@ -58,6 +59,7 @@ class Look:
     transparent: bool = False
     headless: bool = False
     foreign: bool = False
+    signed: bool = False
     patient: str | None = None
     heights_mm: tuple[float, ...] | None = None
 
@@ -176,6 +178,7 @@ def survey(
     what = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
     _say_which(looks, "colour", what, logging.INFO)
     _say_which(looks, "headless", "show nothing like a head", logging.WARNING)
+    _say_which(looks, "signed", "hold signed values with air, taken for HU", logging.WARNING)
     return Survey(looks, histograms)
 
 
@@ -285,6 +288,7 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
     try:
         content = read_bytes(source.path)
         image = image_of_source(source, content)
+        _require_grey_mr(source, image)
     except DataError as error:
         return error, None
     colour = image.array.ndim == 3
@@ -300,8 +304,19 @@ def _look(source: Source) -> tuple[Look | CtmrError, Histogram | None]:
         colour=colour,
         transparent=image.transparent,
         headless=not shows_head(image),
+        signed=source.reading.ct_values is None and image.unit == "HU" != source.info.unit,
     )
     return look, histogram
+
+
+def _require_grey_mr(source: Source, image: Image) -> None:
+    """Refuse an MR image in HU, which no `ctmr.json` says."""
+    if source.modality == "mr" and image.unit == "HU":
+        raise DataError(
+            "expected grey values of an MR: found signed values that look like HU",
+            file=source.path,
+            fix="move it to the folder of CT, or save unsigned values",
+        )
 
 
 def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, level: int) -> None:

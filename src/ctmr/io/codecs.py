@@ -30,6 +30,7 @@ MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 COMMENT = "synthetic image made by ctmr - research use only, not for diagnosis"
 Stored = NDArray[np.uint8] | NDArray[np.uint16]
+Read = Stored | NDArray[np.int16]
 Format = Literal["PNG", "JPEG", "TIFF"]
 FORMATS: dict[str, Format] = {
     ".png": "PNG",
@@ -77,6 +78,8 @@ class Pixels(NamedTuple):
     depth: Depth
     transparent: bool
     """Whether transparent pixels were put on black."""
+    signed: bool = False
+    """Whether the file holds signed values, as TIFF can."""
 
 
 def decode(content: bytes, path: Path) -> Pixels:
@@ -107,12 +110,14 @@ def decode(content: bytes, path: Path) -> Pixels:
         ) from error
     if stored is None:
         raise DataError(
-            f"expected 8 or 16 bits a channel, grey or RGB: found Pillow mode {image.mode}",
+            "expected 8 or 16 bits a channel, grey or RGB, and signed only as grey with 16 bits: found"
+            f" {'signed values, ' if _is_signed(image) else ''}Pillow mode {image.mode}",
             file=path,
             fix="save it as PNG with 8 or 16 bits",
         )
     array, transparent = _on_black(stored)
-    return Pixels(_upright(array, orientation), 16 if stored.dtype == np.uint16 else 8, transparent)
+    depth: Depth = 8 * stored.dtype.itemsize  # type: ignore[assignment]
+    return Pixels(_upright(array, orientation), depth, transparent, stored.dtype == np.int16)
 
 
 def encode(pixels: Stored, form: Format) -> bytes:
@@ -194,7 +199,7 @@ def _check_header(image: ImageFile, path: Path) -> None:
         )
 
 
-def _stored(image: ImageFile, content: bytes) -> Stored | None:
+def _stored(image: ImageFile, content: bytes) -> Read | None:
     """(H, W), or (H, W, n) with n = 2 grey + alpha, 3 RGB, 4 RGBA; None if the depth is not 8 or 16."""
     if isinstance(image, PngImageFile) and content[24] == 16:  # IHDR: bit depth, colour type
         return _png16(image, content)
@@ -202,6 +207,8 @@ def _stored(image: ImageFile, content: bytes) -> Stored | None:
     if len(bits) > 1 and max(bits) == 16:
         return _tiff16(content)
     image.load()  # only then a TIFF has its true size and orientation
+    if _is_signed(image):
+        return _signed(image, content) if tuple(bits) == (16,) else None
     if image.mode in _MODES_16:
         grey: NDArray[np.uint16] = np.asarray(image).astype(np.uint16)
         if isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0:  # white is zero
@@ -215,6 +222,22 @@ def _stored(image: ImageFile, content: bytes) -> Stored | None:
         return None
     converted = image if image.mode == mode else image.convert(mode)
     pixels: NDArray[np.uint8] = np.asarray(converted)
+    return pixels
+
+
+def _is_signed(image: ImageFile) -> bool:
+    """Whether it is a TIFF of two's complement: SampleFormat (339) is 2."""
+    return isinstance(image, TiffImageFile) and 2 in image.tag_v2.get(339, (1,))
+
+
+def _signed(image: ImageFile, content: bytes) -> NDArray[np.int16]:
+    """Pixels of a TIFF with one channel of 16 bits; Pillow exchanges the bytes of compressed big-endian ones."""
+    if content[:2] == b"II":
+        return np.asarray(image).astype(np.int16)
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        pixels: NDArray[np.int16] = tiff.pages.first.asarray().astype(np.int16)
+    if pixels.shape != (image.height, image.width):
+        raise ValueError("it has another size than its header says")
     return pixels
 
 
@@ -262,7 +285,7 @@ def _tiff16(content: bytes) -> Stored | None:
     return pixels if pixels.dtype == np.uint16 and pixels.shape[-1] in (2, 3, 4) else None
 
 
-def _on_black(stored: Stored) -> tuple[FloatArray, bool]:
+def _on_black(stored: Read) -> tuple[FloatArray, bool]:
     """The pixels without their alpha channel, and whether it hid anything."""
     if stored.ndim == 2 or stored.shape[2] == 3:
         return stored.astype(np.float32), False

@@ -1,12 +1,13 @@
 """Image files <-> arrays with a unit and a spacing."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ctmr.errors import OutputError, printable
+from ctmr.errors import DataError, OutputError, printable
 from ctmr.imaging.image import Image, luma
 from ctmr.io.codecs import FORMATS, decode, encode
 from ctmr.io.image_info import (
@@ -19,6 +20,10 @@ from ctmr.io.image_info import (
 )
 from ctmr.system.files import write_bytes
 from ctmr.system.ownership import require_own, write_own
+from ctmr.types import FloatArray
+
+LOWEST_HU = -4096.0  # of scanners, with what they put outside the field of view
+AIR_BELOW_HU = -500.0
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +62,14 @@ def save_image(path: Path, image: Image, *, overwrite: bool = False) -> None:
 
 
 def image_of(content: bytes, path: Path, channels: Literal[1, 3] | None, info: ImageInfo) -> Image:
-    """The image in the bytes of a file; see `read_image`."""
-    array, depth, transparent = decode(content, path)
+    """The image in the bytes of a file; see `read_image`.
+
+    Signed values below 0 are HU: by the `ctmr.json`, or by their looks.
+    """
+    array, depth, transparent, signed = decode(content, path)
+    if signed and info.unit == "grey" and array.min() < 0:
+        _require_hu(array, path)
+        info = replace(info, unit="HU")
     if array.ndim == 3 and (channels == 1 or info.unit == "HU"):
         array = luma(array)  # (H, W)
     if info.unit == "HU":
@@ -66,6 +77,20 @@ def image_of(content: bytes, path: Path, channels: Literal[1, 3] | None, info: I
     if array.ndim == 2 and channels == 3:
         array = np.repeat(array[..., None], 3, axis=-1)  # (H, W, 3)
     return Image(array, info.unit, depth, info.spacing_of(path.name), transparent)
+
+
+def _require_hu(array: FloatArray, path: Path) -> None:
+    """Refuse negative values that no `ctmr.json` explains unless they look like HU, with air among them."""
+    low, high = float(array.min()), float(array.max())
+    if not LOWEST_HU <= low <= AIR_BELOW_HU:
+        raise DataError(
+            f"expected grey values from 0, or HU with air below {AIR_BELOW_HU:g}: found signed values"
+            f" from {low:g} to {high:g}",
+            file=path,
+            fix='if they are HU, write {"unit": "HU", "slope": 1, "intercept": 0} into a ctmr.json'
+            " beside it; else save unsigned values",
+        )
+    logger.info("%s: signed values with air are taken for HU", printable(str(path)))
 
 
 def write_image(path: Path, image: Image) -> None:

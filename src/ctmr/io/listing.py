@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctmr.errors import DataError, printable
+from ctmr.io.dicom.archive import is_archive_name
 from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series
 from ctmr.io.dicom.header import is_dicom
 from ctmr.io.fetched import is_dangling
@@ -65,8 +66,11 @@ class Found(NamedTuple):
         return f"{name}/{self.part}".removeprefix("./") if self.part else name
 
     def stem(self, root: Path) -> str:
-        """The same without the suffix of an image or volume file."""
-        return self.below(root) if self.part else stem_below(self.path, root)
+        """The same without the suffix of an image, a volume file or an archive."""
+        if self.path == root:
+            return self.part or "."
+        stem = stem_below(self.path, root)
+        return f"{stem}/{self.part}" if self.part else stem
 
 
 Choose = Callable[[Sequence[SeriesFiles]], list[SeriesFiles]]
@@ -194,7 +198,7 @@ def below_root(path: Path, root: Path) -> str:
 
 
 def stem_below(path: Path, root: Path) -> str:
-    """The same without the suffix of an image or NIfTI file."""
+    """The same without the suffix of an image, a volume file or an archive."""
     return below_root(path.with_name(stem_of(path)), root)
 
 
@@ -223,6 +227,7 @@ def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
     others = [folder / name for name in files if name not in named and name[0] != "."]
     slices = [path for path in others if _is_loose_dicom(path)]
     if slices:
+        named -= {name for name in named if is_archive_name(Path(name))}  # it may hold the slices
         pictures = {name for name in named if kind_by_name(Path(name)) == "image"}
         named -= pictures if len(pictures) <= len(slices) else set()  # previews
         _take_series(listing, folder, named, rules._replace(own_name=depth == 0))
@@ -238,11 +243,11 @@ def _visit(listing: Listing, folder: Path, depth: int, rules: _Rules) -> None:
             _visit(listing, folder / name, depth + 1, rules)
     beside = folders | named | {stem_of(Path(name)) for name in named}
     for name in files:
-        _take_in(listing, folder / name, beside)
+        _take_in(listing, folder / name, beside, rules)
 
 
 def _take_series(listing: Listing, folder: Path, beside: set[str], rules: _Rules) -> None:
-    """Take in the DICOM series of a folder but scouts; one that cannot be read is left to its reader.
+    """Take in the DICOM series of a folder or archive but scouts; one that cannot be read is left to its reader.
 
     `beside` are the names of other scans in the folder.
     """
@@ -266,7 +271,7 @@ def _take_series(listing: Listing, folder: Path, beside: set[str], rules: _Rules
             listing.left_out.setdefault(why, []).extend(one.files)
 
 
-def _take_in(listing: Listing, path: Path, beside: set[str]) -> None:
+def _take_in(listing: Listing, path: Path, beside: set[str], rules: _Rules) -> None:
     """Take in a file; `beside` are the names and stems of scans in its folder, whose JSON is theirs."""
     kind = kind_by_name(path)
     if path.name[0] == ".":
@@ -276,6 +281,8 @@ def _take_in(listing: Listing, path: Path, beside: set[str]) -> None:
         _leave_out(listing, NO_FILE, path)
     elif kind and is_own_extra(path):
         _leave_out(listing, OWN, path)
+    elif kind == "series":
+        _take_series(listing, path, set(), rules)
     elif kind:
         listing.scans.append(Found(path, kind))
     elif path.suffix.lower() != ".json" or not (path.name == INFO_NAME or path.stem in beside):

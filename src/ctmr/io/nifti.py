@@ -8,7 +8,6 @@ import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
@@ -16,18 +15,29 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
-from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, UsageError, printable
-from ctmr.imaging.head import air_for_missing
+from ctmr.errors import DataError, OutputError, SafetyError, UsageError, printable
 from ctmr.imaging.volume import Forms, Volume
+from ctmr.io.voxels import (
+    COPY,
+    EXTRACT,
+    GZIP_LEVEL,
+    MAX_BYTES,
+    SIGNS,
+    Geometry,
+    centred_axes,
+    fill,
+    float_voxels,
+    is_sound,
+    require,
+    stored_voxels,
+)
 from ctmr.system.files import write_bytes
 from ctmr.system.memory import require_memory
 from ctmr.types import FloatArray, Matrix
 
-Geometry = Literal["sform", "qform", "RAS", "LAS", "LPS"]
 _Stream = gzip.GzipFile | io.BufferedReader
 _Matrices = dict[str, Matrix]  # "sform" or "qform" -> (4, 4)
 
-MAX_BYTES = 4 * 2**30  # of a file, and of its voxels both as stored and as float32
 MAX_EXTENSION_BYTES = 2**24
 # datatype of the header -> numpy; the others are bits, RGB, complex and long double.
 DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
@@ -38,11 +48,7 @@ MAX_SHIFT_MM = 1.0
 SAME_SIZE = 0.1  # of a voxel: how much larger the sform may make it than the qform, by an alignment
 MAX_NORM_ERROR = 1e-3  # of a quaternion in single precision
 MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
-GZIP_LEVEL = 1  # a third of the time of level 6 for some 3% more bytes
 
-_SIGNS = {"RAS": (1, 1, 1), "LAS": (-1, 1, 1), "LPS": (-1, -1, 1)}
-_COPY = "copy or download the file again"
-_EXTRACT = "extract one 3-D volume of real numbers and give that"
 _CONVERT = "convert the scan from its source again, to a single .nii or .nii.gz file"
 
 logger = logging.getLogger(__name__)
@@ -73,28 +79,21 @@ def read_nifti(path: Path, *, geometry: Geometry | None = None) -> Volume:
     data, expected = bytearray(), 352
     try:
         with _opened(path) as stream:
-            _fill(data, stream, 540)
+            fill(data, stream.read1, 540)
             header = _header(bytes(data), path)
             expected = _size(header, path)
             affine, forms = _place(header, geometry, path)
             require_memory(expected + 4 * math.prod(map(int, header["dim"][1:4])), path)
-            _fill(data, stream, expected + 1)
+            fill(data, stream.read1, expected + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         what = f"expected {expected} bytes of intact gzip: found {len(data)}, then {str(error)!r}"
-        raise DataError(printable(what), file=path, fix=_COPY) from error
+        raise DataError(printable(what), file=path, fix=COPY) from error
     except OSError as error:
         what, fix = f"cannot read it ({error.strerror})", "check the path and permissions"
         raise DataError(what, file=path, fix=fix) from error
     found = "more" if len(data) > expected else str(len(data))
-    _require(len(data) == expected, f"{expected} bytes as its header says", found, path, _COPY)
+    require(len(data) == expected, f"{expected} bytes as its header says", found, path, COPY)
     return Volume(_values(header, data, path), affine, forms=forms)
-
-
-def _require(
-    check: bool, expected: str, found: str, path: Path, fix: str, kind: type[CtmrError] = DataError
-) -> None:
-    if not check:
-        raise kind(f"expected {expected}: found {found}", file=path, fix=fix)
 
 
 def _opened(path: Path) -> _Stream:
@@ -103,19 +102,13 @@ def _opened(path: Path) -> _Stream:
     is_file = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES
     found = f"{status.st_size} bytes, type {stat.filemode(status.st_mode)[0]!r}"
     expected = f"a regular file of at most {MAX_BYTES} bytes"
-    _require(is_file, expected, found, path, "give a NIfTI file")
+    require(is_file, expected, found, path, "give a NIfTI file")
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == b"\x1f\x8b"
     is_named_so = is_gzip == path.name.lower().endswith(".gz")
     found, fix = "gzip" if is_gzip else "no gzip", "give the file the suffix of its content"
-    _require(is_named_so, "gzip in .nii.gz and none in .nii", found, path, fix)
+    require(is_named_so, "gzip in .nii.gz and none in .nii", found, path, fix)
     return gzip.open(path) if is_gzip else path.open("rb")
-
-
-def _fill(data: bytearray, stream: _Stream, size: int) -> None:
-    """Append to `data` until it has `size` bytes or the stream ends."""
-    while len(data) < size and (part := stream.read1(min(size - len(data), 2**16))):
-        data += part
 
 
 def _header(data: bytes, path: Path) -> Nifti1Header:
@@ -136,20 +129,20 @@ def _size(header: Nifti1Header, path: Path) -> int:
     count, code = int(header["dim"][0]), int(header["datatype"])
     shape = tuple(int(side) for side in header["dim"][1 : max(count, 0) + 1])
     is_3d = 3 <= count <= 7 and min(shape) > 0 and max((1, *shape[3:])) == 1
-    _require(is_3d, "one 3-D volume", f"{count} dimensions {shape}", path, _EXTRACT)
-    _require(code in DTYPES, "real numbers", f"datatype {code}", path, _EXTRACT)
+    require(is_3d, "one 3-D volume", f"{count} dimensions {shape}", path, EXTRACT)
+    require(code in DTYPES, "real numbers", f"datatype {code}", path, EXTRACT)
     itemsize = np.dtype(DTYPES[code]).itemsize
     fits = math.prod(shape) * max(itemsize, 4) <= MAX_BYTES
-    _require(fits, f"at most {MAX_BYTES} bytes", f"{shape} voxels", path, "crop the scan")
+    require(fits, f"at most {MAX_BYTES} bytes", f"{shape} voxels", path, "crop the scan")
     offset, least = float(header["vox_offset"]), int(header["sizeof_hdr"]) + 4
     fits = least <= offset <= least + MAX_EXTENSION_BYTES and offset.is_integer()
     expected = f"vox_offset from {least} to {least + MAX_EXTENSION_BYTES}"
-    _require(fits, expected, str(offset), path, _CONVERT)
+    require(fits, expected, str(offset), path, _CONVERT)
     unit = int(header["xyzt_units"]) & 7
-    _require(unit in (0, 2), "xyzt_units 2 (mm)", str(unit), path, "convert the header to mm")
+    require(unit in (0, 2), "xyzt_units 2 (mm)", str(unit), path, "convert the header to mm")
     is_finite = all(map(math.isfinite, _scaling(header)))
     found = f"{header['scl_slope']} and {header['scl_inter']}"
-    _require(is_finite, "a finite scl_slope and scl_inter", found, path, _CONVERT)
+    require(is_finite, "a finite scl_slope and scl_inter", found, path, _CONVERT)
     return int(offset) + math.prod(shape) * itemsize
 
 
@@ -164,23 +157,7 @@ def _values(header: Nifti1Header, data: bytearray, path: Path) -> FloatArray:
     stored = np.frombuffer(data, dtype, offset=int(header["vox_offset"]))
     stored = stored.reshape(header["dim"][1:4], order="F")
     slope, intercept = _scaling(header)
-    array = np.empty(stored.shape, np.float32, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(stored.shape[2]):  # a slice at a time, for its copy in double precision
-            array[..., k] = stored[..., k].astype(np.float64) * slope + intercept
-    array, share = air_for_missing(array)
-    if share:
-        logger.warning(
-            "%s: %.3g %% of the voxels are NaN or infinite, outside the head: taken as air",
-            printable(str(path)),
-            100 * share,
-        )
-    wrong = array.size - np.count_nonzero(np.isfinite(array))
-    found = f"{wrong} of {array.size} that are NaN, infinite or beyond float32"
-    _require(
-        wrong == 0, "finite voxels in the head", found, path, "replace them by values of tissue"
-    )
-    return array
+    return float_voxels(stored, path, slope, intercept)
 
 
 @np.errstate(invalid="ignore")  # a NaN in it is refused below
@@ -189,13 +166,13 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
     matrices = {"sform": header.get_sform().astype(np.float64), "qform": _qform(header)}
     codes = {name: int(header[f"{name}_code"]) for name in matrices}
     given = {name: matrix for name, matrix in matrices.items() if codes[name] > 0}
-    usable = {name: matrix for name, matrix in given.items() if _is_sound(matrix)}
+    usable = {name: matrix for name, matrix in given.items() if is_sound(matrix)}
     sides = header["pixdim"][1:4].astype(np.float64)
     is_sized = bool(np.isfinite(sides).all() and (sides > 0).all())
-    fix = f"give `--geometry {' or '.join(usable or _SIGNS)}` if you know that it is right, else correct the header"
+    fix = f"give `--geometry {' or '.join(usable or SIGNS)}` if you know that it is right, else correct the header"
     fix = fix if usable or is_sized else _CONVERT
-    if geometry is None or geometry in _SIGNS:
-        _require(is_sized, "voxel sizes over 0 mm", str(sides), path, fix, SafetyError)
+    if geometry is None or geometry in SIGNS:
+        require(is_sized, "voxel sizes over 0 mm", str(sides), path, fix, SafetyError)
     if geometry is None:
         _require_clear(given, header, path, fix)
         geometry = "sform" if "sform" in given else "qform"
@@ -209,13 +186,12 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
             return given["sform"], Forms(
                 given["qform"], codes["qform"], given["sform"], codes["sform"]
             )
-    if geometry in _SIGNS:
-        _require(not usable, "a header without axes", _stated(usable), path, fix, UsageError)
-        affine = np.diag([*(sides * _SIGNS[geometry]), 1.0])
-        affine[:3, 3] = affine[:3, :3] @ (1 - header["dim"][1:4]) / 2
+    if geometry in SIGNS:
+        require(not usable, "a header without axes", _stated(usable), path, fix, UsageError)
+        affine = centred_axes(sides, header["dim"][1:4], geometry)
         return affine, Forms(affine, 2, affine, 2)
-    _require(geometry in given, f"{geometry}_code over 0", "0", path, fix, UsageError)
-    _require(geometry in usable, f"an invertible {geometry}", "none", path, fix, SafetyError)
+    require(geometry in given, f"{geometry}_code over 0", "0", path, fix, UsageError)
+    require(geometry in usable, f"an invertible {geometry}", "none", path, fix, SafetyError)
     affine = matrices[geometry]
     for name, matrix in matrices.items():
         is_whole = name in usable if name in given else bool(np.isfinite(matrix).all())
@@ -226,28 +202,20 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
 
 def _require_clear(given: _Matrices, header: Nifti1Header, path: Path, fix: str) -> None:
     """Refuse a header that leaves open where left and right are."""
-    wrong = [f"no invertible {name}" for name, matrix in given.items() if not _is_sound(matrix)]
+    wrong = [f"no invertible {name}" for name, matrix in given.items() if not is_sound(matrix)]
     found = " and ".join(wrong) or "both codes 0, so that left and right are unknown"
-    is_sound = bool(given) and not wrong
-    _require(is_sound, "an invertible sform or qform", found, path, fix, SafetyError)
+    is_clear = bool(given) and not wrong
+    require(is_clear, "an invertible sform or qform", found, path, fix, SafetyError)
     if len(given) == 2:
         shift = _shift(given["qform"], given["sform"], header)
         found = f"{_stated(given)}, up to {shift:.3g} mm apart"
         agree = shift < MAX_SHIFT_MM or _same_sides(given["qform"], given["sform"])
-        _require(agree, "forms that agree", found, path, fix, SafetyError)
+        require(agree, "forms that agree", found, path, fix, SafetyError)
 
 
 def _stated(matrices: _Matrices) -> str:
     """Where the axes run, as `sform says RAS, qform says LAS`."""
     return ", ".join(f"{name} says {''.join(aff2axcodes(m))}" for name, m in matrices.items())
-
-
-def _is_sound(matrix: Matrix) -> bool:
-    """Whether it is finite and its axes span a space."""
-    if not np.isfinite(matrix).all():
-        return False
-    volume = float(np.prod(np.linalg.norm(matrix[:3, :3], axis=0)))  # if at right angles
-    return bool(abs(np.linalg.det(matrix[:3, :3])) > max(1e-9, 0.1 * volume))
 
 
 def _shift(matrix: Matrix, affine: Matrix, header: Nifti1Header) -> float:
@@ -298,12 +266,9 @@ def nifti_bytes(path: Path, volume: Volume, description: str) -> bytes:
     Raises:
         OutputError: If the suffix is another one.
     """
-    _require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
-    if volume.modality is None or not np.isfinite(volume.array).all():
-        raise ValueError(f"volume must be a CT or an MR of finite values: got {volume!r}")
-    header, array = _fresh_header(volume, description, path), volume.array
-    if volume.modality == "ct":
-        array = np.rint(array).clip(-(2**15), 2**15 - 1)
+    require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
+    array = stored_voxels(volume)
+    header = _fresh_header(volume, description, path)
     voxels = array.astype(header.get_data_dtype()).tobytes(order="F")
     content: bytes = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
     if path.name.lower().endswith(".gz"):

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ctmr.imaging.ct_values import window_of
-from ctmr.io.nifti import Geometry
+from ctmr.io.voxels import Geometry
 
 
 @dataclass(frozen=True)

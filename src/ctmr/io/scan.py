@@ -1,4 +1,4 @@
-"""Any readable scan, by what its path is: an image, a NIfTI volume, or a folder with a DICOM series."""
+"""Any readable scan, by what its path is: an image, a volume file, or a folder, archive or multi-frame file with a DICOM series."""
 
 import hashlib
 import os
@@ -7,27 +7,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ctmr.errors import DataError, UsageError
+from ctmr.errors import DataError, UsageError, printable
 from ctmr.imaging.ct_values import with_ct_values
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume
 from ctmr.io.codecs import is_image_name
+from ctmr.io.dicom.archive import is_archive, is_archive_name
+from ctmr.io.dicom.files import is_multi_frame
 from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series, series_rows
+from ctmr.io.dicom.header import is_dicom
 from ctmr.io.dicom.series import Series, find_dicom, read_series
 from ctmr.io.fetched import require_fetched
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
 from ctmr.io.images import read_image, save_image
-from ctmr.io.nifti import is_nifti_name, nifti_bytes, read_nifti
 from ctmr.io.reading import DEFAULT, Reading
+from ctmr.io.volumes import WRITTEN, read_volume_file, volume_bytes, volume_suffix
 from ctmr.system.files import content_digest
 from ctmr.system.ownership import write_own
 from ctmr.types import OTHER, Modality
 
-Kind = Literal["image", "nifti", "series"]
+Kind = Literal["image", "volume", "series"]
 
-# Written into every NIfTI file, at most 79 bytes.
+# Written into every volume file, at most 79 bytes.
 DESCRIPTION = "SYNTHETIC (ctmr): research use only, not for diagnosis"
-READABLE = "PNG, JPEG or TIFF images, NIfTI volumes, or folders with a DICOM series each"
+READABLE = "PNG, JPEG or TIFF images, NIfTI, MetaImage, NRRD or MGZ volumes, or DICOM series, each a folder, a .zip or a multi-frame file"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -44,25 +47,44 @@ def kind_of(path: Path) -> Kind | None:
         ) from error
     if folder:
         return "series" if not _named_volumes(path) and find_dicom(path) else None
-    return kind_by_name(path)
+    return kind_by_name(path) or ("series" if is_multi_frame(path) else None)
+
+
+def no_scan(path: Path) -> DataError:
+    """What is said of a file that is none."""
+    if not path.exists():
+        return DataError("no such file", file=path, fix="check the path")
+    if path.is_file() and is_dicom(path):
+        return DataError(
+            "expected a DICOM series: found one file of it",
+            file=path,
+            fix=f"give its folder, {printable(str(path.parent))}",
+        )
+    what = f"expected {READABLE}: found another file"
+    return DataError(what, file=path, fix="convert it, or name another")
 
 
 def kind_by_name(path: Path) -> Kind | None:
     """What sort of scan a file is by its suffix; it need not be there."""
-    if is_nifti_name(path):
-        return "nifti"
+    if volume_suffix(path) is not None:
+        return "volume"
+    if is_archive_name(path):
+        return "series"
     return "image" if is_image_name(path) else None
 
 
 def stem_of(path: Path) -> str:
-    """The name without the suffix of an image or NIfTI file; that of a folder whole."""
-    if is_nifti_name(path):
-        return path.name[: path.name.lower().rindex(".nii")]
-    return path.stem if is_image_name(path) else path.name
+    """The name without the suffix of an image, a volume file or an archive; that of a folder whole."""
+    suffix = volume_suffix(path)
+    if suffix is not None:
+        return path.name[: -len(suffix)]
+    return path.stem if is_image_name(path) or is_archive_name(path) else path.name
 
 
 def content_hash(path: Path, kind: Kind, series: SeriesFiles | None = None) -> str:
     """SHA-256 of a file, or over the names and contents of a series' files, by default of all that are in the folder.
+
+    Of an archive it is over the whole of it and the names of the series' files.
 
     Raises:
         DataError: If it cannot be read.
@@ -70,8 +92,11 @@ def content_hash(path: Path, kind: Kind, series: SeriesFiles | None = None) -> s
     whole = hashlib.sha256()
     require_fetched(path)
     files = [path]
-    if kind == "series":
-        files = sorted(series.files, key=bytes) if series is not None else find_dicom(path)
+    chosen = sorted(series.files, key=bytes) if series is not None else []
+    if is_archive(path):
+        whole.update(b"".join(os.fsencode(file.name) + b"\0" for file in chosen))
+    elif kind == "series":
+        files = chosen or find_dicom(path)
     for file in files:
         try:
             digest = content_digest(file)
@@ -117,7 +142,7 @@ def read_scan(
     reading: Reading = DEFAULT,
     info: ImageInfo | None = None,
 ) -> Scan:
-    """The scan in an image file, a NIfTI file or a folder that holds one DICOM series.
+    """The scan in an image file, a volume file, or a folder, `.zip` or multi-frame file that holds one DICOM series.
 
     Args:
         path: A file or a folder.
@@ -127,7 +152,7 @@ def read_scan(
 
     Returns:
         An image, in HU where a `ctmr.json` beside it says so; or a volume in HU (CT) or scanner units (MR), whose
-        modality is None where it comes from NIfTI, which does not say it.
+        modality is None where it comes from a volume file, which does not say it.
 
     Raises:
         DataError: If it cannot be read.
@@ -153,14 +178,16 @@ def read_with_series(
         one = files or one_series(path, modality, reading)
         series = read_series(one or path, irregular=reading.irregular, vouched=vouched)
         scan = series.volume
-    elif kind == "nifti":
-        scan = read_nifti(path, geometry=reading.geometry)
+    elif kind == "volume":
+        scan = read_volume_file(path, geometry=reading.geometry)
     elif path.is_dir():
         raise DataError(
             "expected one scan: found a folder that is not a DICOM series",
             file=path,
             fix="name a file, or the folder of one series",
         )
+    elif kind is None:
+        raise no_scan(path)
     else:
         scan = read_image(path, info=info)
     known = modality or (scan.modality if isinstance(scan, Volume) else None)
@@ -200,7 +227,7 @@ def read_scan_within(
 
 
 def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None:
-    """Write a scan: an image by its suffix, with a `ctmr.json` if it is in HU; a volume as NIfTI, on its own grid.
+    """Write a scan: an image by its suffix, with a `ctmr.json` if it is in HU; a volume too, on its own grid.
 
     Args:
         path: Where it goes; `.ctmr-outputs.json` in that folder lists what ctmr wrote.
@@ -215,12 +242,12 @@ def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None
     path = Path(path)
     if isinstance(scan, Image):
         save_image(path, scan, overwrite=overwrite)
-    elif is_nifti_name(path):
-        content = nifti_bytes(path, scan, DESCRIPTION)
+    elif volume_suffix(path) in WRITTEN:
+        content = volume_bytes(path, scan, DESCRIPTION)
         write_own(path, content, overwrite=overwrite, kind="scans")
     else:
         raise UsageError(
-            f"a volume is written as .nii or .nii.gz: found {path.suffix!r}",
+            f"a volume is written as {', '.join(WRITTEN)}: found {path.suffix!r}",
             file=path,
             fix="change the suffix; ctmr translate writes DICOM",
         )
@@ -229,6 +256,6 @@ def write_scan(path: Path | str, scan: Scan, *, overwrite: bool = False) -> None
 def _named_volumes(folder: Path) -> Sequence[str]:
     """Names in a folder that are volume files by their suffix."""
     try:
-        return [name for name in os.listdir(folder) if kind_by_name(Path(name)) == "nifti"]
+        return [name for name in os.listdir(folder) if kind_by_name(Path(name)) == "volume"]
     except OSError:
         return []

@@ -86,14 +86,14 @@ def translate_files(
 
     Args:
         translator: Of a model.
-        source: An image, a NIfTI file, a folder with one DICOM series, or a tree of any of these; never written to.
+        source: An image, a volume file, a folder with one DICOM series, or a tree of any of these; never written to.
         output: Of the same form, with the same sub-folders.
         to: The modality wanted.
         quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, and writes maps
             of uncertainty; `none` none.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
-        like: A DICOM series whose headers and grid a NIfTI input belongs to: it is written as DICOM.
+        like: A DICOM series whose headers and grid a volume file belongs to: it is written as DICOM.
         resume: Leave what an earlier call wrote of the same scan, model and options.
         overwrite: Replace files that ctmr did not write too; never an input, and never a `ctmr.json`.
         only: Translate the scans whose path below `source` matches this pattern, in which `*` stands for `/` too.
@@ -110,7 +110,7 @@ def translate_files(
     check_outputs(items, quality)
     require_writable(output, 0)
     if like is not None and not any(item.like for item in items):
-        raise UsageError("--like is for NIfTI inputs: found none", file=source, fix="leave it out")
+        raise UsageError("--like is for volume files: found none", file=source, fix="leave it out")
     info_of = functools.cache(info_within)
     levels = {item: _level(n, item, quality) for n, item in enumerate(items)}
 
@@ -249,7 +249,7 @@ def _read(
     series = read_series(item.like, irregular=reading.irregular)
     if series.volume.modality == to:
         raise SafetyError(
-            f"expected with --like the series the NIfTI input was made of: found one that shows"
+            f"expected with --like the series the volume file was made of: found one that shows"
             f" {to.upper()} already",
             file=item.like,
             fix="name that series",

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from ctmr.errors import DataError, OutputError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
+from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
-from ctmr.io.dicom.header import is_dicom
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import SHOWN, Found, find_scans, found, scans_of_series, warn_of_scans_below
-from ctmr.io.nifti import is_nifti_name
 from ctmr.io.reading import Reading
-from ctmr.io.scan import READABLE, Kind, content_hash, kind_of, stem_of
+from ctmr.io.scan import READABLE, Kind, content_hash, kind_by_name, kind_of, no_scan, stem_of
+from ctmr.io.volumes import WRITTEN, volume_suffix
 from ctmr.system.ownership import MAPS_NAME
 from ctmr.translation.translator import Translator
 from ctmr.translation.uncertainty import MAPPED, QualityLevel
@@ -40,7 +40,7 @@ class PlanItem(NamedTuple):
     root: Path
     """INPUT if it is a folder of scans, else the folder of the source."""
     like: Path | None = None
-    """A DICOM series whose headers and grid a NIfTI source belongs to: it is written as DICOM."""
+    """A DICOM series whose headers and grid a volume file belongs to: it is written as DICOM."""
 
     @property
     def series(self) -> Path | None:
@@ -98,12 +98,13 @@ def find_inputs(source: Path, output: Path, to: Modality, reading: Reading) -> l
     """
     kind = kind_of(source)
     if kind == "series":
-        warn_of_scans_below(source)
+        if source.is_dir():
+            warn_of_scans_below(source)
         return _series_of(source, to, reading)
     if kind is not None:
         return [Found(source, kind)]
     if not source.is_dir():
-        raise _no_scan(source)
+        raise no_scan(source)
     inputs = find_scans(
         source, output=output, choose=lambda series: choose_series(series, reading.series, to)
     )
@@ -131,20 +132,6 @@ def _series_of(folder: Path, to: Modality, reading: Reading) -> list[Found]:
     return scans_of_series(folder, series, chosen)
 
 
-def _no_scan(path: Path) -> DataError:
-    """What is said of a file that is none."""
-    if not path.exists():
-        return DataError("no such file", file=path, fix="check the path")
-    if path.is_file() and is_dicom(path):
-        return DataError(
-            "expected a DICOM series: found one file of it",
-            file=path,
-            fix=f"give its folder, {printable(str(path.parent))}",
-        )
-    what = f"expected {READABLE}: found another file"
-    return DataError(what, file=path, fix="convert it, or name another")
-
-
 def plan_items(
     translator: Translator,
     inputs: Sequence[Found],
@@ -169,7 +156,7 @@ def plan_items(
         )
     root = source if many else source.parent
     if many:
-        folders = [(output / scan.below(root)).parent for scan in inputs]
+        folders = [(output / scan.stem(root)).parent for scan in inputs]
         targets = [
             folder / (scan.part or _name(translator, scan.path, to, like))
             for folder, scan in zip(folders, inputs, strict=True)
@@ -183,7 +170,7 @@ def plan_items(
         # `ctmr.json` has another meaning.
         alone = stems[target.parent, stem.lower()] == 1 and stem.lower() != "ctmr"
         sidecar = target.with_name((stem if alone else target.name) + ".json")
-        own = like if scan.kind == "nifti" else None
+        own = like if scan.kind == "volume" else None
         items.append(PlanItem(scan, target, sidecar, root, own))
     return items
 
@@ -274,9 +261,9 @@ def _one_target(
     like: Path | None,
 ) -> Path:
     """Where the translation of a single scan goes."""
-    if kind == "series" or (kind == "nifti" and like is not None):
+    if kind == "series" or (kind == "volume" and like is not None):
         here = output.resolve() == Path.cwd() or not output.name
-        if here or is_nifti_name(output) or is_image_name(output):
+        if here or kind_by_name(output) is not None:
             raise UsageError(
                 f"expected a new folder for a DICOM series: found {output.name or str(output)!r}",
                 file=output,
@@ -285,11 +272,10 @@ def _one_target(
         return output
     if output.is_dir():
         return output / _name(translator, source, to, like)
-    fits = is_nifti_name if kind == "nifti" else lambda path: _holds(translator, path, to)
-    if not fits(output):
-        known = [".nii", ".nii.gz"]
-        if kind == "image":
-            known = [suffix for suffix in FORMATS if _holds(translator, Path("a" + suffix), to)]
+    known: Sequence[str] = WRITTEN
+    if kind == "image":
+        known = [suffix for suffix in FORMATS if _holds(translator, Path("a" + suffix), to)]
+    if not output.name.lower().endswith(tuple(known)):
         raise UsageError(
             f"expected a folder or a file ending in {', '.join(known)}: found {output.suffix!r}",
             file=output,
@@ -324,9 +310,11 @@ def _holds(translator: Translator, path: Path, to: Modality) -> bool:
 
 
 def _name(translator: Translator, path: Path, to: Modality, like: Path | None) -> str:
-    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a NIfTI a folder with `like`."""
-    if is_nifti_name(path):
+    """The input's name; a JPEG becomes a PNG where the target needs 16 bits, a volume file with `like` or an archive a folder."""
+    if volume_suffix(path) is not None:
         return path.name if like is None else stem_of(path)
+    if is_archive(path):
+        return stem_of(path)
     if not is_image_name(path) or _holds(translator, path, to):
         return path.name
     return path.stem + ".png"

@@ -25,6 +25,7 @@ from ctmr.io.images import image_bytes
 from ctmr.io.nifti import nifti_bytes
 from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION, content_hash, info_place, info_within
+from ctmr.io.volumes import volume_bytes
 from ctmr.notice import NOTICE
 from ctmr.results import Sidecar
 from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
@@ -145,7 +146,7 @@ def _contents(loaded: Loaded, done: Translation) -> dict[Path, bytes]:
     if isinstance(done.scan, Image):
         contents[item.target] = image_bytes(item.target, done.scan)
     elif loaded.series is None:
-        contents[item.target] = nifti_bytes(item.target, done.scan, DESCRIPTION)
+        contents[item.target] = volume_bytes(item.target, done.scan, DESCRIPTION)
     for measure, share in done.maps.items():
         path = item.map_path(measure)
         if isinstance(loaded.scan, Image):
@@ -201,7 +202,7 @@ def require_replaceable(item: PlanItem) -> None:
 def _believed(item: PlanItem, to: Modality, reading: Reading) -> dict[str, Any]:
     """What the sidecar says of what the user vouched for."""
     given = reading.vouched()
-    if item.kind != "nifti":
+    if item.kind != "volume":
         given.pop("geometry", None)
     if item.series is None:
         given.pop("irregular", None)
@@ -216,7 +217,7 @@ def _derivation(
 ) -> Derivation:
     """What the files say of their origin; with `like` the source is not the series alone."""
     options = "anyway" if reading.anyway else ""
-    if item.kind == "nifti":
+    if item.kind == "volume":
         options += content_hash(item.source, item.kind, item.scan.series)
     return Derivation(translator.model.card.sha256, DIRECTION_TO[to], version("ctmr"), options)
 

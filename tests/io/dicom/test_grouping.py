@@ -16,23 +16,11 @@ from ctmr.io.dicom.grouping import HEADS, choose_series, list_series, series_row
 from ctmr.io.dicom.header import hashed
 from ctmr.io.dicom.series import find_dicom, read_series
 from ctmr.io.dicom.writer import Derivation, write_series
-from support.dicom_series import affine, edit, edit_all, make, one, turned
+from support.dicom_series import affine, edit, edit_all, enhanced, make, one, put, turned
 
 ROOT = "1.2.840.10008.5.1.4.1.1."
 T1 = {"EchoTime": 3, "RepetitionTime": 9, "ScanningSequence": "GR"}
 T2 = {"EchoTime": 100, "RepetitionTime": 4000, "ScanningSequence": "SE"}
-
-
-def put(folder, number, volume=None, modality="ct", shape=(20, 20, 10), mm=(10, 10, 15), **tags):
-    """Add a series of a number to a folder; 200 x 200 x 150 mm."""
-    scratch = folder / "scratch"
-    made = make(scratch, modality, affine(spacing=mm) if volume is None else volume, shape)
-    for k, path in enumerate(find_dicom(scratch)):
-        fresh = {"SeriesInstanceUID": f"2.25.{number}", "SOPInstanceUID": f"2.25.{number}.{k}"}
-        edit(path, **{"SeriesNumber": number, **fresh, **tags})
-        path.rename(folder / f"{number}_{path.name}")
-    scratch.rmdir()
-    return made
 
 
 def other(path, modality, kind, uid_of_series="2.25.99", rows=0):
@@ -127,6 +115,36 @@ def test_series_of_a_folder_are_listed_and_each_is_read(tmp_path):
         assert sorted(names) == sorted(map(str, one_series.files))
     with pytest.raises(DataError, match=r"found 3: 1 CT .*--series NUMBER"):
         read_series(tmp_path)
+
+
+def test_multi_frame_object_is_described_by_its_frames(tmp_path):
+    (tmp_path / "a").mkdir()
+    put(tmp_path / "a", 3, mm=(8, 9, 15))
+    enhanced(tmp_path / "a", tmp_path / "b", order=[1, 0, *range(2, 10)])
+    rows = [series_rows(list_series(tmp_path / name).series) for name in "ab"]
+    assert rows[0] == rows[1]
+    (found,) = list_series(tmp_path / "b" / "enhanced.dcm").series
+    assert found.whole_head
+    assert found.files == (tmp_path / "b" / "enhanced.dcm",)
+
+
+def test_multi_frame_object_of_several_volumes_is_refused_only_if_it_is_chosen(tmp_path):
+    volume = put(tmp_path, 3)
+    other_series = tmp_path / "other"
+    other_series.mkdir()
+    put(other_series, 4)
+
+    def stacks(image):
+        for k, group in enumerate(image.PerFrameFunctionalGroupsSequence):
+            group.FrameContentSequence[0].StackID = str(k % 2)
+
+    enhanced(other_series, tmp_path, change=stacks)
+    good, bad = list_series(tmp_path).series
+    assert (good.name, bad.name, bad.slices) == ("3", "4", 10)
+    assert choose_series([good, bad], (), "mr") == [good]
+    assert np.array_equal(read_series(good).volume.array, volume.array)
+    with pytest.raises(DataError, match="expected the frames of one volume"):
+        read_series(bad)
 
 
 def test_no_uid_is_shown(tmp_path):

@@ -136,7 +136,7 @@ def test_folder_without_dicom_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("limit", "match"),
     [
-        ("io.dicom.grouping.MAX_FILES", "expected at most 5 files: found 6"),
+        ("io.dicom.files.MAX_FILES", "expected at most 5 files: found 6"),
         ("io.dicom.header.MAX_FILE_BYTES", "expected a file of at most 5 bytes"),
         (
             "io.dicom.validation.MAX_SERIES_BYTES",

@@ -1,24 +1,25 @@
 """Which series lie in a folder, by their headers alone, and which of them a command takes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.errors import CtmrError, DataError, UsageError, refuse_all
+from ctmr.errors import DataError, UsageError
+from ctmr.io.dicom.archive import is_archive
+from ctmr.io.dicom.enhanced import frames_of
+from ctmr.io.dicom.files import find_files, of_all, opened, require_whole
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
     SliceFile,
     check_uids,
     hashed,
-    is_dicom,
     read_header,
     require,
-    start_of,
     tagged,
 )
 from ctmr.io.dicom.kinds import (
@@ -35,7 +36,6 @@ from ctmr.types import NAMES, OTHER, Modality
 
 Plane = Literal["axial", "coronal", "sagittal", "oblique"]
 
-MAX_FILES = 20_000
 NOT_DICOM = "files that are not DICOM"
 HEADS = ("series", "modality", "weighting", "plane", "size", "spacing mm", "slices", "kind")
 WHOLE_HEAD_MM = (
@@ -43,14 +43,6 @@ WHOLE_HEAD_MM = (
 )
 _ALIGNED = 0.85  # cosine of the angle up to which a tilted slice still counts as axial, coronal or sagittal
 _PLACE = 0.01  # mm; slices that are nearer to each other lie at one place
-# Suffixes of what lies beside slices and may be empty.
-_PLAIN = {
-    *(".txt", ".md", ".json", ".xml", ".csv", ".tsv", ".log", ".html", ".htm", ".ini", ".yaml"),
-    *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".pdf", ".db", ".inf", ".exe", ".lock", ".done"),
-}
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -104,14 +96,24 @@ class SeriesList(NamedTuple):
 
 
 def list_series(folder: Path) -> SeriesList:
-    """The series of a folder, not of its sub-folders, sorted by number; no pixels are read.
+    """The series of a folder, not of its sub-folders, or of an archive or multi-frame file, sorted by number.
+
+    No pixels are read. The files of an archive are called as if it was a folder.
 
     Raises:
         DataError: If a file is damaged, or was one of DICOM.
     """
-    groups, left_out = group_files(folder)
-    found = [describe(group, folder) for group in groups]
+    with opened(folder) as place:
+        groups, left_out = group_files(place)
+        found = [describe(group, folder) for group in groups]
+    if is_archive(folder):
+        found = [replace(one, files=_within(folder, one.files)) for one in found]
+        left_out = {why: [*_within(folder, paths)] for why, paths in left_out.items()}
     return SeriesList(tuple(sorted(found, key=_order)), left_out)
+
+
+def _within(archive: Path, paths: Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(archive / path.name for path in paths)
 
 
 def choose_series(
@@ -168,27 +170,10 @@ def series_rows(series: Sequence[SeriesFiles]) -> list[tuple[str, ...]]:
     return rows
 
 
-def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The DICOM files of a folder, sorted by the bytes of their names, and other files but hidden ones and DICOMDIR."""
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: bytes(path))
-    except OSError as error:
-        raise DataError(
-            f"expected a folder: found {error.strerror}", file=folder, fix="give a folder"
-        ) from error
-    files = [path for path in entries if path.is_file()]
-    what = f"expected at most {MAX_FILES} files: found {len(files)}"
-    require(len(files) <= MAX_FILES, what, folder, "keep one series in a folder")
-    dicom = [path for path in files if is_dicom(path)]
-    shown = [path for path in files if path.name[0] != "." and path.name.upper() != "DICOMDIR"]
-    known = set(dicom)
-    return dicom, [path for path in shown if path not in known]
-
-
 def group_files(folder: Path) -> tuple[list[list[SliceFile]], dict[str, list[Path]]]:
     """The headers of a folder by series, and what is left out."""
     paths, others = find_files(folder)
-    _require_whole(paths, others, folder)
+    require_whole(paths, others, folder)
     left_out: dict[str, list[Path]] = {NOT_DICOM: others} if others else {}
     headers = of_all(read_header, paths, folder)
     images = [image for image in headers if modality_of(image.values) is not None]
@@ -237,9 +222,10 @@ def describe(images: Sequence[SliceFile], folder: Path) -> SeriesFiles:
     """What the headers of one series say of it."""
     values = images[0].values
     kinds = [kind_of_image(image.values) for image in images]
-    plane, step, places = _place(images)
-    spacing = _spacing(images[0])
-    frames = _integer(images[0], "NumberOfFrames") or 1
+    slices = _slices(images)
+    plane, step, places = _place(slices)
+    spacing = _spacing(slices[0])
+    unknown = (_integer(images[0], "NumberOfFrames") or 1) if len(slices) == len(images) else 1
     modality = modality_of(values)
     return SeriesFiles(
         folder=folder,
@@ -253,39 +239,23 @@ def describe(images: Sequence[SliceFile], folder: Path) -> SeriesFiles:
         plane=plane,
         rows=_integer(images[0], "Rows") or 0,
         columns=_integer(images[0], "Columns") or 0,
-        slices=(places or len(images)) if frames == 1 else frames * len(images),
+        slices=(places or len(slices)) if unknown == 1 else unknown * len(images),
         spacing_mm=(*spacing, step) if spacing and step else None,
         weighting=weighting_of(values) if modality == "mr" else None,
-        kind="localizer" if _is_scout(images) else max(set(kinds), key=kinds.count),
+        kind="localizer" if _is_scout(slices) else max(set(kinds), key=kinds.count),
     )
 
 
-def of_all(function: Callable[[Item], Result], items: Iterable[Item], folder: Path) -> list[Result]:
-    """`function` of each file of a series; all that fail are named at once."""
-    results, failures = [], []
-    for item in items:
+def _slices(images: Sequence[SliceFile]) -> list[SliceFile]:
+    """The slices of files; one of several volumes stays whole, as it is refused only where it is read."""
+    slices: list[SliceFile] = []
+    for image in images:
+        localizer = kind_of_image(image.values) == "localizer"
         try:
-            results.append(function(item))
-        except CtmrError as error:
-            failures.append((Path(error.file or "").name, error))
-    what = f"of {len(results) + len(failures)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix="put each of them right, or move them away")
-    return results
-
-
-def _require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) -> None:
-    """Refuse files that are no DICOM but were one: named like the series, empty, or nothing but zeros at their start."""
-    suffixes = {path.suffix.lower() for path in dicom} - {""}
-    lost = [
-        path
-        for path in others
-        if path.suffix.lower() in suffixes
-        or (path.suffix.lower() not in _PLAIN and not any(start_of(path)))
-    ]
-    what = "expected a DICOM file, as others here are called so or as it is empty: found none"
-    failures = [(path.name, DataError(what, file=path, fix=COPY_AGAIN)) for path in lost]
-    what = f"of {len(dicom) + len(others)} files cannot be used"
-    refuse_all(failures, what, file=folder, fix=COPY_AGAIN)
+            slices += [image] if localizer else frames_of(image)
+        except DataError:
+            slices.append(image)
+    return slices
 
 
 def _check_uncut(image: SliceFile) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,12 +72,16 @@ _PARSE_ERRORS = (
 
 
 class SliceFile(NamedTuple):
-    """One file: what is copied of its header, as raw bytes, and what is read of it, as values."""
+    """One slice: what is copied of its header, as raw bytes, and what is read of it, as values."""
 
     path: Path
     syntax: uid.UID
     header: Dataset
     values: dict[str, Any]
+    frame: int | None = None
+    """Which frame of an enhanced multi-frame file it is; None: the file is the slice."""
+    read: Callable[[], Dataset] | None = None
+    """What returns the pixels of all frames of that file; it is read once."""
 
     def floats(self, keyword: str) -> NDArray[np.float64]:
         """A value of several numbers."""
@@ -179,7 +183,7 @@ def read_header(path: Path) -> SliceFile:
         syntax = said or _syntax_found(found)
         if modality_of(values) is not None:
             for keyword, item in items.items():
-                header[keyword] = _as_bytes(item, keyword)
+                header[keyword] = as_bytes(item, keyword)
     return SliceFile(path, syntax, header, values)
 
 
@@ -210,7 +214,7 @@ def _beside(found: Dataset) -> dict[str, Any]:
     return values
 
 
-def _as_bytes(item: DataElement | RawDataElement, keyword: str) -> DataElement | RawDataElement:
+def as_bytes(item: DataElement | RawDataElement, keyword: str) -> DataElement | RawDataElement:
     """A text of the header as its bytes, so that a copy of it is exact."""
     if keyword == "SpecificCharacterSet":
         return item

@@ -114,13 +114,16 @@ def _text(image: SliceFile, keyword: str) -> str:
 def _by_uid(images: Sequence[SliceFile]) -> dict[str, list[SliceFile]]:
     found: dict[str, list[SliceFile]] = {}
     for image in images:
-        found.setdefault(_text(image, "SOPInstanceUID"), []).append(image)
+        identity = _text(image, "SOPInstanceUID")
+        if identity and image.frame is not None:
+            identity = f"{identity} {image.frame}"
+        found.setdefault(identity, []).append(image)
     return found
 
 
 def _is_one_for_all(images: Sequence[SliceFile]) -> bool:
     """Whether more than two files have one SOPInstanceUID: it was made up, once."""
-    uids = {_text(image, "SOPInstanceUID") for image in images}
+    uids = _by_uid(images)
     return len(images) > _FEW and len(uids) == 1 and "" not in uids
 
 

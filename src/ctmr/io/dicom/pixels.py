@@ -2,11 +2,12 @@
 
 import struct
 from math import ceil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread, uid
+from pydicom import Dataset, dcmread, uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from scipy import ndimage
@@ -98,31 +99,38 @@ def _pixels(image: SliceFile) -> NDArray[np.signedinteger[Any] | np.unsignedinte
     what = f"expected a transfer syntax with a decoder: found {name} without"
     fix = "`pip install 'ctmr[jpeg]'` (pylibjpeg-libjpeg) for JPEG and JPEG-LS, else decompress it"
     require(not plugin or _has_decoder(syntax, plugin), what, path, fix)
+    n, count = image.frame or 0, 1 if image.frame is None else int(values["NumberOfFrames"])
     with parsing(path):
-        found = dcmread(path, specific_tags=[*LAYOUT, "PixelData"], force=True)
-        data = bytes(found.PixelData) if "PixelData" in found else b""
+        found = image.read() if image.read else _read(path)
+        data = memoryview(found.PixelData if "PixelData" in found else b"")
     expected = rows * columns * bits // 8
-    what = f"expected {expected} bytes of PixelData (7FE0,0010): found {len(data)}"
-    require(bool(plugin) or len(data) >= expected, what, path, COPY_AGAIN)
+    what = f"expected {count * expected} bytes of PixelData (7FE0,0010): found {len(data)}"
+    require(bool(plugin) or len(data) >= count * expected, what, path, COPY_AGAIN)
     if plugin:
         what = (
             f"expected compressed PixelData (7FE0,0010) of {rows} x {columns}: found another size"
         )
         with parsing(path):
-            frame = get_frame(data, 0, number_of_frames=1)
+            frame = get_frame(bytes(data), n, number_of_frames=count)
             if plugin == "pydicom":
                 fits = _fits_rle(frame, rows * columns, bits // 8)
             else:
                 fits = _coded_size(frame) == (rows, columns)
-        fits = fits and len(data) <= 2 * expected + 2**16
+        fits = fits and len(data) <= count * (2 * expected + 2**16)
         require(fits, what, path, COPY_AGAIN)
     with parsing(path):
         kind = np.dtype(f"<{'i' if values['PixelRepresentation'] else 'u'}{bits // 8}")
         if plugin or syntax == uid.ExplicitVRBigEndian:
-            array, _ = get_decoder(syntax).as_array(found, raw=True, decoding_plugin=plugin)
+            array, _ = get_decoder(syntax).as_array(
+                found, index=n, raw=True, decoding_plugin=plugin
+            )
         else:  # not by pydicom, which drops bits that padding may use
-            array = np.frombuffer(data[:expected], kind)
+            array = np.frombuffer(data[n * expected : (n + 1) * expected], kind)
         return array.reshape(rows, columns).astype(kind)
+
+
+def _read(path: Path) -> Dataset:
+    return dcmread(path, specific_tags=[*LAYOUT, "PixelData"], force=True)
 
 
 def _has_decoder(syntax: uid.UID, plugin: str) -> bool:

@@ -1,7 +1,7 @@
 """DICOM CT and MR series -> a volume in HU or MR units: which files make a series, and in which order."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,27 +10,23 @@ from pydicom import Dataset
 
 from ctmr.errors import printable
 from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.contradictions import contradictions, require_hu
-from ctmr.io.dicom.grouping import (
-    SeriesFiles,
-    describe,
-    find_files,
-    group_files,
-    of_all,
-    series_rows,
-)
+from ctmr.io.dicom.enhanced import frames_of
+from ctmr.io.dicom.files import find_files, of_all, opened
+from ctmr.io.dicom.grouping import SeriesFiles, describe, group_files, series_rows
 from ctmr.io.dicom.header import SliceFile, hashed, read_header, require, text_of
 from ctmr.io.dicom.lean import complete, without_copies
 from ctmr.io.dicom.pixels import read_units
 from ctmr.io.dicom.validation import affine_of, check_file, check_series
-from ctmr.types import FloatArray, Matrix, Modality
+from ctmr.types import FloatArray, Modality
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The single-frame files of one CT or MR series, sorted along the slice normal."""
+    """The slices of one CT or MR series, sorted along the slice normal."""
 
     headers: tuple[Dataset, ...]
     """One per slice, K ascending: the tags of `dicom_file.PATIENT`, `STUDY`, `PLACE` and the source's UIDs; no pixels."""
@@ -49,8 +45,8 @@ class Series:
 
 
 def find_dicom(folder: Path) -> list[Path]:
-    """The DICOM files of a folder, not of its sub-folders, sorted by the bytes of their names."""
-    return find_files(folder)[0]
+    """The DICOM files of a folder, not of its sub-folders, sorted by the bytes of their names; an archive itself."""
+    return [folder] if is_archive(folder) else find_files(folder)[0]
 
 
 def read_series(
@@ -63,7 +59,8 @@ def read_series(
     Files that show the same at the same place are taken once.
 
     Args:
-        source: One of `list_series`, or a folder with one series beside localizers, derived images and other objects.
+        source: One of `list_series`, or a folder or `.zip` with one series beside localizers, derived images and other
+            objects, or an enhanced multi-frame file of one volume. In an archive the files may lie in folders.
         irregular: Read slices that lie unevenly too, see `Series.even`.
         vouched: The caller knows what the values of a CT are: they are read as stored, by RescaleSlope and RescaleIntercept
             where there are any, whatever their unit; padding becomes the lowest value of its slice.
@@ -72,12 +69,29 @@ def read_series(
         DataError: If a file is damaged or of a kind that is not read, or there is not exactly one series.
         SafetyError: If patients, geometry or units are missing, contradictory or irregular.
     """
-    if isinstance(source, SeriesFiles):
-        folder, notes = source.folder, list[str]()
-        images = of_all(read_header, source.files, folder)
-    else:
-        folder = source
-        images, notes = _only_series(folder)
+    folder = source.folder if isinstance(source, SeriesFiles) else source
+    with opened(folder) as place:
+        if isinstance(source, SeriesFiles):
+            paths = source.files
+            if is_archive(folder):
+                paths = tuple(place / path.name for path in paths)
+            files, notes = of_all(read_header, paths, place), list[str]()
+        else:
+            files, notes = _only_series(place)
+        images = [image for frames in of_all(frames_of, files, place) for image in frames]
+        return _read(images, notes, place, folder.name, irregular=irregular, vouched=vouched)
+
+
+def _read(
+    images: Sequence[SliceFile],
+    notes: list[str],
+    folder: Path,
+    name: str,
+    *,
+    irregular: bool,
+    vouched: bool,
+) -> Series:
+    """The series of slices in a folder, which messages call `name`; see `read_series`."""
     of_all(lambda image: check_file(image, vouched=vouched), images, folder)
     notes += check_series(images, folder)
     slices = sorted(images, key=lambda image: image.along(images[0].normal))
@@ -85,8 +99,8 @@ def read_series(
     if len(slices) < len(images):
         notes.append(f"{len(images) - len(slices)} copies of slices left out")
     affine, even = affine_of(slices, folder, irregular)
-    array = _pixels(slices, folder, vouched)
-    _warn(slices, array, affine, even)
+    array, distrusted = _pixels(slices, folder, vouched)
+    _warn(name, distrusted, contradictions(slices, array, affine, even), slices)
     modality: Modality = "ct" if slices[0].values["Modality"] == "CT" else "mr"
     if modality == "ct" and not vouched:
         require_hu(slices, array, folder)
@@ -94,16 +108,26 @@ def read_series(
     return Series(complete(slices, array), volume, even, tuple(notes))
 
 
-def _warn(slices: Sequence[SliceFile], array: FloatArray, affine: Matrix, even: bool) -> None:
+def _warn(
+    name: str, distrusted: int, contradicted: Iterable[str], slices: Sequence[SliceFile]
+) -> None:
     """Warn of what the headers say and their pictures deny, and of names in the pixels."""
-    for line in contradictions(slices, array, affine, even):
-        logger.warning("%s: %s", printable(slices[0].path.parent.name), line)
+    if distrusted:
+        value = slices[0].values.get("PixelPaddingValue")
+        logger.warning(
+            "%s: PixelPaddingValue (0028,0120) %s lies within the picture (%d pixels): kept as values",
+            printable(name),
+            int(value) if value is not None else "of some slices",
+            distrusted,
+        )
+    for line in contradicted:
+        logger.warning("%s: %s", printable(name), line)
     if any(image.values.get("BurnedInAnnotation") == "YES" for image in slices):
         logger.warning("BurnedInAnnotation (0028,0301) is YES: names may stand in the pixels")
 
 
-def _pixels(slices: Sequence[SliceFile], folder: Path, vouched: bool) -> FloatArray:
-    """(K, rows, columns) in HU or MR units."""
+def _pixels(slices: Sequence[SliceFile], folder: Path, vouched: bool) -> tuple[FloatArray, int]:
+    """(K, rows, columns) in HU or MR units, and how many pixels are called padding but lie within the picture."""
     rows, columns = slices[0].values["Rows"], slices[0].values["Columns"]
     array = np.empty((len(slices), rows, columns), np.float32)
     distrusted = 0
@@ -114,15 +138,7 @@ def _pixels(slices: Sequence[SliceFile], folder: Path, vouched: bool) -> FloatAr
         distrusted += more
 
     of_all(fill, range(len(slices)), folder)
-    if distrusted:
-        value = slices[0].values.get("PixelPaddingValue")
-        logger.warning(
-            "%s: PixelPaddingValue (0028,0120) %s lies within the picture (%d pixels): kept as values",
-            printable(folder.name),
-            int(value) if value is not None else "of some slices",
-            distrusted,
-        )
-    return array
+    return array, distrusted
 
 
 def _only_series(folder: Path) -> tuple[list[SliceFile], list[str]]:

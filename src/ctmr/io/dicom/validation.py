@@ -57,9 +57,9 @@ def _check_kind(image: SliceFile) -> None:
     path, values = image.path, image.values
     with parsing(path):
         frames = int(values.get("NumberOfFrames", 1))
-    what = "expected single-frame CT or MR: found an enhanced or multi-frame object"
+    what = "expected single-frame CT or MR: found a multi-frame object without functional groups"
     kind = str(values.get("SOPClassUID", ""))
-    single = frames == 1 and kind not in ENHANCED
+    single = image.frame is not None or (frames == 1 and kind not in ENHANCED)
     require(single, what, path, "convert it to NIfTI, for instance with dcm2niix")
     modality = modality_of(values)
     what = "expected a CT or MR image by Modality (0008,0060) and SOPClassUID (0008,0016)"
@@ -87,7 +87,8 @@ def _check_layout(image: SliceFile) -> None:
     )
     what = f"expected 8 or 16 bits allocated, HighBit = BitsStored - 1: found {allocated}, {stored}"
     require(bits, f"{what} stored, {high} high", path, "export the series again")
-    pixels = rows * columns * allocated // 8
+    frames = 1 if image.frame is None else int(values["NumberOfFrames"])
+    pixels = frames * rows * columns * allocated // 8
     what = f"expected {pixels} bytes of pixels: found a file of {size} bytes"
     fits = size <= 2 * pixels + MAX_BESIDE and (image.syntax not in NATIVE or size >= pixels)
     require(fits, what, path, COPY_AGAIN)

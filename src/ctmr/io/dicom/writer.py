@@ -175,7 +175,9 @@ def _describe(out: Dataset, source: Dataset, about: Derivation, k: int) -> None:
     series = text_of(source, "SeriesInstanceUID")
     out.SeriesInstanceUID = new_uid(series, *key)
     identity = text_of(source, "SOPInstanceUID")
-    out.SOPInstanceUID = new_uid(*([identity] if identity else [series, str(k)]), *key)
+    frame = text_of(source, "ReferencedFrameNumber")
+    names = [identity] if identity else [series, str(k)]
+    out.SOPInstanceUID = new_uid(*names, *key, *([frame] if frame else []))
     if "FrameOfReferenceUID" not in source:
         out.FrameOfReferenceUID = new_uid("frame", series)
     out.SeriesNumber = _series_number(text_of(source, "SeriesNumber"))
@@ -207,6 +209,8 @@ def _source_image(source: Dataset) -> Dataset:
     image = Dataset()
     image.ReferencedSOPClassUID = text_of(source, "SOPClassUID")
     image.ReferencedSOPInstanceUID = text_of(source, "SOPInstanceUID")
+    if "ReferencedFrameNumber" in source:  # of an enhanced multi-frame source
+        image.ReferencedFrameNumber = int(text_of(source, "ReferencedFrameNumber"))
     image.SpatialLocationsPreserved = "YES"
     purpose = _code("121322", "DCM", "Source image for image processing operation")
     image.PurposeOfReferenceCodeSequence = [purpose]
