@@ -87,15 +87,14 @@ def test_names_that_are_no_text_are_escaped(data):
     assert "trainA/\\xff.png" in labels
 
 
-def test_dicom_files_in_the_wrong_place_are_errors(data):
+def test_loose_dicom_files_are_a_scan_and_a_picture_beside_them_is_skipped(data):
     make(data / "trainA" / "series")
-    loose = next((data / "trainA" / "series").iterdir())
-    loose.rename(data / "trainA" / "loose")
-    (finding,) = [f for f in found_of(data, "unreadable") if f.files == ("trainA/loose",)]
-    assert "a sub-folder of its own" in finding.why
+    for path in (data / "trainA" / "series").iterdir():
+        path.rename(data / "trainB" / path.name)
     save(data / "trainA" / "series" / "x.png", slices(1, "ct")[0])
-    mixed = [f for f in found_of(data, "unreadable") if f.files == ("trainA/series",)]
-    assert "beside DICOM files" in mixed[0].why
+    found = take_inventory(data, None)
+    assert found.scans == 4  # 3 images and the series; the images beside it are previews
+    assert any(label.startswith("trainB/s") for f in found.findings for label in f.files)
 
 
 def test_wrong_ctmr_json_is_an_error_and_its_images_are_looked_at(data):

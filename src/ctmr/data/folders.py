@@ -84,7 +84,8 @@ def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEF
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
             listing = list_scans(folder)
-            infos, wrong = infos_of(folder, modality, [scan.path for scan in listing.scans])
+            images = [scan.path for scan in listing.scans if scan.kind == "image"]
+            infos, wrong = infos_of(folder, modality, images)
             for scan in listing.scans:
                 label = label_of(data, scan.path / scan.part)
                 info = infos.get(scan.path.parent, ImageInfo())

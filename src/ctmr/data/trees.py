@@ -62,7 +62,7 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
     found = Sources()
     infos: dict[Modality, dict[Path, ImageInfo]] = {}
     for modality in MODALITIES:
-        paths = [scan.path for scan, told, _ in known if told == modality]
+        paths = [s.path for s, told, _ in known if told == modality and s.kind == "image"]
         infos[modality], wrong = infos_of(data, modality, paths)
         found.wrong.update(wrong)
     for scan, modality, patient in known:
