@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from ctmr.data.folders import holds_data, require_sources
@@ -14,6 +15,7 @@ from ctmr.errors import DataError
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.header import hashed
 from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.reading import Reading
 from ctmr.synthetic.head import synthesise_head
 
 HEAD = synthesise_head(3, shape=(30, 36, 20), spacing_mm=(6.0, 6.0, 8.0))
@@ -107,3 +109,18 @@ def test_pairs_are_no_tree(tmp_path):
     nifti(tmp_path / "ct/a.nii.gz", "ct")
     nifti(tmp_path / "mr/a.nii.gz", "mr")
     assert not holds_data(tmp_path)
+
+
+def test_series_option_chooses_in_each_folder(tmp_path):
+    for name in ("ANNA", "BERT"):
+        dicom(tmp_path / name / "ct", "ct", name)
+        dicom(tmp_path / name / "mr", "mr", name)
+    for n, folder in enumerate(sorted(tmp_path.glob("*/*")), 1):
+        for path in folder.iterdir():
+            content = pydicom.dcmread(path)
+            content.SeriesNumber = n
+            content.save_as(path)
+    reading = Reading(series=("1", "2", "3"))
+    assert [s.label for s in require_sources(tmp_path, None, reading)] == [
+        *("ANNA/ct", "ANNA/mr"), "BERT/ct",
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ from ctmr.data.sources import LAYOUTS, Source, Sources, infos_of, label_of, pati
 from ctmr.data.trees import require_both, tree_sources
 from ctmr.errors import DataError, printable, refuse_all
 from ctmr.io.image_info import ImageInfo
-from ctmr.io.listing import Listing, below_root, list_scans
+from ctmr.io.listing import Listing, below_root, chooser, list_scans
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import READABLE
 from ctmr.types import MODALITIES, Modality, Split
@@ -83,7 +83,7 @@ def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEF
     found = Sources()
     for split, by_modality in find_data(data).items():
         for modality, folder in by_modality.items():
-            listing = list_scans(folder)
+            listing = list_scans(folder, choose=chooser(reading.series))
             images = [scan.path for scan in listing.scans if scan.kind == "image"]
             infos, wrong = infos_of(folder, modality, images)
             for scan in listing.scans:

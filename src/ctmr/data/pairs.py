@@ -14,9 +14,8 @@ from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid, resampled_onto
-from ctmr.io.dicom.grouping import SeriesFiles, choose_series
 from ctmr.io.images import read_image
-from ctmr.io.listing import SHOWN, below_root, find_scans, stem_below
+from ctmr.io.listing import SHOWN, below_root, chooser, find_scans, stem_below
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_within, read_scan, read_scan_within
 from ctmr.types import MODALITIES, OTHER, BoolArray, Modality
@@ -285,12 +284,8 @@ def scans_by_stem(
     Raises:
         DataError: If two have one.
     """
-
-    def choose(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
-        return choose_series(series, reading.series, OTHER[modality])
-
     found: dict[str, Path] = {}
-    for scan in find_scans(folder, name, choose=choose):
+    for scan in find_scans(folder, name, choose=chooser(reading.series, OTHER[modality])):
         path, stem = scan.path, stem_below(scan.path, folder)
         if stem in found:
             raise DataError(

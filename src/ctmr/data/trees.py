@@ -12,7 +12,7 @@ from ctmr.imaging.ct_values import looks_like_hu
 from ctmr.imaging.image import Image
 from ctmr.io.dicom.header import hashed
 from ctmr.io.image_info import ImageInfo
-from ctmr.io.listing import DERIVED, Found, list_scans
+from ctmr.io.listing import DERIVED, Found, chooser, list_scans
 from ctmr.io.reading import Reading
 from ctmr.io.scan import read_scan, stem_of
 from ctmr.system.files import read_regular
@@ -43,7 +43,7 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
         patient_of: The patient that a path names.
         reading: What to believe of scans that say too little.
     """
-    listing = list_scans(data)
+    listing = list_scans(data, choose=chooser(reading.series))
     volumes = any(scan.kind != "image" for scan in listing.scans)
     known: list[tuple[Found, Modality, str]] = []
     for scan in listing.scans:

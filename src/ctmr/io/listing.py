@@ -1,5 +1,6 @@
 """Which scans lie in a folder and below it, and what lies there that is not read: the one walk through a tree."""
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ctmr.errors import DataError, printable
+from ctmr.errors import DataError, UsageError, printable
 from ctmr.io.dicom.archive import is_archive_name
 from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series
 from ctmr.io.dicom.header import is_dicom
@@ -90,14 +91,12 @@ class Listing:
     Attributes:
         folder: The root of the walk.
         scans: Sorted by the bytes of the path below the root.
-        several: Folders with several DICOM series, with all of them.
         left_out: Why something is not read -> what.
         faults: For which the whole is refused, except by an audit.
     """
 
     folder: Path
     scans: list[Found] = field(default_factory=list)
-    several: dict[Path, Sequence[SeriesFiles]] = field(default_factory=dict)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -150,7 +149,7 @@ def list_scans(
 ) -> Listing:
     """All that lies in a folder and at most `MAX_DEPTH` folders below it; links to folders are not followed."""
     listing = Listing(folder)
-    rules = _Rules(output.resolve() if output is not None else None, choose or _all_scans)
+    rules = _Rules(output.resolve() if output is not None else None, choose or chooser())
     _visit(listing, folder, 0, rules)
     listing.scans.sort(key=lambda scan: os.fsencode(scan.below(folder)))
     for paths in listing.left_out.values():
@@ -181,14 +180,25 @@ def scans_of_series(
     return found
 
 
-def _all_scans(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
-    return choose_series(series, (), None)
+def chooser(wanted: Sequence[str] = (), to: Modality | None = None) -> Choose:
+    """What chooses among the series of each folder of a tree, by `choose_series`; one wanted may be in another folder."""
+
+    def choose(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+        if not wanted or "all" in wanted:
+            return choose_series(series, wanted, to)
+        chosen: list[SeriesFiles] = []
+        for name in wanted:
+            with contextlib.suppress(UsageError):
+                chosen += choose_series(series, (name,), to)
+        return [one for one in series if one in chosen]
+
+    return choose
 
 
 def warn_of_scans_below(series: Path) -> None:
     """Warn of scans below the folder of a DICOM series: they are not read."""
     listing = Listing(series)
-    _leave_out_below(listing, series, 0, _Rules(None, _all_scans))
+    _leave_out_below(listing, series, 0, _Rules(None, chooser()))
     listing.warn(str(series))
 
 
@@ -259,8 +269,6 @@ def _take_series(listing: Listing, folder: Path, beside: set[str], rules: _Rules
         return
     found = scans_of_series(folder, series, chosen, own_name=rules.own_name)
     listing.scans.extend(found)
-    if len(series) > 1:
-        listing.several[folder] = series
     for why, paths in left_out.items():
         others = [path for path in paths if path.name not in beside]
         if others:

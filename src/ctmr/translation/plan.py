@@ -16,7 +16,15 @@ from ctmr.io.codecs import FORMATS, is_image_name
 from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
 from ctmr.io.image_info import ImageInfo
-from ctmr.io.listing import SHOWN, Found, find_scans, found, scans_of_series, warn_of_scans_below
+from ctmr.io.listing import (
+    SHOWN,
+    Found,
+    chooser,
+    find_scans,
+    found,
+    scans_of_series,
+    warn_of_scans_below,
+)
 from ctmr.io.reading import Reading
 from ctmr.io.scan import READABLE, Kind, content_hash, kind_by_name, kind_of, no_scan, stem_of
 from ctmr.io.volumes import WRITTEN, volume_suffix
@@ -105,9 +113,7 @@ def find_inputs(source: Path, output: Path, to: Modality, reading: Reading) -> l
         return [Found(source, kind)]
     if not source.is_dir():
         raise no_scan(source)
-    inputs = find_scans(
-        source, output=output, choose=lambda series: choose_series(series, reading.series, to)
-    )
+    inputs = find_scans(source, output=output, choose=chooser(reading.series, to))
     if not inputs:
         raise DataError(f"expected {READABLE} in it: found none", file=source, fix="check the path")
     others = [scan for scan in inputs if scan.modality == to or scan.is_derived]
