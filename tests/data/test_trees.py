@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctmr.data.folders import holds_data, require_sources
+from ctmr.data.folders import holds_data, list_sources, require_sources
 from ctmr.data.trees import split_of
 from ctmr.errors import DataError
 from ctmr.imaging.volume import Volume
@@ -121,6 +121,6 @@ def test_series_option_chooses_in_each_folder(tmp_path):
             content.SeriesNumber = n
             content.save_as(path)
     reading = Reading(series=("1", "2", "3"))
-    assert [s.label for s in require_sources(tmp_path, None, reading)] == [
+    assert sorted(s.label for s in list_sources(tmp_path, None, reading).scans) == [
         *("ANNA/ct", "ANNA/mr"), "BERT/ct",
     ]  # fmt: skip
