@@ -5,6 +5,7 @@ import pytest
 from ctmr.errors import DataError
 from ctmr.io.fetched import is_dangling, require_fetched
 from ctmr.io.scan import read_scan
+from support.dicom_series import make
 
 POINTERS = [
     b"/annex/objects/MD5E-s1234567--0123.nii.gz\n",
@@ -36,3 +37,17 @@ def test_other_small_files_are_left_to_their_reader(tmp_path):
     require_fetched(tmp_path / "a.png")
     require_fetched(tmp_path)
     require_fetched(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("how", ["link", "pointer"])
+def test_slice_that_was_not_fetched_is_no_gap(tmp_path, how):
+    folder = tmp_path / "series"
+    make(folder)
+    last = sorted(folder.iterdir())[-1]
+    last.unlink()
+    if how == "link":
+        last.symlink_to("../.git/annex/objects/x.dcm")
+    else:
+        last.write_bytes(POINTERS[0])
+    with pytest.raises(DataError, match="datalad get"):
+        read_scan(folder)

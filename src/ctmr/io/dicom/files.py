@@ -9,6 +9,7 @@ from ctmr.errors import CtmrError, DataError, refuse_all
 from ctmr.io.dicom.archive import is_archive, unpacked
 from ctmr.io.dicom.header import COPY_AGAIN, is_dicom, read_header, require, start_of
 from ctmr.io.dicom.kinds import ENHANCED
+from ctmr.io.fetched import is_dangling, require_fetched
 
 MAX_FILES = 20_000
 # Suffixes of what lies beside slices and may be empty.
@@ -69,6 +70,9 @@ def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) -> None:
     """Refuse files that are no DICOM but were one: named like the series, empty, or nothing but zeros at their start."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in [*filter(is_dangling, entries), *others]:
+        require_fetched(path)
     suffixes = {path.suffix.lower() for path in dicom} - {""}
     lost = [
         path
