@@ -78,7 +78,7 @@ def test_what_only_anyway_lets_in_is_counted(tmp_path):
 def test_unreadable_ones_stay_refused(tmp_path):
     root = data(tmp_path / "data")
     (root / "trainB" / "cut.nii").write_bytes((root / "trainB" / "b.nii").read_bytes()[:1000])
-    with pytest.raises(DataError, match="expected .* bytes as its header says"):
+    with pytest.raises(DataError, match=r"expected .* bytes as its header says"):
         prepare(root, CONFIG, tmp_path / "s", reading=Reading(anyway=True))
 
 
