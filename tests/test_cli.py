@@ -302,9 +302,9 @@ def test_bad_input_ends_with_3(tmp_path, tiny_run, tiny_pairs):
     assert "1 scans written" in skipped.stdout
 
     deep = image(tmp_path / "deep.png", depth=16)
-    arguments = ["translate", deep, tmp_path / "o.png", "--model", tiny_run, "--to", "ct"]
-    assert_fails(run(*arguments), 3, "deep.png", "expected 8-bit values")
-    assert_fails(run("evaluate", tiny_run, tmp_path), 3, "expected a folder of scans")
+    arguments = ["translate", deep, tmp_path / "o.png", "--model", tiny_run, "--to", "mr"]
+    assert_fails(run(*arguments), 3, "deep.png", "expected CT with 8-bit values")
+    assert_fails(run("evaluate", tiny_run, tmp_path), 3, "give a folder of pairs, with ct/ and mr/")
     assert_fails(run("train", tmp_path, "--out", tmp_path / "run"), 3, "trainA", "trainB")
     assert not (tmp_path / "run").exists()
 

@@ -66,7 +66,8 @@ def test_training_says_in_one_line_what_it_lacks(tiny_run, tiny_data, tmp_path):
     _, content = elsewhere("train", tiny_data, "--out", run, *options, cache=tmp_path / "cache")
     lines = [line for line in content.splitlines() if "lock" in line]
     assert lines == [
-        f"WARNING: {run}: this system has no locks, so that only one process may train in it"
+        f"WARNING: {run}: no locks there (this system has none), so that only one process may train in"
+        " it"
     ]
     assert "Traceback" not in content
     assert (run / "model" / "model.json").is_file()

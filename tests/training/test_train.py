@@ -693,9 +693,9 @@ def test_run_that_another_process_made_while_data_were_prepared_is_not_trained_o
     run = tmp_path / "run"
     prepare = train.__globals__["prepare"]
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         shutil.copytree(tiny_run, run)  # another process was faster
-        return prepare(*arguments)
+        return prepare(*arguments, **options)
 
     monkeypatch.setitem(train.__globals__, "prepare", slow)
     with pytest.raises(UsageError, match="already holds a run"):

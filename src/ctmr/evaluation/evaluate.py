@@ -150,7 +150,12 @@ def _pairs(place: Path, patient_pattern: str | None, reading: Reading) -> list[P
         return find_pairs(place, patient_pattern, reading)
     if not is_tree(place):
         return []
-    pairs = pairs_in_tree(require_sources(place, patient_pattern, reading))
+    try:
+        sources = require_sources(place, patient_pattern, reading)
+    except DataError as error:
+        fix = f"{error.fix}, or give a folder of pairs, with ct/ and mr/"
+        raise DataError(error.what, file=place, fix=fix) from error
+    pairs = pairs_in_tree(sources)
     if pairs:
         logger.info("%d pairs of test patients in one frame of reference", len(pairs))
     else:
