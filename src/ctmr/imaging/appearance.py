@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from ctmr.imaging.descriptors import Descriptors
 from ctmr.system.rng import stream
@@ -114,6 +113,10 @@ def fit_logistic(terms: Doubles, labels: Doubles, start: Doubles, ridge: float) 
         start: (M,).
         ridge: Above 0.
     """
+
+    from scipy.optimize import (
+        minimize,  # it takes a quarter of a second, and only an audit needs it
+    )
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
         scores, away = terms @ weights, weights - start

@@ -13,7 +13,6 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
-from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError
@@ -141,6 +140,8 @@ def from_axial_slices(slices: FloatArray) -> FloatArray:
 
 def resampled_onto(volume: Volume, target: Volume) -> Volume:
     """The volume on another grid in the same space, trilinear; what lies beyond it has its lowest value."""
+    from nibabel.processing import resample_from_to  # it takes a third of a second
+
     source = Nifti1Image(volume.array, volume.affine)
     lowest = float(volume.array.min())
     moved = resample_from_to(source, (target.array.shape, target.affine), order=1, cval=lowest)
