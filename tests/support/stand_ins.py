@@ -23,7 +23,7 @@ def small_demo(patch: pytest.MonkeyPatch) -> None:
     for name, value in (("SUBJECTS", 1), ("SIZE", 32), ("TIMED_STEPS", 2), ("WARM_UP", 0)):
         patch.setattr(demo, name, value)
     patch.setattr(evaluate, "HEADS", 2)
-    patch.setattr(validation, "MOST", 4)
+    patch.setattr(validation, "MAX_SLICES", 4)
     patch.setitem(config.PRESETS, "small", config.load_config("small", overrides=SMALL))
 
 
