@@ -6,6 +6,7 @@ message, so that it can become a seed: `python tests/faults/test_fuzz.py KIND NU
 
 import io
 import json
+import logging
 import os
 import random
 import resource
@@ -302,4 +303,5 @@ def test_bomb_is_refused_within_100_mb(kind, tmp_path):
 
 
 if __name__ == "__main__":
+    logging.getLogger("ctmr").addHandler(logging.NullHandler())  # what ctmr warns of is its right
     print(json.dumps(fuzz(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

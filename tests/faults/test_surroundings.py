@@ -133,7 +133,7 @@ def at(name):
 model, images, data, out = map(Path, sys.argv[1:])
 translator = load_model(model, engine="torch")
 prepare(data, translator.model.card.data, out / "store", at("prepare"))
-translate_files(translator, images, out / "translated", "mr", reading=None, progress=at("translate"))
+translate_files(translator, images, out / "translated", "mr", progress=at("translate"))
 print(json.dumps(found))
 """
 

@@ -471,15 +471,17 @@ def test_rounding_of_the_quaternion_is_no_contradiction(tmp_path):
 FLIPPED = affine_of(RAS)
 TURNED = affine_of(LAS, 25)
 MOVED = affine_of() + np.pad([[1.2]], ((0, 3), (3, 0)))
+FAR = affine_of() + np.pad([[2000.0]], ((0, 3), (3, 0)))
 SCALED = affine_of() @ np.diag([1, 1, 1.2, 1])
 
 
 @pytest.mark.parametrize(
-    ("qform", "says"), [(FLIPPED, "RAS"), (affine_of(LAS, 65), "..."), (SCALED, "LAS")]
+    ("qform", "says"),
+    [(FLIPPED, "RAS"), (affine_of(LAS, 65), "..."), (SCALED, "LAS"), (FAR, "LAS")],
 )
 def test_forms_that_disagree_are_refused(tmp_path, qform, says):
     path = file_of(tmp_path, content_of(sform=(affine_of(), 1), qform=(qform, 1)))
-    match = rf"sform says LAS, qform says {says}, up to [0-9.]+ mm apart\. Fix: give `--geometry sform or q"
+    match = rf"sform says LAS, qform says {says}, up to [0-9.e+]+ mm apart\. Fix: give `--geometry sform or q"
     with pytest.raises(SafetyError, match=match):
         read_nifti(path)
 

@@ -45,6 +45,7 @@ DTYPES |= {1024: "i8", 1280: "u8"}
 # sform and qform disagree where they put a corner of the grid so far apart. Rounding of the quaternion
 # to float32 alone, worst near half a turn, does so by up to 0.6 mm at 440 mm from the first voxel.
 MAX_SHIFT_MM = 1.0
+MAX_ALIGNED_MM = 1000.0  # how far an alignment by the sform moves a scan at most
 SAME_SIZE = 0.1  # of a voxel: how much larger the sform may make it than the qform, by an alignment
 MAX_NORM_ERROR = 1e-3  # of a quaternion in single precision
 MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
@@ -209,7 +210,8 @@ def _require_clear(given: _Matrices, header: Nifti1Header, path: Path, fix: str)
     if len(given) == 2:
         shift = _shift(given["qform"], given["sform"], header)
         found = f"{_stated(given)}, up to {shift:.3g} mm apart"
-        agree = shift < MAX_SHIFT_MM or _same_sides(given["qform"], given["sform"])
+        aligned = shift <= MAX_ALIGNED_MM and _same_sides(given["qform"], given["sform"])
+        agree = shift < MAX_SHIFT_MM or aligned
         require(agree, "forms that agree", found, path, fix, SafetyError)
 
 
