@@ -21,6 +21,10 @@ MAPS = {
     "labels of FreeSurfer": (np.array([0, 2, 41, 3, 42, 1017])[LEVELS].astype(float), "label map"),
     "labels on a third": (np.where(np.arange(60) < 20, LEVELS, 0).astype(float), "label map"),
     "probability": (ndimage.gaussian_filter(INSIDE.astype(float), 2), "probability map"),
+    "probability with traces outside": (
+        ndimage.gaussian_filter(INSIDE.astype(float), 2) * 0.9999 + 4e-6,
+        "probability map",
+    ),
     "probability in percent": (
         ndimage.gaussian_filter(INSIDE.astype(float), 1) * 100,
         "probability map",

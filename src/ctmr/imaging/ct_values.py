@@ -113,8 +113,9 @@ def advice(array: FloatArray) -> tuple[str, str]:
     if looks_cut_out(array):
         what = f"looks like HU with the head cut out, {rim_of(array):g} around it"
         return what, "give --ct-values hu"
+    low, high = np.percentile(array, (0.1, 99.9))
     return (
-        "looks windowed or normalised",
+        f"looks windowed or normalised, from {low:.3g} to {high:.3g}",
         "convert the values to HU, give --ct-values LOW:HIGH if you know the window in HU that the grey range"
         " stands for, or --ct-values grey to train on grey values, which loses HU",
     )

@@ -16,6 +16,9 @@ SAME_SHARE = 0.6  # of neighbours in the foreground: those of a label map are eq
 # A map of probabilities is mostly sure: so much of what is not 0 lies within a tenth of either end, and so much at the top,
 # where a scan has next to nothing.
 SURE, SURE_SHARE, TOP_SHARE = 0.1, 0.4, 0.15
+ZERO = (
+    1e-3  # of the highest value: what smoothing and resampling leave of 0 in a map of probabilities
+)
 MAX_VOXELS = 4_000_000  # that are looked at
 
 
@@ -52,7 +55,7 @@ def map_kind(array: FloatArray) -> MapKind | None:
     step = max(1, round((array.size / MAX_VOXELS) ** (1 / 3)))
     some = array[::step, ::step]  # K stays: neighbours along it are compared
     low, high = float(some.min()), float(some.max())
-    if low == high or low < 0:
+    if low == high or low < -ZERO * high:
         return None
     neighbours, following = some[:, :, :-1], some[:, :, 1:]
     foreground = (neighbours > 0) | (following > 0)
@@ -69,8 +72,10 @@ def map_kind(array: FloatArray) -> MapKind | None:
 
 def _is_probability(some: FloatArray, low: float, high: float) -> bool:
     """Whether values from 0 to 1 (or to 100 or 255, as some programs write them) are mostly at either end."""
-    if low != 0 or not any(abs(high - end) <= 0.02 * end for end in (1.0, 100.0, 255.0)):
+    if abs(low) > ZERO * high or not any(
+        abs(high - end) <= 0.02 * end for end in (1.0, 100.0, 255.0)
+    ):
         return False
-    share = some[some > 0] / high
+    share = some[some > ZERO * high] / high
     top = float((share > 1 - SURE).mean())
     return top >= TOP_SHARE and top + float((share < SURE).mean()) >= SURE_SHARE
