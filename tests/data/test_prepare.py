@@ -549,3 +549,18 @@ def test_cache_that_may_not_be_looked_into_is_refused(
     monkeypatch.setattr(Path, "exists", not_allowed)
     with pytest.raises(OutputError, match=r"Permission denied.*set CTMR_CACHE to another folder"):
         prepare(tiny_data, tiny_config.data)
+
+
+def test_mr_test_picture_of_another_depth_is_mapped_by_its_own_percentiles(data, tmp_path):
+    """An MR has no unit: a picture of 16 bits gives one slice whatever its grey values are scaled by."""
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[:40, :40]
+    grey = 200 * ((rows - 20) ** 2 + (columns - 20) ** 2 < 200) + rng.integers(0, 50, (40, 40))
+    save(data / "testB" / "deep1.png", (grey * 37 + 11).astype(np.uint16))
+    save(data / "testB" / "deep2.png", (grey * 200 + 700).astype(np.uint16))
+    store = prepare(data, CONFIG, tmp_path / "store")
+    names = [entry.name for entry in store.entries("test", "mr")]
+    one, two = (store.slice("test", "mr", names.index(f"deep{n}.png")) for n in (1, 2))
+    np.testing.assert_allclose(one, two, atol=1e-3)
+    assert one.min() < -0.9
+    assert one.max() > 0.9

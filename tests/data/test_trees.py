@@ -2,20 +2,24 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 
 from ctmr.data.folders import holds_data, list_sources, require_sources
+from ctmr.data.pairs import pairs_in_tree, read_pair
 from ctmr.data.trees import split_of
 from ctmr.errors import DataError
-from ctmr.imaging.volume import Volume
+from ctmr.imaging.volume import Volume, resampled_onto
 from ctmr.io.dicom.header import hashed
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.reading import Reading
+from ctmr.io.scan import read_scan
 from ctmr.synthetic.head import synthesise_head
 
 HEAD = synthesise_head(3, shape=(30, 36, 20), spacing_mm=(6.0, 6.0, 8.0))
@@ -124,3 +128,48 @@ def test_series_option_chooses_in_each_folder(tmp_path):
     assert sorted(s.label for s in list_sources(tmp_path, None, reading).scans) == [
         *("ANNA/ct", "ANNA/mr"), "BERT/ct",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_ct_and_mr_in_one_frame_of_reference_are_a_pair_on_the_grid_of_the_ct(tmp_path, share):
+    """The MR lies on a grid of its own, turned by 5 degrees: SimpleITK brings it back alike."""
+    c, s = np.cos(np.radians(5)), np.sin(np.radians(5))
+    affine = np.array([[c, -s, 0, 2], [s, c, 0, -3], [0, 0, 1, 1], [0, 0, 0, 1.0]]) @ HEAD.affine
+    truth = Volume(np.rint(ARRAYS["mr"]), HEAD.affine, "mr")
+    grid = Volume(np.zeros(ARRAYS["mr"].shape, np.float32), affine, "mr")
+    moved = resampled_onto(truth, grid)
+    for name in ("patient-C", "patient-Z"):  # the first is for testing
+        dicom(tmp_path / name / "ct", "ct", name)
+        study = "S" if share else "another"
+        phantom_series(
+            tmp_path / name / "mr",
+            replace(moved, array=np.rint(moved.array)),
+            name=name,
+            study=study,
+        )
+    pairs = pairs_in_tree(require_sources(tmp_path, None))
+    assert [pair.name for pair in pairs] == (["patient-C/ct"] if share else [])
+    if share:
+        images = read_pair(pairs[0])
+        assert images["ct"].array.shape == images["mr"].array.shape
+        np.testing.assert_allclose(images["ct"].affine, images["mr"].affine)
+        moving = read_scan(tmp_path / "patient-C" / "mr")
+        expected = resampled_by_simpleitk(moving, images["ct"])
+        inside = images["mr"].array > images["mr"].array.min()
+        np.testing.assert_allclose(images["mr"].array[inside], expected[inside], atol=0.5)
+
+
+def resampled_by_simpleitk(volume: Volume, target: Volume) -> np.ndarray:
+    made = []
+    for each in (volume, target):
+        image = SimpleITK.GetImageFromArray(each.array.transpose(2, 1, 0).copy())
+        lps = np.diag([-1.0, -1, 1, 1]) @ each.affine
+        image.SetSpacing([float(mm) for mm in each.spacing_mm])
+        image.SetOrigin([float(mm) for mm in lps[:3, 3]])
+        image.SetDirection((lps[:3, :3] / each.spacing_mm).ravel().tolist())
+        made.append(image)
+    lowest = float(volume.array.min())
+    found = SimpleITK.Resample(
+        made[0], made[1], SimpleITK.Transform(), SimpleITK.sitkLinear, lowest
+    )
+    return SimpleITK.GetArrayFromImage(found).transpose(2, 1, 0)

@@ -20,13 +20,14 @@ from ctmr.imaging.descriptors import (
     inside_frame,
     shrunk,
     small_picture,
+    square_slice,
     windowed,
 )
 from ctmr.imaging.head import HeadRegion, find_head
 from ctmr.imaging.image import luma
 from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
-from ctmr.imaging.volume import Volume, axial_slices, canonical
+from ctmr.imaging.volume import Volume, canonical
 from ctmr.io.dicom.header import text_of
 from ctmr.io.image_info import read_bytes
 from ctmr.io.scan import read_with_series
@@ -187,13 +188,9 @@ def _of_volume(source: Source) -> Picture | Unusable:
 
 def _slice(upright: Volume, head: HeadRegion | None) -> FloatArray:
     """An axial slice (rows, columns) at the level of the ventricles, with square pixels."""
-    across, down, thick = upright.spacing_mm
     top = upright.array.shape[2] - 1 if head is None else head.top
-    k = max(top - round(SHOWN_BELOW_TOP_MM / thick), top // 2)
-    image = axial_slices(upright.array[:, :, k : k + 1])[0]
-    finer = min(across, down)
-    size = round(image.shape[1] * across / finer), round(image.shape[0] * down / finer)
-    return np.asarray(Pillow.fromarray(image).resize(size, Pillow.Resampling.BILINEAR))
+    k = max(top - round(SHOWN_BELOW_TOP_MM / upright.spacing_mm[2]), top // 2)
+    return square_slice(upright, k)
 
 
 def _part(upright: Volume, head: HeadRegion | None) -> str | None:

@@ -53,8 +53,8 @@ class UnpairedSlices(Dataset[Sample]):
         self._heights: dict[Modality, NDArray[np.float64]] = {}
         entries = {modality: store.entries("train", modality) for modality in MODALITIES}
         if config.match_heights and all(e.height_mm is not None for e in sum(entries.values(), ())):
-            for modality, worker in entries.items():
-                self._heights[modality] = np.array([e.height_mm for e in worker], dtype=np.float64)
+            for modality, listed in entries.items():
+                self._heights[modality] = np.array([e.height_mm for e in listed], dtype=np.float64)
 
     @property
     def images(self) -> int:

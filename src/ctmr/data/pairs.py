@@ -12,6 +12,7 @@ from ctmr.data.survey import read_volume
 from ctmr.errors import CtmrError, DataError, printable, refuse_all
 from ctmr.imaging.head import head_of_scan
 from ctmr.imaging.image import Scan
+from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid, resampled_onto
 from ctmr.io.images import read_image
@@ -142,6 +143,37 @@ def _scan_of(pair: Pair, modality: Modality) -> Scan:
     path = pair.ct if modality == "ct" else pair.mr
     root = pair.folder / modality
     return read_scan_within(path, root, modality=modality, reading=pair.reading)
+
+
+def without_maps(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of scans: those with a mask, label map or map of probabilities are left out with a warning.
+
+    A scan that cannot be read is left to `require_all`.
+
+    Raises:
+        DataError: If nothing else is there.
+    """
+    maps: list[Pair] = []
+    for pair in pairs:
+        try:
+            for modality in () if pair.reading.anyway else MODALITIES:
+                require_scan(_scan_of(pair, modality))
+        except NotAScan:
+            maps.append(pair)
+        except CtmrError:
+            continue
+    if maps and len(maps) == len(pairs):
+        raise DataError(
+            "expected pairs of scans: found only masks and label maps",
+            file=pairs[0].folder,
+            fix="put scans there, or give --anyway if these are scans",
+        )
+    if maps:
+        names = ", ".join(pair.name for pair in maps[:SHOWN]) + (", ..." if maps[SHOWN:] else "")
+        logger.warning(
+            "left out %d masks, label maps or maps of probabilities: %s", len(maps), names
+        )
+    return [pair for pair in pairs if pair not in maps]
 
 
 def require_all(pairs: Sequence[Pair], look: Look | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from ctmr.data.folders import holds_data, is_tree, require_sources
-from ctmr.data.pairs import Pair, find_pairs, pairs_in_tree
+from ctmr.data.pairs import Pair, find_pairs, pairs_in_tree, without_maps
 from ctmr.errors import DataError, SafetyError, UsageError, printable
 from ctmr.evaluation import statistics as tables
 from ctmr.evaluation.baselines import BASELINES, fit_baselines
@@ -147,7 +147,7 @@ def evaluate(
 def _pairs(place: Path, patient_pattern: str | None, reading: Reading) -> list[Pair]:
     """The pairs of a folder; none of a data folder, but of a tree those in one frame of reference."""
     if not holds_data(place):
-        return find_pairs(place, patient_pattern, reading)
+        return without_maps(find_pairs(place, patient_pattern, reading))
     if not is_tree(place):
         return []
     try:

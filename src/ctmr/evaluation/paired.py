@@ -44,7 +44,9 @@ class Translations(NamedTuple):
                 "expected the same kind of scan as the truth", file=file, fix="convert it"
             )
         if isinstance(scan, Volume):
-            scan = replace(scan, modality="ct" if truth.encoding == "HU" else "mr")
+            unit = truth.unit if isinstance(truth, Volume) else None
+            modality: Modality = "mr" if truth.encoding == "MR" else "ct"
+            scan = replace(scan, modality=modality, unit=unit)
         if scan.encoding != truth.encoding or scan.array.shape[:2] != truth.array.shape[:2]:
             raise DataError(
                 f"expected {truth.encoding} values of {truth.array.shape}, as the truth has: found"
@@ -110,7 +112,7 @@ def require_usable(
         for to in (TO[d] for d in directions):
             source, truth = images[OTHER[to]], images[to]
             try:
-                translator.check(source, to)
+                translator.check(source, to, anyway=pair.reading.anyway)
             except CtmrError as error:
                 raise error.at(files[OTHER[to]]) from error
             encoding = translator.preprocessor.target_encoding(source, to)
@@ -194,7 +196,9 @@ def _observed(
     """The translation of a pair's scan into the values of its truth, and what is seen of it."""
     files = {"ct": pair.ct, "mr": pair.mr}
     try:
-        result, figures, mirrored = observe(translator, images[OTHER[to]], to, mask)
+        result, figures, mirrored = observe(
+            translator, images[OTHER[to]], to, mask, anyway=pair.reading.anyway
+        )
     except CtmrError as error:
         raise error.at(files[OTHER[to]]) from error
     _require_values(result.encoding, images[to], files[to])

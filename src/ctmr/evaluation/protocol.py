@@ -17,7 +17,7 @@ from ctmr.imaging.head import (
     head_mask,
 )
 from ctmr.imaging.image import Scan
-from ctmr.imaging.intensity import MR_UNITS
+from ctmr.imaging.intensity import MR_UNITS, UNITLESS
 from ctmr.imaging.volume import Volume
 from ctmr.results import Definition
 from ctmr.types import BoolArray, Encoding, FloatArray
@@ -28,8 +28,15 @@ SPANS: dict[Encoding, metrics.Span] = {
     "8-bit": (0.0, 255.0),
     "16-bit": (0.0, 65535.0),
     "MR": (MR_UNITS.low, MR_UNITS.high),
+    "grey": (MR_UNITS.low, MR_UNITS.high),
 }
-UNITS: dict[Encoding, str] = {"HU": "HU", "8-bit": "grey", "16-bit": "grey", "MR": "MR"}
+UNITS: dict[Encoding, str] = {
+    "HU": "HU",
+    "8-bit": "grey",
+    "16-bit": "grey",
+    "MR": "MR",
+    "grey": "grey",
+}
 AIR_BELOW, BONE_ABOVE = -200.0, 200.0  # HU; between is soft tissue
 
 
@@ -100,7 +107,7 @@ class Figure:
 
 
 HU: tuple[Encoding, ...] = ("HU",)
-UNSCALED: tuple[Encoding, ...] = ("8-bit", "16-bit", "MR")  # no accepted unit
+UNSCALED: tuple[Encoding, ...] = ("8-bit", "16-bit", "MR", "grey")  # no accepted unit
 IN_HEAD, WHOLE = "head mask", "none: whole image"
 ALL, CLIPPED = "not clipped", "clipped to {low:g}..{high:g}"
 BONE = f"above {BONE_ABOVE:g} HU"
@@ -303,9 +310,9 @@ def comparable(scan: Scan, mask: BoolArray) -> FloatArray:
         mask: Its head mask.
 
     Returns:
-        (H, W), the mean of colours; or (I, J, K), of an MR volume with 0 and 1000 at the 0.5 and 99.5 percentiles of its
+        (H, W), the mean of colours; or (I, J, K), of an MR volume, or a CT without HU, with 0 and 1000 at the 0.5 and 99.5 percentiles of its
         head and clipped to them, as a model reads and writes it.
     """
-    if scan.encoding != "MR":
+    if scan.encoding not in UNITLESS:
         return scan.grey
     return MR_UNITS.from_unit(MR_UNITS.fitted(scan.array[mask]).to_unit(scan.array))

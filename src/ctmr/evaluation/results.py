@@ -98,7 +98,7 @@ class Seen:
 
 
 def observe(
-    translator: Translator, scan: Scan, to: Modality, mask: BoolArray
+    translator: Translator, scan: Scan, to: Modality, mask: BoolArray, *, anyway: bool = False
 ) -> tuple[Scan, dict[str, float], bool]:
     """Translate a scan, there and back and mirrored, and look at the result.
 
@@ -107,6 +107,7 @@ def observe(
         scan: A CT if `to` is `"mr"`, else an MR.
         to: The modality wanted.
         mask: Head mask on the scan's grid.
+        anyway: Translate what looks like another modality, or like no head, too.
 
     Returns:
         The translation; the figures of `no_reference_metrics` and the measures of uncertainty of `Quality`; whether left and
@@ -115,7 +116,7 @@ def observe(
     Raises:
         CtmrError: If it cannot be translated.
     """
-    done = translator.translation(scan, to, quality="full")
+    done = translator.translation(scan, to, quality="full", anyway=anyway)
     source = translator.preprocessor.own_slices(scan, OTHER[to], mask)
     result = translator.preprocessor.own_slices(done.scan, to, mask)
     inside = scan.axial(mask)

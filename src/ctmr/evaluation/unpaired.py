@@ -98,7 +98,9 @@ def _look_at(
     to = OTHER[source.modality]
     d, back = DIRECTION_TO[to], DIRECTION_TO[source.modality]
     if d in directions:
-        result, figures, mirrored = observe(translator, scan, to, mask)
+        result, figures, mirrored = observe(
+            translator, scan, to, mask, anyway=source.reading.anyway
+        )
         seen.rows.append(Row(source.label, patient, d, MODEL, figures))
         rows = features_of(translator, result, to, mask)
         seen.translated.setdefault(d, Pile()).add(rows, patient)

@@ -114,9 +114,8 @@ def fit_logistic(terms: Doubles, labels: Doubles, start: Doubles, ridge: float) 
         ridge: Above 0.
     """
 
-    from scipy.optimize import (
-        minimize,  # it takes a quarter of a second, and only an audit needs it
-    )
+    # It takes a quarter of a second, and only an audit needs it.
+    from scipy.optimize import minimize
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
         scores, away = terms @ weights, weights - start

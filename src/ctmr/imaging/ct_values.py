@@ -21,10 +21,8 @@ BONE_HU, BONE_SHARE = (200.0, 5000.0), 0.001
 # Values of a head without its surroundings, in HU: fluid and brain, skull and metal.
 SOFT_HU = (-150.0, 150.0)
 BRAIN_HU = (5.0, 60.0)  # the median of a head that was cut out lies between
-SOFT_SHARE, EDGE_SHARE = (
-    0.6,
-    0.15,
-)  # of what is no air: at least so much is soft, at most so much darker
+# Of what is no air, at least so much is soft, and at most so much darker.
+SOFT_SHARE, EDGE_SHARE = 0.6, 0.15
 
 
 def window_of(ct_values: str) -> tuple[float, float] | None:

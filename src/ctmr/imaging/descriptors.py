@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ctmr.imaging.head import find_background, head_mask
 from ctmr.imaging.image import Image, luma
+from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.types import BoolArray, Encoding, FloatArray
 
 SIDE = 128
@@ -80,6 +81,15 @@ def shrunk(grey: FloatArray, side: int = SIDE) -> FloatArray:
         return grey
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     return np.asarray(Pillow.fromarray(grey).resize(size, Pillow.Resampling.BOX))
+
+
+def square_slice(upright: Volume, k: int) -> FloatArray:
+    """Axial slice k of a canonical volume, (rows, columns), with square pixels of its finer side."""
+    across, down, _ = upright.spacing_mm
+    image = axial_slices(upright.array[:, :, k : k + 1])[0]
+    finer = min(across, down)
+    size = round(image.shape[1] * across / finer), round(image.shape[0] * down / finer)
+    return np.asarray(Pillow.fromarray(image).resize(size, Pillow.Resampling.BILINEAR))
 
 
 def outline(picture: FloatArray) -> BoolArray:
@@ -200,7 +210,13 @@ def _span(counts: NDArray[np.int64]) -> slice:
 
 WINDOW_HU = (-100.0, 300.0)  # window of a CT in HU
 # Distance of the 0.5 and 99.5 percentiles; a picture with less is blank.
-MIN_CONTRAST: dict[Encoding, float] = {"HU": 20.0, "8-bit": 6.0, "16-bit": 64.0, "MR": 1e-6}
+MIN_CONTRAST: dict[Encoding, float] = {
+    "HU": 20.0,
+    "8-bit": 6.0,
+    "16-bit": 64.0,
+    "MR": 1e-6,
+    "grey": 1e-6,
+}
 
 
 def descriptors_of(image: Image) -> Descriptors | None:

@@ -16,9 +16,8 @@ SAME_SHARE = 0.6  # of neighbours in the foreground: those of a label map are eq
 # A map of probabilities is mostly sure: so much of what is not 0 lies within a tenth of either end, and so much at the top,
 # where a scan has next to nothing.
 SURE, SURE_SHARE, TOP_SHARE = 0.1, 0.4, 0.15
-ZERO = (
-    1e-3  # of the highest value: what smoothing and resampling leave of 0 in a map of probabilities
-)
+# Of the highest value: what smoothing and resampling leave of 0 in a map of probabilities.
+ZERO = 1e-3
 MAX_VOXELS = 4_000_000  # that are looked at
 
 

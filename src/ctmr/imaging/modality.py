@@ -14,16 +14,14 @@ from ctmr.imaging.ct_values import (
     looks_like_hu,
     looks_like_offset_hu,
 )
-from ctmr.imaging.descriptors import describe, outline, shrunk
+from ctmr.imaging.descriptors import describe, outline, shrunk, square_slice
 from ctmr.imaging.head import find_head
-from ctmr.imaging.resampling import resize
-from ctmr.imaging.volume import Volume, axial_slices, canonical
+from ctmr.imaging.volume import Volume, canonical
 from ctmr.types import NAMES, Modality
 
 DEPTHS_MM = (30.0, 45.0, 60.0, 75.0, 90.0)  # below the top of the head: brain, not face
 MIN_SLICES = 3  # of these that must show a head
-# Log-odds that a slice is MR, at most so high in the median and in each for a CT; whole-head MRs of three public sets have
-# medians from 1 to 7, CTs of any window -2 to -8.
+# Log-odds that a slice is MR, at most so high in the median and in each for a CT: well below 0, as an MR must not be refused.
 MAX_MEDIAN_ODDS, MAX_ODDS = -1.5, -1.0
 MIN_SPREAD = 0.02  # of the grey values inside a head; one that is flat says nothing
 ANYWAY = "give --anyway if it is one"
@@ -78,18 +76,11 @@ def shows_ct(volume: Volume) -> bool:
     head = find_head(replace(upright, modality=None), "mr")
     if head is None:
         return False
-    across, down, thick = upright.spacing_mm
+    planes = [head.top - round(depth_mm / upright.spacing_mm[2]) for depth_mm in DEPTHS_MM]
     looks = []
-    for depth_mm in DEPTHS_MM:
-        k = head.top - round(depth_mm / thick)
+    for k in planes:
         if k >= 0:
-            plane = axial_slices(upright.array[:, :, k : k + 1])[0]
-            finer = min(across, down)
-            rows, columns = (
-                round(plane.shape[0] * down / finer),
-                round(plane.shape[1] * across / finer),
-            )
-            small = shrunk(resize(plane, rows, columns))
+            small = shrunk(square_slice(upright, k))
             mask = outline(small)
             look = describe(small, mask) if mask.any() else None
             if look is not None and look.spread >= MIN_SPREAD:

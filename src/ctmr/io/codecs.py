@@ -116,7 +116,7 @@ def decode(content: bytes, path: Path) -> Pixels:
             fix="save it as PNG with 8 or 16 bits",
         )
     array, transparent = _on_black(stored)
-    depth: Depth = 8 * stored.dtype.itemsize  # type: ignore[assignment]
+    depth: Depth = 8 if stored.dtype == np.uint8 else 16
     return Pixels(_upright(array, orientation), depth, transparent, stored.dtype == np.int16)
 
 

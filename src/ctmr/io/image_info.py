@@ -47,7 +47,6 @@ def read_bytes(path: Path) -> bytes:
         DataError: If it cannot be read.
     """
     require_fetched(path)
-    require_fetched(path)
     try:
         return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:

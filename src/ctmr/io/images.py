@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ctmr.errors import DataError, OutputError, printable
+from ctmr.imaging.ct_values import AIR_BELOW_HU
 from ctmr.imaging.image import Image, luma
 from ctmr.io.codecs import FORMATS, decode, encode
 from ctmr.io.image_info import (
@@ -23,7 +24,6 @@ from ctmr.system.ownership import require_own, write_own
 from ctmr.types import FloatArray
 
 LOWEST_HU = -4096.0  # of scanners, with what they put outside the field of view
-AIR_BELOW_HU = -500.0
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ def open_regular(path: Path, *, gzipped: bool = False) -> BinaryIO:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == b"\x1f\x8b"
     require(is_gzip, "gzip", "none", path, "give the file the suffix of its content")
-    return gzip.open(path)  # type: ignore[return-value]
+    return cast(BinaryIO, gzip.open(path))
 
 
 def fill(data: bytearray, read: Read, size: int) -> None:

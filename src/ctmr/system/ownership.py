@@ -326,7 +326,8 @@ def _sidecars_of(path: Path) -> list[Path]:
 
 
 def _require_folder(folder: Path) -> None:
-    there = next(its for its in (folder, *folder.absolute().parents) if os.path.lexists(its))
+    place = (folder, *folder.absolute().parents)
+    there = next(each for each in place if os.path.lexists(each))
     if not there.is_dir():
         raise OutputError(
             "expected a folder, or nothing: found a file, which is kept",

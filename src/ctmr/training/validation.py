@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctmr.cyclegan.state import TrainState
-from ctmr.data.pairs import Pair, find_pairs, require_all
+from ctmr.data.pairs import Pair, find_pairs, require_all, without_maps
 from ctmr.data.store import Store, evenly
 from ctmr.errors import OutputError
 from ctmr.evaluation.evaluate import summary_of
@@ -55,7 +55,7 @@ def pairs_to_choose_by(
         return []
     pairs = find_pairs(data / VAL, patient_pattern, reading)
     limit = MAX_SLICES if kind_of(pairs[0].ct) == "image" else MAX_VOLUMES
-    pairs = [pairs[n] for n in evenly(len(pairs), limit)]
+    pairs = without_maps([pairs[n] for n in evenly(len(pairs), limit)])
     require_all(pairs)
     return pairs
 

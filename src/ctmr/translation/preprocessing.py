@@ -186,7 +186,7 @@ class Preprocessor:
 
     def _outgoing(self, encoding: Encoding, to: Modality) -> Intensity:
         """The map from [-1, 1] of a scan that goes out; a model of MR images has none of its own for volumes."""
-        return self._intensities[to].get(encoding, UNITLESS["MR"])
+        return self._intensities[to].get(encoding, UNITLESS["MR" if to == "mr" else "grey"])
 
     def _incoming(self, scan: Scan, modality: Modality) -> Intensity:
         """The map to [-1, 1] of a scan that comes in; an MR, which has no unit, has its own if need be."""

@@ -24,6 +24,7 @@ MAX_ARCHIVE_BYTES = MAX_SERIES_BYTES + 2**26
 _START = 512  # bytes of a file that tell whether it is DICOM, as in `header.start_of`
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _UNPACK = "unpack it yourself and give the folder of the series"
+# What `zipfile` raises of a damaged or odd archive.
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, struct.error),
     *(NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError),

@@ -15,6 +15,7 @@ from ctmr.io.dicom.enhanced import frames_of
 from ctmr.io.dicom.files import find_files, of_all, opened, require_whole
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
+    SAME_PLACE_MM,
     SliceFile,
     check_uids,
     hashed,
@@ -42,7 +43,6 @@ WHOLE_HEAD_MM = (
     110.0  # a head measures 150 mm and more along each axis; 24 slices at 5 mm cover it nearly
 )
 _ALIGNED = 0.85  # cosine of the angle up to which a tilted slice still counts as axial, coronal or sagittal
-_PLACE = 0.01  # mm; slices that are nearer to each other lie at one place
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def _place(images: Sequence[SliceFile]) -> tuple[Plane | None, float | None, int
     points = [_numbers(image, "ImagePositionPatient", 3) for image in images]
     along = np.sort([float(point @ normal) for point in points if point is not None])
     gaps = np.diff(along)
-    gaps = gaps[gaps > _PLACE]
+    gaps = gaps[gaps > SAME_PLACE_MM]
     if gaps.size:
         return plane, float(np.median(gaps)), gaps.size + 1
     thickness = _numbers(images[0], "SliceThickness", 1)

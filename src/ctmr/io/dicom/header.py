@@ -21,6 +21,7 @@ from ctmr.io.dicom.kinds import modality_of
 from ctmr.system.privacy import quiet
 
 MAX_FILE_BYTES = 1_000_000_000
+SAME_PLACE_MM = 0.01  # two slices that are nearer to each other lie at one place
 MAX_TEXT = 1024  # bytes of one header value
 COPY_AGAIN = (
     "copy the file from the archive again; if that is the same, move it away and give --irregular"

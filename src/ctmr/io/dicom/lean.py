@@ -9,11 +9,10 @@ import numpy as np
 from pydicom import Dataset, uid
 
 from ctmr.errors import SafetyError
-from ctmr.io.dicom.header import SliceFile, new_uid, require, tagged, text_of
+from ctmr.io.dicom.header import SAME_PLACE_MM, SliceFile, new_uid, require, tagged, text_of
 from ctmr.io.dicom.pixels import read_units
 from ctmr.types import FloatArray
 
-NEAR = 0.01  # mm; two slices that are nearer to each other lie at one place
 _FEW = 2  # so many files with a value each may be two series; more are one with values made anew for each file
 _SHARED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _UNITS = ("RescaleType",)
@@ -61,7 +60,7 @@ def without_copies(slices: Sequence[SliceFile]) -> list[SliceFile]:
     for image in slices[1:]:
         other = kept[-1]
         away = image.floats("ImagePositionPatient") - other.floats("ImagePositionPatient")
-        if float(np.linalg.norm(away)) > NEAR or not _is_same(image, other):
+        if float(np.linalg.norm(away)) > SAME_PLACE_MM or not _is_same(image, other):
             kept.append(image)
     known = {} if _is_one_for_all(slices) else {k: v for k, v in _by_uid(kept).items() if k}
     for first, *others in known.values():
@@ -73,7 +72,7 @@ def without_copies(slices: Sequence[SliceFile]) -> list[SliceFile]:
         away = after.floats("ImagePositionPatient") - image.floats("ImagePositionPatient")
         what = f"expected one image at a position: found {image.path.name!r} there too"
         fix = "move one of the two files, or of the two echoes, phases or reconstructions, away"
-        require(float(np.linalg.norm(away)) > NEAR, what, after.path, fix)
+        require(float(np.linalg.norm(away)) > SAME_PLACE_MM, what, after.path, fix)
     return kept
 
 

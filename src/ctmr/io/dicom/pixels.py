@@ -12,10 +12,10 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from scipy import ndimage
 
+from ctmr.imaging.ct_values import AIR_HU
 from ctmr.io.dicom.header import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
 from ctmr.types import BoolArray
 
-AIR_HU = -1024.0
 AIR_TOP_HU = -900.0  # no tissue but lung is below
 MAX_TILES = 4096  # of a JPEG 2000 image; its decoder takes some kB for each
 # Second bytes of the markers that begin a frame header, in JPEG (ISO/IEC 10918-1 B.1.1.3) and JPEG-LS.

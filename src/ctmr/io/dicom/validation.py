@@ -13,13 +13,14 @@ from ctmr.io.dicom.header import (
     GEOMETRY,
     LAYOUT,
     NATIVE,
+    SAME_PLACE_MM,
     SliceFile,
     parsing,
     require,
     tagged,
 )
 from ctmr.io.dicom.kinds import ENHANCED, modality_of
-from ctmr.io.dicom.lean import NEAR, check_identity
+from ctmr.io.dicom.lean import check_identity
 from ctmr.system.memory import require_memory
 from ctmr.types import Matrix
 
@@ -238,7 +239,7 @@ def _is_even(slices: Sequence[SliceFile], folder: Path, irregular: bool) -> bool
         f" found {slices[same].path.name!r} at the same depth; the header contradicts itself"
     )
     fix = "export the original images"
-    require(bool(gaps[same] > NEAR), what, slices[same + 1].path, fix, SafetyError)
+    require(bool(gaps[same] > SAME_PLACE_MM), what, slices[same + 1].path, fix, SafetyError)
     usual = float(np.median(gaps))
     tolerance = max(0.01 * usual, 0.05)
     wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance)
