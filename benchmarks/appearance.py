@@ -25,7 +25,7 @@ from ctmr.synthetic.head import synthesise_head
 from ctmr.system.rng import stream
 from ctmr.types import FloatArray
 
-TABLE = Path(__file__).resolve().parent.parent / "src" / "ctmr" / "appearance.json"
+TABLE = Path(__file__).resolve().parent.parent / "src" / "ctmr" / "imaging" / "appearance.json"
 SPACING_MM = 1.7
 SHAPE = (124, 140, 100)
 CT_WIDTHS = (80, 100, 150, 250, 400, 1500, 3500)  # HU
