@@ -246,7 +246,7 @@ def require_writable(place: Path, size: int) -> None:
         probe = folder / f".{secrets.token_hex(8)}.tmp"
         with replacing(probe) as temporary:
             temporary.write_bytes(b"probe")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # `remove_drafts` of another process may have been faster
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise cannot_write(place, error) from error
