@@ -280,6 +280,8 @@ class Sidecar(BaseModel):
     unit: str
     range: tuple[float, float]
     """Of the translation, in its unit."""
+    guessed_mm: float | None = None
+    """Pixel size of an image that says none, by the size of its head."""
     source_range: tuple[float, float] | None = None
     """Of a volume, as all up to `resampled`: the source's values that the network tells apart."""
     source_clipped_share: float | None = None

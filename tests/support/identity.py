@@ -1,5 +1,6 @@
 """A model whose generators return what they are given, so that all around them can be seen."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from ctmr.config import load_config
-from ctmr.imaging.intensity import Intensity, ct_window
+from ctmr.imaging.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.imaging.resampling import Scale
 from ctmr.models.card import Card
 from ctmr.models.folder import Model
@@ -68,6 +69,8 @@ def translator(
     generator: type[Identity] = Identity,
     usual: Usual | None = None,
     patients: str | None = None,
+    mirror: bool = False,
+    head_mm2: float | None = None,
 ) -> Translator:
     """The translator of an identity model; by default of 8-bit CT and MR at a short side of 64 pixels."""
     config = load_config("small", overrides=["data.size=32"])
@@ -81,6 +84,8 @@ def translator(
         scale=scale or Scale(64),
         intensities={"ct": ct or {"8-bit": GREY_8}, "mr": mr or {"8-bit": GREY_8}},
         training={"ct": usual, "mr": usual},
+        mirror=mirror,
+        head_mm2=head_mm2,
         provenance={},
         files={},
     )
@@ -97,3 +102,32 @@ def smooth_head(height: int, width: int, low: float = 0, high: float = 255) -> n
     brain = 0.45 / (1 + np.exp((radius - 0.8) / 0.04)) * (1 + 0.3 * np.cos(9 * rows + 4 * columns))
     image = np.clip(shell + brain, 0, 1)
     return (low + (high - low) * image).astype(np.float32)
+
+
+def bundled_about() -> dict[str, Any]:
+    """What the `model.json` of a bundled model of tiny U-Nets says."""
+    config = load_config("default", overrides=["network.generator=unet", "network.filters=4"])
+    picture = {"unit": "grey", "levels": [-1, 1], "percentiles": [0.5, 99.5]}
+    usual = {"ranges": {}, "cycle_error": 1.0, "distribution": asdict(ANYWHERE)}
+    return {
+        "network": config.network.model_dump(),
+        "data": config.data.model_dump(),
+        "scale": {"short_side": 287, "pixel_mm": 1.0},
+        "head_mm2": 20000.0,
+        "mirror": True,
+        "intensities": {
+            "ct": {"HU": asdict(ct_window("piecewise"))},
+            "mr": {
+                "MR": asdict(MR_UNITS),
+                "8-bit": {**picture, "values": [0, 255]},
+                "16-bit": {**picture, "values": [0, 65535]},
+            },
+        },
+        "training": {"ct": usual, "mr": usual},
+        "provenance": {
+            "directions": ["ct-to-mr", "mr-to-ct"],
+            "what": "a model for tests",
+            "licence": "Apache-2.0",
+            "limits": ["it is not trained"],
+        },
+    }

@@ -22,12 +22,18 @@ from ctmr.errors import UsageError
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="Run folder, model folder, or name of a model that comes with ctmr."),
+    ],
     pairs: Annotated[
         Path, typer.Argument(help="Folder with ct/ mr/ and optionally mask/, or a data folder.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results. [default: MODEL/evaluation]")
+        Path | None,
+        typer.Option(
+            help="Folder for the results. [default: MODEL/evaluation; of a model that comes with ctmr: evaluation]"
+        ),
     ] = None,
     direction: Annotated[
         Literal["both", "ct-to-mr", "mr-to-ct"], typer.Option(help="What to evaluate.")
@@ -50,11 +56,12 @@ def evaluate(
     """Measure a model on pairs, or on test scans without truth."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation.evaluate import evaluate as evaluate_model
+        from ctmr.models.folder import results_folder
 
         folders = dict(_named_folder(item) for item in answers or [])
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
-        place = out or model / "evaluation"
+        place = out or results_folder(model)
         with progress_bars() as progress:
             found = evaluate_model(
                 model,

@@ -19,6 +19,7 @@ from ctmr.cli.options import (
 from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say
 from ctmr.cli.tables import say_correlations, some
 from ctmr.errors import DataError
+from ctmr.models.bundle import HEAD
 
 
 def translate(
@@ -30,8 +31,11 @@ def translate(
         ),
     ],
     output: Annotated[Path, typer.Argument(help="File or folder for the translation.")],
-    model: Annotated[Path, typer.Option(help="Run folder or model folder.")],
     to: Annotated[Literal["mr", "ct"], typer.Option(help="Target modality.")],
+    model: Annotated[
+        Path,
+        typer.Option(help="Run folder, model folder, or name of a model that comes with ctmr."),
+    ] = Path(HEAD),
     quality: Annotated[
         Literal["fast", "full", "none"],
         typer.Option(
@@ -82,7 +86,8 @@ def translate(
 ) -> None:
     """Translate scans, with a quality report for each.
 
-    Outputs keep the names and the grids of the inputs; a JSON file beside each says how far to trust it.
+    Outputs keep the names and the grids of the inputs; beside each lie a picture of source and result, and a JSON file that
+    says how far to trust it.
     """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.translation.batch import translate_files
@@ -109,6 +114,8 @@ def translate(
         say(f"{summary.written} scans written to {output}{kept} in {summary.seconds:.1f} s")
         if summary.warned:
             say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
+        if quality != "none":
+            say("look before you use: NAME.preview.png beside each shows source and translation")
         if quality != "none":
             say_correlations(translator.correlations(to))
         say(RESEARCH_USE)

@@ -1,5 +1,6 @@
 """The pixel size a network sees and how an image gets there: one rule for training and translation."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ctmr.errors import DataError
-from ctmr.types import FloatArray, Spacing
+from ctmr.types import BoolArray, FloatArray, Spacing
 
 MARGIN = 1.12  # Li 2023: images are brought to 1.12 times the training size, then cropped
 MAX_ASPECT = 8
+PICTURE_MM = (190.0, 310.0)  # long side of a picture of a head
 NEAR = 0.05  # pixel sizes that differ by less are not resampled
 
 
@@ -68,6 +70,22 @@ class Scale:
         rows, columns = self.shape_for(height, width, spacing_mm)
         tall, wide = (abs(mm / self.pixel_mm - 1) > NEAR for mm in spacing_mm)
         return rows if tall else height, columns if wide else width
+
+
+def guessed_spacing(head: BoolArray, head_mm2: float) -> Spacing:
+    """The pixel size of an image without a spacing, by the area of its head.
+
+    The vertex is smaller than a head, and a neck too: the long side of a picture is taken for 190 to 310 mm, as heads
+    fill 0.6 to 0.95 of pictures.
+
+    Args:
+        head: Where the head is (H, W).
+        head_mm2: Area of a head in an axial slice.
+    """
+    side = math.sqrt(head_mm2 / max(1.0, float(head.sum())))
+    low, high = (mm / max(head.shape) for mm in PICTURE_MM)
+    side = min(max(side, low), high)
+    return side, side
 
 
 def training_scale(

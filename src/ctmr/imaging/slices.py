@@ -12,10 +12,13 @@ from ctmr.imaging.head import HeadRegion, find_head, whole_volume
 from ctmr.imaging.intensity import Intensity
 from ctmr.imaging.resampling import MARGIN, Scale, resize
 from ctmr.imaging.volume import Volume, axial_slices, canonical
-from ctmr.types import FloatArray, Modality
+from ctmr.types import BoolArray, FloatArray, Modality
 
 # Slices with less head than a disk of 5 cm are left out.
 MIN_HEAD_MM2 = 2000.0
+Window = tuple[int, int, int, int]
+"""(top, left, height, width) in pixels."""
+VENTRICLES_MM = 70.0  # below the top of the head
 WINDOW_MARGIN = 1.04  # the window is this much larger than the head, where it is not larger anyway
 
 
@@ -37,7 +40,7 @@ class HeadSlices:
     kept: tuple[int, ...]
     heights_mm: tuple[float, ...]
     grid: tuple[int, int]
-    window: tuple[int, int, int, int]
+    window: Window
 
     def images(self, intensity: Intensity) -> Iterator[FloatArray]:
         """Each slice (H, W) of the window in [-1, 1], everything outside the head set to -1."""
@@ -50,16 +53,46 @@ class HeadSlices:
 
     def windowed(self, image: FloatArray, beyond: float) -> FloatArray:
         """The window (H, W, ...) of a slice at the model's pixel size; `beyond` is what lies outside the slice."""
-        top, left, height, width = self.window
-        rows = slice(max(0, top), min(self.grid[0], top + height))
-        columns = slice(max(0, left), min(self.grid[1], left + width))
-        out = np.full((height, width, *image.shape[2:]), beyond, dtype=np.float32)
-        place = (
-            slice(rows.start - top, rows.stop - top),
-            slice(columns.start - left, columns.stop - left),
-        )
-        out[place] = image[rows, columns]
-        return out
+        return windowed(image, self.window, beyond)
+
+    @property
+    def centre(self) -> tuple[int, int, int]:
+        """The voxel (I, J, K) of `volume` in the middle of the head, at the level of the ventricles if it is there."""
+        i, j, _ = (round(float(nodes.mean())) for nodes in np.nonzero(self.head.coarse))
+        shape, steps = self.volume.array.shape, self.head.steps
+        k = max(self.kept[0], self.head.top - round(VENTRICLES_MM / self.volume.spacing_mm[2]))
+        return min(i * steps[0], shape[0] - 1), min(j * steps[1], shape[1] - 1), k
+
+
+def windowed(image: FloatArray, window: Window, beyond: float) -> FloatArray:
+    """A window (H, W, ...) of an image; `beyond` is what lies outside the image."""
+    top, left, height, width = window
+    rows = slice(max(0, top), min(image.shape[0], top + height))
+    columns = slice(max(0, left), min(image.shape[1], left + width))
+    out = np.full((height, width, *image.shape[2:]), beyond, dtype=np.float32)
+    place = (
+        slice(rows.start - top, rows.stop - top),
+        slice(columns.start - left, columns.stop - left),
+    )
+    out[place] = image[rows, columns]
+    return out
+
+
+def picture_window(head: BoolArray, grid: tuple[int, int], size: int) -> Window:
+    """The window about the head in an image for training crops of `size` pixels, as `head_slices` has it.
+
+    Args:
+        head: Where the head is (H, W).
+        grid: (h, w) of the image at the model's pixel size.
+        size: Of a training crop.
+    """
+    spans = []
+    for axis in (0, 1):
+        places = np.flatnonzero(head.any(axis=1 - axis))
+        first, last, zoom = int(places[0]), int(places[-1]), grid[axis] / head.shape[axis]
+        spans.append(_about(zoom * (first + last + 1) / 2, zoom * (last - first + 1), size))
+    (top, height), (left, width) = spans
+    return top, left, height, width
 
 
 def head_slices(
@@ -121,6 +154,10 @@ def _span(
         length - 1 - step * (int(nodes.min()) - 1),
     )
     zoom = pixels / length
-    centre, extent = zoom * (first + last + 1) / 2, zoom * (last - first + 1)
+    return _about(zoom * (first + last + 1) / 2, zoom * (last - first + 1), size)
+
+
+def _about(centre: float, extent: float, size: int) -> tuple[int, int]:
+    """First pixel and number of pixels of the window about a head of some extent, along one axis."""
     count = max(round(MARGIN * size), math.ceil(WINDOW_MARGIN * extent))
     return round(centre - count / 2), count

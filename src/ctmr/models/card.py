@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctmr.config import DataConfig, NetworkConfig
 from ctmr.errors import CheckpointError
@@ -44,6 +44,10 @@ class Card(BaseModel):
     training: dict[Modality, Usual]
     correlations: dict[Direction, dict[Measure, Correlation | None]] | None = None
     """Of each measure of `quality` with the true error on held-out pairs; None where none were measured."""
+    mirror: bool = False
+    """Whether a translation is the mean of that and of the mirrored image's, mirrored back."""
+    head_mm2: float | None = Field(default=None, gt=0)
+    """Area of a head in an axial slice, by which the pixel size of an image without a spacing is guessed."""
     provenance: dict[str, Any]
     """Settings, data, steps, machine and versions it comes from."""
     files: dict[str, str]

@@ -1,9 +1,10 @@
-"""The folder that travels: both generators, both discriminators and `model.json`."""
+"""The folder that travels: both generators, the discriminators of a training by adversaries, and `model.json`."""
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ from ctmr.config import Config
 from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.cyclegan.networks import Discriminator, Generator
 from ctmr.cyclegan.state import TrainState, load_strictly
-from ctmr.errors import CheckpointError
+from ctmr.errors import CheckpointError, printable
+from ctmr.models.bundle import bundled_folder, bundled_names, is_bundled
 from ctmr.models.card import (
     CARD_NAME,
     FORMAT,
@@ -44,6 +46,8 @@ DISCRIMINATOR_FILES: dict[Modality, str] = {
     "mr": "discriminator_mr.safetensors",
 }
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -51,7 +55,7 @@ class Model:
 
     Attributes:
         generators: By direction; `(B, C, H, W)` in [-1, 1] to the same.
-        discriminators: By modality: `ct` is D_X, `mr` is D_Y.
+        discriminators: By modality: `ct` is D_X, `mr` is D_Y; empty where none were trained.
         card: `model.json`.
     """
 
@@ -71,19 +75,33 @@ def model_of(state: TrainState, about: dict[str, Any]) -> Model:
 
 
 def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
-    """Write a model folder in place of an older one; `about` becomes `model.json` with the files' hashes.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
+    """Write the model of a training in place of an older one; see `write_model`."""
     networks: dict[str, nn.Module] = dict(
         zip(GENERATOR_FILES.values(), state.translators(), strict=True)
     )
     networks[DISCRIMINATOR_FILES["ct"]] = state.model.D_X
     networks[DISCRIMINATOR_FILES["mr"]] = state.model.D_Y
+    write_model(folder, networks, about)
+
+
+def write_model(
+    folder: Path, networks: Mapping[str, nn.Module], about: dict[str, Any], *, half: bool = False
+) -> None:
+    """Write a model folder in place of an older one.
+
+    Args:
+        folder: Where.
+        networks: By the names of their files, `GENERATOR_FILES` and, where there are any, `DISCRIMINATOR_FILES`.
+        about: Becomes `model.json` with the files' hashes.
+        half: Store weights in float16; they are float32 again once they are read.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    kind = torch.float16 if half else torch.float32
     contents = {
         name: to_bytes(
-            {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+            {key: value.cpu().to(kind).contiguous() for key, value in network.state_dict().items()}
         )
         for name, network in networks.items()
     }
@@ -114,19 +132,27 @@ def _keep_others(folder: Path, new: Path) -> None:
 
 
 def model_folder(path: Path) -> Path:
-    """The model folder meant by MODEL: a run, its `model/`, or an exported folder.
+    """The model folder meant by MODEL: a run, its `model/`, an exported folder, or the name of a bundled model.
 
     Raises:
-        CheckpointError: If there is no `model.json` in either place.
+        CheckpointError: If there is no `model.json` in any place.
     """
     for folder in (path, path / "model", set_aside(path), set_aside(path / "model")):
         if (folder / CARD_NAME).is_file():
             return folder
+    if (bundled := bundled_folder(path)) is not None:
+        return bundled
+    names = "".join(f", or {name}, which comes with ctmr" for name in bundled_names())
     raise CheckpointError(
         "expected a run or a model folder with model.json, found none",
         file=path,
-        fix="name the folder that ctmr train wrote with --out",
+        fix=f"name the folder that ctmr train wrote with --out{names}",
     )
+
+
+def results_folder(path: Path) -> Path:
+    """Where the results of an evaluation of MODEL go: into its folder, but never into the package."""
+    return Path("evaluation") if is_bundled(model_folder(path)) else path / "evaluation"
 
 
 def read_model(path: Path) -> Model:
@@ -146,6 +172,7 @@ def read_model(path: Path) -> Model:
     discriminators = {
         modality: _load(lambda: Discriminator(channels, wide), folder / name, card.files)
         for modality, name in DISCRIMINATOR_FILES.items()
+        if card.files.keys() & set(DISCRIMINATOR_FILES.values())
     }
     return Model(generators, discriminators, card)
 
@@ -162,6 +189,8 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
     check_hash(file, hashes.get(file.name, ""), content)
     try:
         tensors = from_bytes(content)
+        if {tensor.dtype for tensor in tensors.values()} == {torch.float16}:
+            tensors = {key: tensor.float() for key, tensor in tensors.items()}
         length = int.from_bytes(content[:8], "little")
         names = json.loads(content[8 : 8 + length], object_pairs_hook=list)
         if len(dict(names)) < len(names):
@@ -169,7 +198,7 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         what, fix = f"not a safetensors file of weights ({error})", "copy the whole folder again"
         raise CheckpointError(what, file=file, fix=fix) from error
-    if len(content) > needed:  # else it cannot fit, and is refused by its names or shapes
+    if len(content) > needed / 2:  # else it cannot fit, and is refused by its names or shapes
         network = build()
     load_strictly(network, tensors, file)
     network.eval().requires_grad_(False)
@@ -177,7 +206,9 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
 
 
 def load_weights(path: Path, state: TrainState, config: Config) -> None:
-    """Start from a model: its four networks into a fresh state, whose optimisers stay fresh.
+    """Start from a model: its networks into a fresh state, whose optimisers stay fresh.
+
+    Discriminators stay fresh too, with a warning, where the model has none.
 
     Raises:
         CheckpointError: If the model cannot be read, or its networks are not the configuration's.
@@ -192,13 +223,17 @@ def load_weights(path: Path, state: TrainState, config: Config) -> None:
             file=path,
             fix="train with the same network and data.channels settings",
         )
-    pairs = {
+    networks: dict[str, nn.Module] = {
         "G": model.generators["ct-to-mr"],
         "F": model.generators["mr-to-ct"],
-        "D_X": model.discriminators["ct"],
-        "D_Y": model.discriminators["mr"],
     }
-    for name, network in pairs.items():
+    if model.discriminators:
+        networks |= {"D_X": model.discriminators["ct"], "D_Y": model.discriminators["mr"]}
+    else:
+        logger.warning(
+            "%s: the model has no discriminators: they start fresh", printable(str(path))
+        )
+    for name, network in networks.items():
         state.model.get_submodule(name).load_state_dict(network.state_dict())
         if name in state.ema:
             state.ema.get_submodule(name).load_state_dict(network.state_dict())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ctmr.reporting.preview import SOFTWARE
 from ctmr.system.contained import fonts_in_cache
 from ctmr.system.ownership import write_own
 from ctmr.types import FloatArray
@@ -20,7 +21,6 @@ with fonts_in_cache():
     from matplotlib.font_manager import findfont, get_font
 
 WARNING = "research use only - translated images can add or remove disease"
-SOFTWARE = "ctmr; research use only"  # the one text a PNG carries
 DPI = 100
 
 Images = Sequence[FloatArray] | FloatArray

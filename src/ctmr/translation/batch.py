@@ -32,7 +32,7 @@ from ctmr.translation.plan import (
     request_of,
 )
 from ctmr.translation.translator import Translation, Translator
-from ctmr.translation.uncertainty import MAPPED, QualityLevel
+from ctmr.translation.uncertainty import QualityLevel
 from ctmr.translation.writer import (
     Loaded,
     earlier,
@@ -90,7 +90,7 @@ def translate_files(
         output: Of the same form, with the same sub-folders.
         to: The modality wanted.
         quality: `fast` translates every eighth image, or every eighth slice of a volume, back; `full` all, and writes maps
-            of uncertainty; `none` none.
+            of uncertainty; `none` none, nor a preview.
         on_error: With `stop` one unusable input stops everything before it began.
         reading: What to believe of scans that say too little.
         like: A DICOM series whose headers and grid a volume file belongs to: it is written as DICOM.
@@ -148,7 +148,8 @@ def translate_files(
         try:
             request_hash = request(item)
             scan, series = _read(translator, item, to, reading)
-            return Loaded(item, request_hash, scan, series, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return Loaded(item, request_hash, scan, series, seconds, quality)
         except CtmrError as error:
             raise error.at(item.source) from error
 
@@ -179,16 +180,13 @@ def _require_free(
     overwrite: bool,
 ) -> None:
     """Refuse to replace inputs, or what ctmr did not write."""
-    measures = MAPPED if quality == "full" else ()
-    paths = [path for item in items for path in item.paths(measures)]
+    paths = [path for item in items for path in item.paths(quality)]
     read = {*inputs, *(path.parent / INFO_NAME for path in inputs)}
     require_no_input(paths, read | {item.like for item in items if item.like is not None})
     for item in items:
         if item.series is not None:
             require_replaceable(item)
-    sidecars = {
-        path: sidecar for item in items for path, sidecar in item.sidecars(measures).items()
-    }
+    sidecars = {path: sidecar for item in items for path, sidecar in item.sidecars(quality).items()}
     require_own(paths, overwrite=overwrite, sidecars=sidecars)
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -80,17 +80,24 @@ class PlanItem(NamedTuple):
         suffix = ".png" if self.kind == "image" else ".nii.gz"
         return self.target.parent / MAPS_NAME / f"{self.sidecar.stem}_{measure}{suffix}"
 
-    def outputs(self, measures: Iterable[str]) -> list[Path]:
-        """The translation and its maps."""
-        return [self.target, *map(self.map_path, measures)]
+    @property
+    def preview(self) -> Path:
+        """The picture of source and translation."""
+        return self.sidecar.with_name(self.sidecar.stem + ".preview.png")
 
-    def paths(self, measures: Iterable[str]) -> list[Path]:
+    def outputs(self, quality: QualityLevel) -> list[Path]:
+        """The translation, its preview and its maps."""
+        previews = [] if quality == "none" else [self.preview]
+        maps = map(self.map_path, MAPPED if quality == "full" else ())
+        return [self.target, *previews, *maps]
+
+    def paths(self, quality: QualityLevel) -> list[Path]:
         """All that is written of it."""
-        return [*self.outputs(measures), self.sidecar]
+        return [*self.outputs(quality), self.sidecar]
 
-    def sidecars(self, measures: Iterable[str]) -> dict[Path, Path]:
+    def sidecars(self, quality: QualityLevel) -> dict[Path, Path]:
         """Output -> the sidecar by which it is known."""
-        return dict.fromkeys(self.outputs(measures), self.sidecar)
+        return dict.fromkeys(self.outputs(quality), self.sidecar)
 
     def name_of(self, path: Path) -> str:
         """What the sidecar calls an output."""
@@ -211,10 +218,7 @@ def check_outputs(items: Sequence[PlanItem], quality: QualityLevel) -> None:
     """
     if quality == "full":
         _check_maps(items)
-    paths = [path for item in items for path in (item.target, item.sidecar)]
-    if quality == "full":
-        paths += [item.map_path(measure) for item in items for measure in MAPPED]
-    _check_paths(paths)
+    _check_paths([path for item in items for path in item.paths(quality)])
 
 
 def request_of(

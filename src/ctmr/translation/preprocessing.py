@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from ctmr.errors import DataError
+from ctmr.imaging.head import head_mask
 from ctmr.imaging.image import Image, Scan, luma
 from ctmr.imaging.intensity import PICTURES, UNITLESS, Intensity
 from ctmr.imaging.modality import as_modality
-from ctmr.imaging.resampling import resize
-from ctmr.imaging.slices import HeadSlices, head_slices
+from ctmr.imaging.resampling import guessed_spacing, resize
+from ctmr.imaging.slices import HeadSlices, Window, head_slices, picture_window, windowed
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.models.card import Card
 from ctmr.models.quality import require_claimed
-from ctmr.types import NAMES, OTHER, BoolArray, Encoding, FloatArray, Modality
+from ctmr.types import NAMES, OTHER, BoolArray, Encoding, FloatArray, Modality, Spacing
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class NetworkInput:
         modality: Of the translation.
         encoding: Of the translation.
         target: The map of [-1, 1] to grey values of the translation.
+        frame: Of an image, the window about its head where the model knows how large heads are; else None.
+        guessed_mm: Pixel size of an image that says none, by the size of its head; None where it says one.
     """
 
     scan: Scan
@@ -46,6 +49,8 @@ class NetworkInput:
     modality: Modality
     encoding: Encoding
     target: Intensity
+    frame: Window | None = None
+    guessed_mm: float | None = None
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -60,8 +65,10 @@ class NetworkInput:
         return np.repeat(unit, self.channels // unit.shape[-1], axis=-1)
 
     def window(self, image: FloatArray) -> FloatArray:
-        """What the networks were trained on of a slice (h, w, C): of a volume the window about the head."""
-        return image if self.head is None else self.head.windowed(image, -1.0)
+        """What the networks were trained on of a slice (h, w, C): the window about the head where there was one."""
+        if self.head is not None:
+            return self.head.windowed(image, -1.0)
+        return image if self.frame is None else windowed(image, self.frame, -1.0)
 
     def inside(self) -> BoolArray | None:
         """The head (K, rows, columns) in a volume, on its own grid."""
@@ -97,7 +104,7 @@ class NetworkInput:
         unit = "arbitrary MR units" if target.unit == "MR" else target.unit
         about: dict[str, Any] = {"unit": unit, "range": [target.low, target.high]}
         if self.head is None:
-            return about
+            return about | ({"guessed_mm": round(self.guessed_mm, 4)} if self.guessed_mm else {})
         count, *pixels = self.slices.shape[:3]
         clipped = self.intensity.clipped_share(self.head.head.values)
         return about | {
@@ -115,6 +122,7 @@ class Preprocessor:
 
     def __init__(self, card: Card) -> None:
         self._scale, self._data, self._intensities = card.scale, card.data, card.intensities
+        self._head_mm2 = card.head_mm2
         self._ranges = {modality: usual.ranges for modality, usual in card.training.items()}
 
     def prepare(self, scan: Scan, modality: Modality, *, anyway: bool = False) -> NetworkInput:
@@ -129,7 +137,8 @@ class Preprocessor:
             DataError: If the model knows no range or pixel size for it, its shape is unusable, or a volume shows no head.
             SafetyError: If it is of the other modality, unless `anyway`.
         """
-        channels, head = self._data.channels, None
+        channels, head, frame = self._data.channels, None, None
+        guessed: Spacing | None = None
         if isinstance(scan, Volume):
             checked = as_modality(scan, modality, anyway=anyway)
             intensity = self._incoming(checked, modality)
@@ -142,14 +151,24 @@ class Preprocessor:
             if array.shape[-1] > channels:
                 array = luma(array)[..., None]
             slices = scan.axial(array)
-            height, width = array.shape[:2]
-            grid = self._scale.shape_for(height, width, scan.spacing_mm)
+            spacing_mm = scan.spacing_mm
+            if self._head_mm2 is not None:
+                inside = _head_in(scan)
+                intensity = intensity.fitted(scan.grey[inside])
+                guessed = None if spacing_mm else guessed_spacing(inside, self._head_mm2)
+            grid = self._scale.shape_for(*array.shape[:2], spacing_mm or guessed)
+            if self._head_mm2 is not None:
+                frame = picture_window(inside, grid, self._data.size)
         to = OTHER[modality]
         encoding = self.target_encoding(scan, to)
         target = self._outgoing(encoding, to)
-        made = NetworkInput(scan, slices, grid, channels, intensity, head, to, encoding, target)
+        made = NetworkInput(
+            *(scan, slices, grid, channels, intensity, head, to, encoding, target),
+            frame=frame,
+            guessed_mm=guessed[0] if guessed else None,
+        )
         if head is None and not anyway:
-            require_claimed(made.batch([0])[0], modality, self._ranges)
+            require_claimed(made.window(made.batch([0])[0]), modality, self._ranges)
         return made
 
     def target_encoding(self, scan: Scan, to: Modality) -> Encoding:
@@ -210,11 +229,21 @@ class Preprocessor:
         )
 
 
+def _head_in(image: Image) -> BoolArray:
+    """Where the head is in an image (H, W), or all of it where none is found."""
+    mask = head_mask(image.grey, hu=image.unit == "HU")
+    return mask if mask.any() else ~mask
+
+
 def _fix_of(known: Mapping[Encoding, Intensity], scan: Scan) -> str:
     """What makes a CT one whose values a model knows."""
     if "grey" in known and isinstance(scan, Volume):
         return "give --ct-values grey"
+    if "HU" in known and isinstance(scan, Image):
+        return (
+            "give --ct-values LOW:HIGH with the window in HU that its grey range stands for, for example"
+            " 0:80 for a brain window, or say its HU in a ctmr.json (docs/data.md)"
+        )
     if "HU" in known:
-        how = "say its HU in a ctmr.json (docs/data.md), or " if isinstance(scan, Image) else ""
-        return f"{how}give --ct-values with what its values are"
+        return "give --ct-values with what its values are"
     return "convert the scan"

@@ -10,6 +10,7 @@ import torch
 
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume
+from ctmr.models.bundle import HEAD
 from ctmr.models.engines import (
     Engine,
     Forward,
@@ -49,12 +50,14 @@ class Translation:
         scan: The translated scan, on the grid of the source.
         quality: What can be said of it without the truth.
         about: What the sidecar says of the way there and back: units, ranges, pixel sizes, share clipped.
+        centre: The voxel (I, J, K) in the middle of the head in a volume, on the grid of `upright()`; None for an image.
         maps: With quality `full`, `cycle_error` and `disagreement` at each pixel of the source, as shares of the range.
     """
 
     scan: Scan
     quality: Quality
     about: dict[str, Any]
+    centre: tuple[int, int, int] | None = None
     maps: Mapping[Measure, FloatArray] = field(default_factory=dict)
 
 
@@ -145,6 +148,8 @@ class Translator:
         def translated() -> Iterator[FloatArray]:
             for places, unit in one_ahead(prepared, range(0, len(made.slices), BATCH)):
                 images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
+                if self.model.card.mirror:
+                    images = (images + self._mirrored(DIRECTION_TO[to], unit)) / 2
                 chosen = [k for k in places if uncertainty.is_cycled(k)]
                 if chosen:
                     within = [k - places.start for k in chosen]
@@ -158,6 +163,7 @@ class Translator:
             scan=result,
             quality=judge(uncertainty.described, usual, uncertainty.means()),
             about=made.about(),
+            centre=None if made.head is None else made.head.centre,
             maps=uncertainty.maps(),
         )
 
@@ -181,9 +187,13 @@ class Translator:
         there, back = DIRECTION_TO[to], DIRECTION_TO[OTHER[to]]
         found: Maps = {"cycle_error": difference(self._run(back, translated), unit)}
         if level == "full":
-            mirrored = self._run(there, unit[:, :, ::-1])[:, :, ::-1]
-            found["disagreement"] = difference(mirrored, translated)
+            plain = self._run(there, unit) if self.model.card.mirror else translated
+            found["disagreement"] = difference(self._mirrored(there, unit), plain)
         return found
+
+    def _mirrored(self, direction: Direction, images: FloatArray) -> FloatArray:
+        """Translate images (N, h, w, C) mirrored, and mirror the result back."""
+        return self._run(direction, images[:, :, ::-1])[:, :, ::-1]
 
     def correlations(self, to: Modality) -> dict[Measure, Correlation | None]:
         """How well each measure of uncertainty ranks true errors, where that was measured for the model."""
@@ -192,15 +202,15 @@ class Translator:
 
 
 def load_model(
-    path: Path | str,
+    path: Path | str = HEAD,
     *,
     engine: Engine | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Translator:
-    """The translator of a run folder, its `model/` folder, or an exported folder.
+    """The translator of a run folder, its `model/` folder, an exported folder, or a model that comes with ctmr.
 
     Args:
-        path: The folder.
+        path: The folder, or the name of the model; by default the model `head`, which comes with ctmr.
         engine: What runs the networks; None is the fastest that is installed.
         precision: `auto` is bfloat16 where the hardware multiplies it fast, else float32.
 

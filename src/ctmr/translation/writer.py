@@ -1,4 +1,4 @@
-"""What is written of a scan that was translated: the translation, uncertainty maps, and the sidecar that says all is there."""
+"""What is written of a scan that was translated: the translation, its preview, uncertainty maps, and the sidecar that says all is there."""
 
 import functools
 import logging
@@ -31,7 +31,9 @@ from ctmr.results import Sidecar
 from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
 from ctmr.system.ownership import digest_of, known_digests, read_sealed, require_own, sealed
 from ctmr.translation.plan import PlanItem
+from ctmr.translation.preview import preview
 from ctmr.translation.translator import Translation, Translator
+from ctmr.translation.uncertainty import QualityLevel
 from ctmr.types import DIRECTION_TO, Modality, Spacing
 
 logger = logging.getLogger(__name__)
@@ -42,13 +44,14 @@ _SLICE_NAME = re.compile(r"slice_\d{4,}\.dcm")
 
 @dataclass(eq=False)
 class Loaded:
-    """A scan on its way: what was read, and the seconds of reading and translating so far."""
+    """A scan on its way: what was read, the seconds of reading and translating so far, and the quality wanted."""
 
     item: PlanItem
     request: str
     scan: Scan
     series: Series | None
     seconds: float
+    quality: QualityLevel
 
 
 def write_translation(
@@ -68,13 +71,13 @@ def write_translation(
     Raises:
         OutputError: If a file cannot be written, or one that ctmr did not write has come to be there (without `overwrite`).
     """
-    item, series = loaded.item, loaded.series
-    require_own(item.paths(done.maps), overwrite=overwrite, sidecars=item.sidecars(done.maps))
+    item, series, quality = loaded.item, loaded.series, loaded.quality
+    require_own(item.paths(quality), overwrite=overwrite, sidecars=item.sidecars(quality))
     contents = _contents(loaded, done)
     outputs: dict[str, str | None] = {}
 
     def write() -> None:
-        replaced = {item.name_of(path): _own_digest(item, path) for path in item.outputs(done.maps)}
+        replaced = {item.name_of(path): _own_digest(item, path) for path in item.outputs(quality)}
         with ExitStack() as publishing:
             drafts: dict[Path, Path] = {}
             if series is not None and isinstance(done.scan, Volume):
@@ -141,12 +144,14 @@ def _sidecar(
 
 
 def _contents(loaded: Loaded, done: Translation) -> dict[Path, bytes]:
-    """The bytes of a translation that is one file, and of maps of uncertainty (shares of the range), on the grid of their scan."""
+    """The bytes of a translation that is one file, of its preview, and of maps of uncertainty on the grid of their scan."""
     item, contents = loaded.item, dict[Path, bytes]()
     if isinstance(done.scan, Image):
         contents[item.target] = image_bytes(item.target, done.scan)
     elif loaded.series is None:
         contents[item.target] = volume_bytes(item.target, done.scan, DESCRIPTION)
+    if loaded.quality != "none":
+        contents[item.preview] = preview(loaded.scan, done.scan, done.centre)
     for measure, share in done.maps.items():
         path = item.map_path(measure)
         if isinstance(loaded.scan, Image):
