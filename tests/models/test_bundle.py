@@ -185,10 +185,10 @@ def test_picture_of_eight_bits_becomes_hu_and_the_other_way_is_refused_without_a
 
     picture = head(3, "mr", 96, 96).astype(np.float32)
     write_image(tmp_path / "a.png", Image(picture, "grey", 8))
-    run("translate", str(tmp_path / "a.png"), str(tmp_path / "out.png"), "--to", "ct")
-    result = read_image(tmp_path / "out.png")
+    run("translate", str(tmp_path / "a.png"), str(tmp_path / "ct" / "a.png"), "--to", "ct")
+    result = read_image(tmp_path / "ct" / "a.png")
     assert (result.unit, result.depth, result.array.shape) == ("HU", 16, (96, 96))
-    sidecar = json.loads((tmp_path / "out.json").read_text())
+    sidecar = json.loads((tmp_path / "ct" / "a.json").read_text())
     assert 190 / 96 <= sidecar["guessed_mm"] <= 310 / 96
 
     words = ("translate", str(tmp_path / "a.png"), str(tmp_path / "mr.png"), "--to", "mr")

@@ -46,7 +46,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def images(folder: Path) -> dict[str, bytes]:
-    return {name: content for name, content in tree(folder).items() if not name.endswith(".json")}
+    no_result = (".json", ".preview.png")
+    return {name: content for name, content in tree(folder).items() if not name.endswith(no_result)}
 
 
 def read_sidecar(path: Path) -> dict:
@@ -72,7 +73,8 @@ def test_folder_gives_the_same_names_and_sizes(tmp_path):
         progress=lambda done, total: seen.append((done, total)),
     )
     out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} == {*sizes, "a.json", "B.json", "c.json", "d.json"}
+    beside = {f"{stem}.{what}" for stem in "aBcd" for what in ("json", "preview.png")}
+    assert {p.name for p in out.iterdir()} == {*sizes, *beside}
     for name, size in sizes.items():
         image = read_image(out / name)
         assert (image.array.shape, image.depth) == (size, 8)
@@ -92,7 +94,8 @@ def test_file_goes_into_a_folder_that_exists(tmp_path):
     source = save(tmp_path / "in" / "a.png")
     (tmp_path / "out").mkdir()
     translate_files(translator(), source, tmp_path / "out", "ct")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "a.json"}
+    names = {"a.png", "a.preview.png", "a.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
 
 
 def test_folder_into_a_file_is_refused(tmp_path):
@@ -144,7 +147,7 @@ def test_two_inputs_for_one_output_are_refused(tmp_path, names):
 def test_jpeg_with_a_target_in_hu_becomes_a_png(tmp_path):
     source = folder_of(tmp_path / "in", "a.jpg")
     translate_files(translator(ct={"HU": HU}), source, tmp_path / "out", "ct")
-    names = {"a.png", "a.json", "ctmr.json", ".ctmr-outputs.json"}
+    names = {"a.png", "a.preview.png", "a.json", "ctmr.json", ".ctmr-outputs.json"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names
     image = read_image(tmp_path / "out" / "a.png")
     assert (image.unit, image.depth) == ("HU", 16)
@@ -162,6 +165,7 @@ def test_image_called_ctmr_leaves_the_ctmr_json_alone(tmp_path):
     translate_files(translator(ct={"HU": HU}), source, tmp_path / "out", "ct")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "ctmr.png",
+        "ctmr.png.preview.png",
         "ctmr.png.json",
         "ctmr.json",
         ".ctmr-outputs.json",
@@ -205,17 +209,18 @@ def test_odd_names_go_through(tmp_path, name, target):
     )
 
 
-def test_name_too_long_for_its_sidecar_is_refused_before_any_work(tmp_path):
-    names = ("a.png", "x" * 251 + ".png")  # 255 bytes; .json makes it 256
+@pytest.mark.parametrize(("quality", "found"), [("none", 256), ("fast", 263)])
+def test_name_too_long_for_what_lies_beside_is_refused_before_any_work(tmp_path, quality, found):
+    names = ("a.png", "x" * 251 + ".png")  # 255 bytes; .json makes it 256, .preview.png 263
     source = folder_of(tmp_path / "in", *names)
-    with pytest.raises(DataError, match="at most 255 bytes: found 256") as caught:
-        translate_files(translator(), source, tmp_path / "out", "ct")
+    with pytest.raises(DataError, match=f"at most 255 bytes: found {found}") as caught:
+        translate_files(translator(), source, tmp_path / "out", "ct", quality=quality)
     assert "shorten the name" in caught.value.fix
     assert not (tmp_path / "out").exists()
 
 
 def test_longest_name_goes_through(tmp_path):
-    source = folder_of(tmp_path / "in", "x" * 250 + ".png")
+    source = folder_of(tmp_path / "in", "x" * 243 + ".png")
     assert translate_files(translator(), source, tmp_path / "out", "ct").written == 1
 
 
@@ -403,10 +408,12 @@ def test_sidecar_says_where_the_image_comes_from(tmp_path, tiny_run, tiny_data):
     seconds, quality = sidecar.pop("seconds"), sidecar.pop("quality")
     for key in ("request_sha256", "seal"):
         assert re.fullmatch("[0-9a-f]{64}", sidecar.pop(key))
-    content = (tmp_path / "out" / "head_00.png").read_bytes()
     assert sidecar == {
         "result": "head_00.png",
-        "outputs": {"head_00.png": hashlib.sha256(content).hexdigest()},
+        "outputs": {
+            name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+            for name in ("head_00.png", "head_00.preview.png")
+        },
         "notice": NOTICE,
         "model_sha256": model.model.card.sha256,
         "direction": "mr-to-ct",
@@ -462,6 +469,7 @@ def test_maps_lie_in_a_folder_beside_the_images_and_say_that_they_are_synthetic(
     translate_files(model, tmp_path / "in", tmp_path / "out", "ct", quality="full")
     assert set(tree(tmp_path / "out")) == {
         "a.tif",
+        "a.preview.png",
         "a.json",
         "quality/a_cycle_error.png",
         "quality/a_disagreement.png",
@@ -481,7 +489,8 @@ def test_maps_lie_in_a_folder_beside_the_images_and_say_that_they_are_synthetic(
 def test_there_are_no_maps_without_full_quality(tmp_path, quality):
     source = folder_of(tmp_path / "in", "a.png")
     translate_files(translator(), source, tmp_path / "out", "ct", quality=quality)
-    assert set(tree(tmp_path / "out")) == {"a.png", "a.json"}
+    previews = {"none": set(), "fast": {"a.preview.png"}}[quality]
+    assert set(tree(tmp_path / "out")) == {"a.png", "a.json", *previews}
     assert read_sidecar(tmp_path / "out" / "a.json")["quality"]["maps"] == []
 
 
@@ -511,9 +520,9 @@ def test_map_never_overwrites_an_input(tmp_path):
 
 
 def test_map_whose_name_is_too_long_is_refused_before_any_work(tmp_path):
-    name = "a" * 245 + ".png"
+    name = "a" * 243 + ".png"
     source = folder_of(tmp_path / "in", name)
-    with pytest.raises(DataError, match="expected an output name of at most 255 bytes: found 261"):
+    with pytest.raises(DataError, match="expected an output name of at most 255 bytes: found 259"):
         translate_files(translator(), source, tmp_path / "out", "ct", quality="full")
     assert not (tmp_path / "out").exists()
     translate_files(translator(), source, tmp_path / "out", "ct")
@@ -640,13 +649,17 @@ def test_resume_leaves_what_was_written_of_the_same_scans(tmp_path):
     first = translate_files(translator(), source, tmp_path / "out", "ct")
     assert (first.written, first.kept) == (10, 0)
     before, whole = written(tmp_path / "out"), tree(tmp_path / "out")
-    for name in ("3.png", "5.json", "5.png", "7.json", "7.png"):
+    for name in (
+        "3.png",
+        *(f"{n}.{end}" for n in (5, 7) for end in ("json", "png", "preview.png")),
+    ):
         (tmp_path / "out" / name).unlink()
     again = translate_files(translator(), source, tmp_path / "out", "ct", resume=True)
     assert (again.written, again.kept) == (3, 7)
     after = written(tmp_path / "out")
     new = {name for name, when in after.items() if before.get(name) != when} - {"ctmr.json"}
-    assert new == {f"{n}.{suffix}" for n in (3, 5, 7) for suffix in ("png", "json")}
+    ends = ("png", "preview.png", "json")
+    assert new == {f"{n}.{end}" for n in (3, 5, 7) for end in ends}
     assert {k: v for k, v in tree(tmp_path / "out").items() if k.endswith("png")} == {
         k: v for k, v in whole.items() if k.endswith("png")
     }
@@ -746,7 +759,7 @@ def test_resume_translates_again_what_is_incomplete_and_keeps_what_is_not_known(
     (out / "2.json").write_text(json.dumps({"request_sha256": sidecar["request_sha256"]}))
     (out / f".{'0' * 16}.tmp").write_bytes(b"half")
     options = {"quality": "full", "resume": True}
-    with pytest.raises(OutputError, match=r"0\.png: .* found another, which is kept, and 4 more"):
+    with pytest.raises(OutputError, match=r"0\.png: .* found another, which is kept, and 5 more"):
         translate_files(translator(), source, out, "ct", **options)
     assert (out / "0.png").read_bytes() == b"junk"
     again = translate_files(translator(), source, out, "ct", overwrite=True, **options)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -383,3 +384,45 @@ def test_scan_that_cannot_be_written_leaves_no_ctmr_json(tmp_path):
     with pytest.raises(OutputError, match="needs a suffix"):
         write_scan(tmp_path / "a.jpg", Image(grey(20, 30), "HU", 16))
     assert not list(tmp_path.iterdir())
+
+
+# Models that know the size of heads, and mirror
+
+
+def test_mirrored_translation_is_averaged_where_the_model_asks_for_it():
+    scan = Image(np.zeros((64, 64), np.float32), "grey", 8)
+    once, twice = (
+        translator(generator=Shade, mirror=mirror).translation(scan, "ct", quality="full")
+        for mirror in (False, True)
+    )
+    halves = once.scan.array[:, :32].mean(), once.scan.array[:, 32:].mean()
+    assert halves == (102, 0)  # brighter by 0.4 of the range
+    assert (twice.scan.array == 51).all()
+    assert twice.quality.disagreement == once.quality.disagreement == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("side_px", "guessed"), [(128, 1.0), (64, 310 / 256), (240, 190 / 256)])
+def test_picture_without_a_spacing_is_scaled_by_its_head(side_px, guessed):
+    array = np.zeros((256, 256), np.float32)
+    first = (256 - side_px) // 2
+    array[first : first + side_px, first : first + side_px] = 200
+    model = translator(scale=Scale(36, 1.0), head_mm2=128.0**2)
+    scan = Image(array, "grey", 8)
+    about = model.translation(scan, "ct", quality="none").about
+    assert about["guessed_mm"] == pytest.approx(guessed, rel=0.03)
+    made = model.preprocessor.prepare(scan, "mr")
+    assert made.grid[0] == pytest.approx(256 * guessed, rel=0.03)
+    told = model.preprocessor.prepare(dataclasses.replace(scan, spacing_mm=(2.0, 2.0)), "mr")
+    assert (told.grid, told.guessed_mm) == ((512, 512), None)
+    assert made.restore(iter(made.batch([0]))).array.shape == (256, 256)
+
+
+def test_picture_is_judged_in_a_window_about_its_head():
+    array = np.zeros((200, 300), np.float32)
+    array[20:120, 150:250] = 200
+    model = translator(scale=Scale(36, 1.0), head_mm2=100.0**2)
+    scan = Image(array, "grey", 8, (1.0, 1.0))
+    made = model.preprocessor.prepare(scan, "mr")
+    seen = made.window(made.batch([0])[0])[..., 0]
+    assert seen.shape == (104, 104)  # 1.04 times the head
+    assert (seen[2:-2, 2:-2] > 0).mean() > 0.97

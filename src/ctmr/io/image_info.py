@@ -13,7 +13,7 @@ from ctmr.imaging.image import Unit
 from ctmr.io.codecs import is_image_name
 from ctmr.io.fetched import require_fetched
 from ctmr.system.files import json_bytes, read_regular, write_json
-from ctmr.system.ownership import LIST_NAME, is_own, listing, require_list
+from ctmr.system.ownership import LIST_NAME, is_own, is_own_extra, listing, require_list
 from ctmr.types import Spacing
 
 INFO_NAME = "ctmr.json"
@@ -151,7 +151,8 @@ def info_to_add(
     written_as = (unit, HU_SLOPE, HU_INTERCEPT) if unit == "HU" else (unit, 1.0, 0.0)
     stated = existing.unit, existing.slope, existing.intercept
     others = place.exists() or any(
-        is_image_name(path) and path.name not in files for path in folder.glob("*")
+        is_image_name(path) and path.name not in files and not is_own_extra(path)
+        for path in folder.glob("*")
     )
     if others and stated != written_as:
         raise OutputError(

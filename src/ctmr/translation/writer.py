@@ -29,7 +29,14 @@ from ctmr.io.volumes import volume_bytes
 from ctmr.notice import NOTICE
 from ctmr.results import Sidecar
 from ctmr.system.files import cannot_write, persistently, replacing, replacing_folder, write_bytes
-from ctmr.system.ownership import digest_of, known_digests, read_sealed, require_own, sealed
+from ctmr.system.ownership import (
+    digest_of,
+    is_own_extra,
+    known_digests,
+    read_sealed,
+    require_own,
+    sealed,
+)
 from ctmr.translation.plan import PlanItem
 from ctmr.translation.preview import preview
 from ctmr.translation.translator import Translation, Translator
@@ -247,8 +254,10 @@ def write_info(
     say = info_to_add if only_check else add_image_info
     for folder in sorted(spacings):  # what lies above first
         above = info_place(folder, roots[folder])  # it holds for a folder without one
-        names = [path.name for path in folder.glob("*") if is_image_name(path)]
-        if above != folder and not spacings[folder].keys() >= set(names):
+        if above != folder and any(
+            is_image_name(path) and path.name not in spacings[folder] and not is_own_extra(path)
+            for path in folder.glob("*")
+        ):
             raise OutputError(
                 f"{unit} images would lie beside others for which {above / INFO_NAME} holds",
                 file=folder,
