@@ -123,18 +123,10 @@ def tiny_volume_run(
 @pytest.fixture(scope="session")
 def bundled_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like that of the models in the package, with a `head` of random weights; not to be changed."""
-    from ctmr.cyclegan.networks import UNet, initialise
-    from ctmr.models.folder import GENERATOR_FILES, write_model
-    from ctmr.system.rng import torch_stream
-    from support.identity import bundled_about
+    from support.identity import write_bundled
 
     place = tmp_path_factory.mktemp("tiny") / "bundled"
-    networks = {}
-    for direction, name in GENERATOR_FILES.items():
-        networks[name] = UNet(1, 4)
-        initialise(networks[name], "uniform", torch_stream(0, direction))
-    write_model(place / "head", networks, bundled_about(), half=True)
-    (place / "head" / "about.md").write_text("# head\n\nA model for tests.\n")
+    write_bundled(place / "head")
     return place
 
 

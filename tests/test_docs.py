@@ -12,15 +12,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import typer
 
 from ctmr.cli.app import app
 from ctmr.config import Config
 from ctmr.imaging.intensity import CT_WINDOWS
+from ctmr.io.dicom.writer import phantom_series
+from ctmr.io.nifti import read_nifti
 from ctmr.training.run_folder import RESUMABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +43,9 @@ SET = " ".join(f"--set {setting}" for setting in SMALLER)
 REDUCED = {
     "ctmr train": f" --steps 4 {SET}",
     "ctmr prepare": f" {SET}",
+    # They are no real heads.
+    "ctmr translate scan": " --anyway",
+    "ctmr translate slice": " --anyway",
     # Without the list nothing is known of lesions: 60 heads with them would take a minute. Nor are pairs looked at in training.
     "ctmr synth heads": " --subjects 1 --size 48 && rm -r heads/subjects.json heads/val",
 }
@@ -106,9 +113,10 @@ def place(
     tiny_data: Path,
     tiny_pairs: Path,
     tiny_run: Path,
+    tiny_volumes: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A folder with the DATA, PAIRS and MODEL that the documents speak of."""
+    """A folder with the DATA, PAIRS, MODEL and scans that the documents speak of."""
     for name, source in {
         "DATA": tiny_data,
         "PAIRS": tiny_pairs,
@@ -119,6 +127,11 @@ def place(
         shutil.copy(
             min((tmp_path / "DATA" / folder).iterdir()), tmp_path / "DATA" / folder / "0001.png"
         )
+    shutil.copy(tiny_volumes / "test/mr/3.nii.gz", tmp_path / "scan.nii.gz")
+    shutil.copy(tmp_path / "DATA/testB/0001.png", tmp_path / "slice.png")
+    scan = read_nifti(tmp_path / "scan.nii.gz")
+    mr = replace(scan, array=np.rint(scan.array), modality="mr")
+    phantom_series(tmp_path / "scan-dicom", mr, name="P1", study="1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path

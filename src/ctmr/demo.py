@@ -1,4 +1,4 @@
-"""The whole system without data: synthetic heads, training, errors against the truth, report."""
+"""The whole system without data: a slice translated at once, then synthetic heads, training, errors against the truth, report."""
 
 import logging
 import statistics
@@ -10,15 +10,21 @@ from pathlib import Path
 from ctmr.config import Config, load_config, with_steps
 from ctmr.errors import printable
 from ctmr.evaluation.evaluate import Evaluation, evaluate
+from ctmr.io.scan import read_scan
+from ctmr.models.bundle import HEAD, bundled_names
 from ctmr.reporting.run_report import write_report
 from ctmr.synthetic.data_folder import write_heads
+from ctmr.system.ownership import require_own, write_own
 from ctmr.training.run_folder import RunFolder
 from ctmr.training.train import Observer, train
+from ctmr.translation.preview import preview
+from ctmr.translation.translator import load_model
 
 SUBJECTS = 24  # for training, of each modality; half as many pairs
 SIZE = 128
 PATIENTS = r"(subject-\d+)"
 TIMED_STEPS, WARM_UP = 12, 4
+PREVIEW = "bundled.preview.png"  # what the model that comes with ctmr makes of a slice
 
 logger = logging.getLogger(__name__)  # the command line shows it
 
@@ -36,6 +42,8 @@ def run_demo(
 ) -> Evaluation:
     """Make heads in `out/data`, train for about `minutes` in `out`, evaluate against the truth, write the report.
 
+    A slice is translated before by the model that comes with the package, if there is one, into `bundled.preview.png`.
+
     A few steps are timed once to fix the number of steps, which goes into `config.yaml`: nothing depends on the
     clock after that.
 
@@ -49,11 +57,14 @@ def run_demo(
     """
     folder = RunFolder(out)
     folder.require_new(overwrite=overwrite)
+    require_own([out / PREVIEW], overwrite=overwrite)
     logger.info(
         "making %d + %d heads for training, %d for testing", SUBJECTS, SUBJECTS, SUBJECTS // 2
     )
     data = out / "data"
     write_heads(data, subjects=SUBJECTS, seed=seed, size=SIZE, progress=progress("heads"))
+    if HEAD in bundled_names():
+        _translate_at_once(data / "test" / "mr", out / PREVIEW, overwrite)
     config = load_config(
         "small",
         overrides=(
@@ -80,6 +91,17 @@ def run_demo(
     )
     write_report(out)
     return found
+
+
+def _translate_at_once(folder: Path, picture: Path, overwrite: bool) -> None:
+    """Draw what the model that comes with the package makes of a slice in the middle of a head."""
+    names = sorted(folder.glob("*.png"))
+    scan = read_scan(names[len(names) // 2])
+    done = load_model().translation(scan, "ct", quality="none", anyway=True)
+    write_own(picture, preview(scan, done.scan, done.centre), overwrite=overwrite)
+    logger.info(
+        "translated a slice with the model that comes with ctmr: %s", printable(str(picture))
+    )
 
 
 def steps_in(minutes: float, config: Config, data: Path) -> int:

@@ -65,7 +65,7 @@ def command(*words: str, **options: object) -> Command:
 COMMANDS = {
     "demo": command(
         *("demo", "--out", "@/demo", "--minutes", "0.0001"),
-        kept=rf"demo/(data(/.*)?|{RUN})",
+        kept=rf"demo/(data(/.*)?|{RUN})|{LISTS}",
         stand_in="small_demo",
     ),
     "synth": command("synth", "@/heads", "--subjects", "1", "--size", "32", kept="heads(/.*)?"),
@@ -116,6 +116,11 @@ COMMANDS = {
     "evaluate": command(
         *("evaluate", "@/run", "@/pairs", "--out", "@/found", "--answers", "other=@/answers"),
         inputs=("pairs/mr/head00_slice00.png", "answers/mr/head01_slice01.png"),
+    ),
+    "bundled": command(
+        *("translate", "@/volumes/test/mr/3.nii.gz", "@/ct/one.nii.gz", *TO_CT),
+        inputs=("volumes/test/mr/3.nii.gz",),
+        stand_in="bundled",
     ),
     "evaluate volumes": command(
         *("evaluate", "@/volume-run", "@/volumes/test", "--out", "@/found"),

@@ -1,6 +1,7 @@
 """A model whose generators return what they are given, so that all around them can be seen."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 from torch import nn
 
 from ctmr.config import load_config
+from ctmr.cyclegan.networks import UNet, initialise
 from ctmr.imaging.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.imaging.resampling import Scale
 from ctmr.models.card import Card
-from ctmr.models.folder import Model
+from ctmr.models.folder import GENERATOR_FILES, Model, write_model
 from ctmr.models.quality import Distribution, Usual
+from ctmr.system.rng import torch_stream
 from ctmr.translation.translator import Translator
 
 # Training images near which every image is.
@@ -102,6 +105,15 @@ def smooth_head(height: int, width: int, low: float = 0, high: float = 255) -> n
     brain = 0.45 / (1 + np.exp((radius - 0.8) / 0.04)) * (1 + 0.3 * np.cos(9 * rows + 4 * columns))
     image = np.clip(shell + brain, 0, 1)
     return (low + (high - low) * image).astype(np.float32)
+
+
+def write_bundled(folder: Path) -> None:
+    """Write a model like that in the package, of tiny U-Nets with random weights."""
+    networks: dict[str, nn.Module] = {name: UNet(1, 4) for name in GENERATOR_FILES.values()}
+    for name, network in networks.items():
+        initialise(network, "uniform", torch_stream(0, name))
+    write_model(folder, networks, bundled_about(), half=True)
+    (folder / "about.md").write_text("# head\n\nA model for tests.\n")
 
 
 def bundled_about() -> dict[str, Any]:

@@ -27,6 +27,17 @@ def small_demo(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(config.PRESETS, "small", config.load_config("small", overrides=SMALL))
 
 
+def bundled(patch: pytest.MonkeyPatch) -> None:
+    """Let a tiny model of random weights come with the package, the same in every process."""
+    from ctmr.models import bundle
+    from support.identity import write_bundled
+
+    place = Path(os.environ["CTMR_CACHE"], "bundled")
+    if not place.is_dir():
+        write_bundled(place / "head")
+    patch.setattr(bundle, "BUNDLED", place)
+
+
 def kaggle(patch: pytest.MonkeyPatch) -> None:
     """Let the download give a folder with one small image in each of four folders."""
     patch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=_downloaded))

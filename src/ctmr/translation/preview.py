@@ -10,6 +10,7 @@ from ctmr.reporting.preview import side_by_side
 from ctmr.types import FloatArray
 
 SIDE = 320  # pixels of the longest side of a plane
+SAMPLES = 64  # along each axis, at least, by which these percentiles are found
 PERCENTILES = (0.5, 99.8)  # of a scan without HU: black and white
 
 
@@ -26,12 +27,11 @@ def preview(source: Scan, result: Scan, centre: tuple[int, int, int] | None) -> 
 
 def _planes(scan: Scan, centre: tuple[int, int, int] | None) -> list[FloatArray]:
     """The planes (h, w) in [0, 1] of an image, or of a volume axial, coronal and sagittal, at one scale in mm."""
-    shown = _brightness(scan)
     if not isinstance(scan, Volume) or centre is None:
         height, width = scan.grey.shape[:2]
         zoom = SIDE / max(height, width)
-        return [_sized(shown, height * zoom, width * zoom)]
-    upright = canonical(Volume(shown, scan.affine))
+        return [_shown(scan, scan.grey, height * zoom, width * zoom)]
+    upright = canonical(scan)
     i, j, k = centre
     # Rows run down the picture: front at the top of the axial plane, the top of the head at that of the others; the patient's
     # right is at the left, and his front at the left of the sagittal plane.
@@ -43,18 +43,17 @@ def _planes(scan: Scan, centre: tuple[int, int, int] | None) -> list[FloatArray]
     extents = [n * mm for n, mm in zip(upright.array.shape, upright.spacing_mm, strict=True)]
     zoom = SIDE / max(extents)
     return [
-        _sized(plane, extents[down] * zoom, extents[right] * zoom) for plane, down, right in planes
+        _shown(scan, plane, extents[down] * zoom, extents[right] * zoom)
+        for plane, down, right in planes
     ]
 
 
-def _brightness(scan: Scan) -> FloatArray:
-    """The values of a scan as they are shown, in [0, 1]: HU by the piecewise window, others by their percentiles."""
+def _shown(scan: Scan, plane: FloatArray, height: float, width: float) -> FloatArray:
+    """A plane of a scan (h, w) in [0, 1]: HU by the piecewise window, other values by percentiles of the scan."""
+    sized = resize(plane, max(1, round(height)), max(1, round(width)))
     if scan.encoding == "HU":
-        return (ct_window("piecewise").to_unit(scan.grey) + 1) / 2
-    low, high = (float(value) for value in np.percentile(scan.grey, PERCENTILES))
-    shown: FloatArray = ((scan.grey - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
+        return (ct_window("piecewise").to_unit(sized) + 1) / 2
+    some = scan.grey[tuple(slice(None, None, max(1, n // SAMPLES)) for n in scan.grey.shape)]
+    low, high = (float(value) for value in np.percentile(some, PERCENTILES))
+    shown: FloatArray = ((sized - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
     return shown
-
-
-def _sized(plane: FloatArray, height: float, width: float) -> FloatArray:
-    return resize(plane, max(1, round(height)), max(1, round(width))).clip(0, 1)
