@@ -22,7 +22,6 @@ import torch
 from ctmr.config import PRESETS
 from ctmr.cyclegan.networks import UNet
 from ctmr.errors import CtmrError
-from ctmr.imaging.head import head_mask
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.imaging.label_maps import require_scan
@@ -53,7 +52,9 @@ FILTERS, SIZE, SEED = 24, 256, 1  # the training has seed 0: these pairs are no 
 SLICES = 40  # of a real volume
 CYCLED = 8  # rendered and real images each, translated there and back
 PERCENTILES = (0.5, 99.5)  # of the head, of MR pictures
-MIN_HEAD_MM2 = 12_000.0  # of a slice that counts for the size of heads: not the vertex
+HEAD_MM2 = (
+    24_500.0  # of axial slices 45 to 120 mm below the top of the free real heads: 20,000 to 29,000
+)
 GREY_OF_WHITE_MATTER = 20_000.0  # of a rendered MR as a picture of 16 bits
 # Cormack units, which give soft tissue more room, and HU (Rorden et al. 2012).
 CORMACK = (0, 900, 3100, 6000), (-1000, -100, 100, 3000)
@@ -90,8 +91,7 @@ def main() -> None:
         generator.load_state_dict(state["averages"][direction])
         generator.eval().requires_grad_(False).half().float()  # as it is stored
     pairs = _pairs(cached_anatomies(options.anatomies), options.pairs)
-    areas = [float(_area_mm2(pair["mr"])) for pair in pairs]
-    card = _card(float(np.median([area for area in areas if area > MIN_HEAD_MM2])))
+    card = _card()
     looks, names = _looks(card, pairs, _volumes(options))
     training = {m: _usual(looks[m], generators, m) for m in MODALITIES}
     about = card | {
@@ -119,10 +119,10 @@ def main() -> None:
     write_model(options.out, files, about, half=True)
     made = read_model(options.out).card
     size = sum(path.stat().st_size for path in options.out.iterdir())
-    print(json.dumps({"sha256": made.sha256, "mb": size / 1e6, "head_mm2": made.head_mm2}))
+    print(json.dumps({"sha256": made.sha256, "mb": round(size / 1e6, 2)}))
 
 
-def _card(head_mm2: float) -> dict[str, Any]:
+def _card() -> dict[str, Any]:
     """What the card says before any statistics."""
     default = PRESETS["default"]
     network = default.network.model_copy(update={"generator": "unet", "filters": FILTERS})
@@ -130,7 +130,7 @@ def _card(head_mm2: float) -> dict[str, Any]:
         "network": network.model_dump(),
         "data": default.data.model_dump(),
         "scale": asdict(Scale(round(MARGIN * SIZE), default.data.pixel_mm)),
-        "head_mm2": round(head_mm2, 1),
+        "head_mm2": HEAD_MM2,
         "mirror": True,
         "intensities": {
             "ct": {"HU": asdict(ct_window(default.data.ct_window))},
@@ -152,12 +152,6 @@ def _pairs(anatomies: Sequence[Anatomy], count: int) -> list[dict[Modality, Imag
         mr = np.rint(pair.mr * GREY_OF_WHITE_MATTER).clip(0, 65535).astype(np.float32)
         found.append({"ct": Image(pair.ct, "HU", 16, mm), "mr": Image(mr, "grey", 16, mm)})
     return found
-
-
-def _area_mm2(picture: Image) -> float:
-    """Area of the head, as a translation finds it."""
-    rows_mm, columns_mm = picture.spacing_mm or (1.0, 1.0)
-    return float(head_mask(picture.grey, hu=False).sum()) * rows_mm * columns_mm
 
 
 def _looks(
