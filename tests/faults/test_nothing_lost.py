@@ -181,7 +181,7 @@ def test_four_processes_in_one_folder_lose_no_entry(tmp_path, resume):
                 os._exit(code)
             ends.append(pid)
         assert [os.waitpid(pid, 0)[1] for pid in ends] == [0, 0, 0, 0]
-        names = {f"{k}.png" for k in range(12)}
+        names = {f"{k}{end}" for k in range(12) for end in (".png", ".preview.png")}
         assert read_image_info(out).files == {f"{k}.png": (1.0 + k, 1.0) for k in range(12)}
         assert {path.name for path in out.glob("*.png")} == names
         assert read_sealed(out / LIST_NAME)["files"].keys() == {"ctmr.json"}

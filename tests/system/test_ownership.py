@@ -243,12 +243,13 @@ def test_map_of_others_is_kept(tmp_path):
     assert (tmp_path / "out" / "quality" / "a_disagreement.png").read_bytes() == b"of others"
 
 
-def test_maps_are_known_as_no_scans_by_their_sidecar(tmp_path):
+def test_maps_and_previews_are_known_as_no_scans_by_their_sidecar(tmp_path):
     source = scan(tmp_path / "a_b.png")
     out = tmp_path / "out"
     out.mkdir()
     translate_files(translator(), source, out, "ct", quality="full")
     assert not is_own_extra(out / "a_b.png")
+    assert is_own_extra(out / "a_b.preview.png")
     for name in ("a_b_cycle_error.png", "a_b_disagreement.png"):
         assert is_own_extra(out / "quality" / name)
     scan(out / "quality" / "a_b_disagreement.png", 7)

@@ -406,7 +406,7 @@ def test_picture_without_a_spacing_is_scaled_by_its_head(side_px, guessed):
     array = np.zeros((256, 256), np.float32)
     first = (256 - side_px) // 2
     array[first : first + side_px, first : first + side_px] = 200
-    model = translator(scale=Scale(36, 1.0), head_mm2=128.0**2)
+    model = translator(scale=Scale(287, 1.0), head_mm2=128.0**2)
     scan = Image(array, "grey", 8)
     about = model.translation(scan, "ct", quality="none").about
     assert about["guessed_mm"] == pytest.approx(guessed, rel=0.03)
@@ -420,7 +420,7 @@ def test_picture_without_a_spacing_is_scaled_by_its_head(side_px, guessed):
 def test_picture_is_judged_in_a_window_about_its_head():
     array = np.zeros((200, 300), np.float32)
     array[20:120, 150:250] = 200
-    model = translator(scale=Scale(36, 1.0), head_mm2=100.0**2)
+    model = translator(scale=Scale(287, 1.0), head_mm2=100.0**2)
     scan = Image(array, "grey", 8, (1.0, 1.0))
     made = model.preprocessor.prepare(scan, "mr")
     seen = made.window(made.batch([0])[0])[..., 0]
