@@ -156,7 +156,8 @@ class Preprocessor:
                 inside = _head_in(scan)
                 intensity = intensity.fitted(scan.grey[inside])
                 guessed = None if spacing_mm else guessed_spacing(inside, self._head_mm2)
-            grid = self._scale.shape_for(*array.shape[:2], spacing_mm or guessed)
+            height, width = array.shape[:2]
+            grid = self._scale.shape_for(height, width, spacing_mm or guessed)
             if self._head_mm2 is not None:
                 frame = picture_window(inside, grid, self._data.size)
         to = OTHER[modality]

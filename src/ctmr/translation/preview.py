@@ -52,7 +52,7 @@ def _shown(scan: Scan, plane: FloatArray, height: float, width: float) -> FloatA
     """A plane of a scan (h, w) in [0, 1]: HU by the piecewise window, other values by percentiles of the scan."""
     sized = resize(plane, max(1, round(height)), max(1, round(width)))
     if scan.encoding == "HU":
-        return (ct_window("piecewise").to_unit(sized) + 1) / 2
+        return ct_window("piecewise").to_unit(sized) / np.float32(2) + np.float32(0.5)
     some = scan.grey[tuple(slice(None, None, max(1, n // SAMPLES)) for n in scan.grey.shape)]
     low, high = (float(value) for value in np.percentile(some, PERCENTILES))
     shown: FloatArray = ((sized - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
