@@ -110,8 +110,8 @@ def _of_sidecar(path: Path) -> Modality | None:
         content = json.loads(read_regular(path, MAX_SIDECAR_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
-    said = str(content.get("Modality", "")).lower() if isinstance(content, dict) else ""
-    return next((modality for modality in MODALITIES if said == modality), None)
+    word = str(content.get("Modality", "")).lower() if isinstance(content, dict) else ""
+    return next((modality for modality in MODALITIES if word == modality), None)
 
 
 def _of_words(path: Path, root: Path) -> Modality | None:

@@ -114,8 +114,8 @@ def advice(array: FloatArray) -> tuple[str, str]:
     low, high = np.percentile(array, (0.1, 99.9))
     return (
         f"looks windowed or normalised, from {low:.3g} to {high:.3g}",
-        "convert the values to HU, give --ct-values LOW:HIGH if you know the window in HU that the grey range"
-        " stands for, or --ct-values grey to train on grey values, which loses HU",
+        "convert the values to HU; or give --ct-values LOW:HIGH, the window in HU of the grey range; or give"
+        " --ct-values grey to train on grey values, which loses HU",
     )
 
 
