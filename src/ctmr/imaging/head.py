@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
-from skimage.morphology import isotropic_closing
+import scipy
+import skimage
 
 from ctmr.imaging.ct_values import AIR_HU
 from ctmr.imaging.image import Scan
@@ -143,9 +143,9 @@ def _largest_region(tissue: BoolArray, radius: float, spacing: Sequence[float] |
     if not tissue.any():
         return tissue
     spacing = (1.0,) * tissue.ndim if spacing is None else spacing
-    filled = ndimage.binary_fill_holes(closing(tissue, radius, spacing))
+    filled = scipy.ndimage.binary_fill_holes(closing(tissue, radius, spacing))
     opened = ~closing(~filled, radius, spacing)
-    labels, count = ndimage.label(opened if opened.any() else filled)
+    labels, count = scipy.ndimage.label(opened if opened.any() else filled)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     return np.asarray(labels == 1 + sizes.argmax())
 
@@ -156,11 +156,11 @@ def closing(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArr
     if not mask.any():
         return closed
     # No closing reaches beyond the box about a mask; one pixel more says that it ends there.
-    (found,) = ndimage.find_objects(mask.astype(np.uint8))
+    (found,) = scipy.ndimage.find_objects(mask.astype(np.uint8))
     box = tuple(slice(max(0, sides.start - 1), sides.stop + 1) for sides in found)
     around = [math.ceil(radius / side) + 1 for side in spacing]
     padded = np.pad(mask[box], [(pixels, pixels) for pixels in around], mode="edge")
-    shrunk = isotropic_closing(padded, radius, spacing=spacing)
+    shrunk = skimage.morphology.isotropic_closing(padded, radius, spacing=spacing)
     closed[box] = shrunk[tuple(slice(pixels, -pixels) for pixels in around)]
     return closed
 
@@ -202,7 +202,7 @@ class HeadRegion:
 
     def mask(self, shape: tuple[int, int, int]) -> BoolArray:
         """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
-        wider = ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
+        wider = scipy.ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
         nodes = [
             np.minimum((np.arange(count) + step // 2) // step, coarse - 1)
             for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
@@ -273,7 +273,7 @@ def _from_edges(mask: BoolArray) -> BoolArray:
     """What of a mask (I, J, K) is joined to one of the twelve edges of the box."""
     ends = [np.isin(np.arange(side), (0, side - 1)).astype(np.int8) for side in mask.shape]
     at_edge = ends[0][:, None, None] + ends[1][:, None] + ends[2] >= 2
-    labels, count = ndimage.label(mask)
+    labels, count = scipy.ndimage.label(mask)
     is_joined = np.zeros(count + 1, dtype=np.bool_)
     is_joined[labels[at_edge]] = True
     is_joined[0] = False
