@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy
-import skimage
 from numpy.typing import NDArray
 
 from ctmr.types import BoolArray, FloatArray
@@ -222,11 +221,11 @@ def nmi(result: FloatArray, truth: FloatArray, mask: BoolArray) -> float:
     Raises:
         ValueError: If the shapes differ or the mask is empty.
     """
+    from skimage.metrics import normalized_mutual_information  # it imports scipy.stats: 1 s
+
     a, b = _inside(result, truth, mask)
     constant = not np.ptp(a) and not np.ptp(b)
-    if constant:
-        return math.nan
-    return float(skimage.metrics.normalized_mutual_information(a, b, bins=BINS))
+    return math.nan if constant else float(normalized_mutual_information(a, b, bins=BINS))
 
 
 def _same(result: FloatArray, truth: FloatArray, mask: BoolArray) -> tuple[FloatArray, FloatArray]:
