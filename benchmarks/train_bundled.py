@@ -25,7 +25,7 @@ from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.pairs import render_pair
 from ctmr.system.rng import stream, torch_stream
 
-SIZE, BATCH, FILTERS, SEED = 256, 4, 24, 0
+SHAPE, BATCH, FILTERS, SEED = (224, 192), 4, 24, 0
 RATE, WARM_UP, AVERAGE = 1.5e-3, 100, 0.998
 KEEP_EVERY_S = 240
 WINDOW = CT_WINDOWS["piecewise"]
@@ -44,7 +44,7 @@ class Stream(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         torch.set_num_threads(1)
-        pair = render_pair(self.anatomies, SIZE, SEED, number)
+        pair = render_pair(self.anatomies, SHAPE, SEED, number)
         rng = stream(SEED, "entry", number)
         inside = pair.mr[pair.head] if pair.head.any() else pair.mr
         low, high = np.quantile(inside, (0.005, rng.uniform(0.975, 0.999)))
@@ -77,7 +77,7 @@ def losses(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     loss = ((made - truth).abs() * weight).mean()
     for axis in (2, 3):
         steps = (made.diff(dim=axis) - truth.diff(dim=axis)).abs()
-        loss = loss + 0.25 * (steps * weight.narrow(axis, 1, SIZE - 1)).mean()
+        loss = loss + 0.25 * (steps * weight.narrow(axis, 1, SHAPE[axis - 2] - 1)).mean()
     return loss
 
 

@@ -48,18 +48,20 @@ class Pair:
     pixel_mm: float
 
 
-def render_pair(anatomies: Sequence[Anatomy], size: int, seed: int, number: int) -> Pair:
+def render_pair(
+    anatomies: Sequence[Anatomy], shape: tuple[int, int], seed: int, number: int
+) -> Pair:
     """Sample `number` of the stream of a seed, whatever came before it.
 
     Args:
         anatomies: Heads to choose from.
-        size: Pixels a side, about 1 mm each.
+        shape: Rows and columns, about 1 mm each.
         seed: Of the stream.
         number: Of the sample, >= 0.
     """
     rng = stream(seed, "pair", number)
     anatomy = anatomies[int(rng.integers(len(anatomies)))]
-    plane = draw_plane(rng, anatomy, size)
+    plane = draw_plane(rng, anatomy, shape)
     tissue, bone = _tissues(rng, unpack(plane.sample(anatomy.packed)), plane)
     contrast = draw_contrast(rng)
     signals = draw_signals(rng, contrast)
@@ -75,7 +77,7 @@ def render_pair(anatomies: Sequence[Anatomy], size: int, seed: int, number: int)
             shown_in_mr = with_lesion
         tissue = with_lesion
     _remove(rng, (tissue, shown_in_ct, shown_in_mr), plane)
-    heights = _bone_hu(rng, bone, size)
+    heights = _bone_hu(rng, shape)
     true_ct = blurred(
         _with_bone(HU[shown_in_ct], shown_in_ct, heights[0]), TARGET_BLUR_MM / plane.pixel_mm
     )
@@ -104,13 +106,13 @@ def _tissues(
     rng: np.random.Generator, at: Voxels, plane: Plane
 ) -> tuple[npt.NDArray[np.uint8], Array]:
     """Tissue of each sampled voxel, with skin, fat, muscle and bone of this person; and the depth in bone in mm."""
-    size = at.tissue.shape[-1]
+    shape = at.tissue.shape[1:]
     tissue, zoom = at.tissue, plane.zoom
     # The surface of the head moves in or out, and with it the thickness of the scalp.
-    skin = at.skin * zoom - (rng.uniform(0.5, 3.5) + 0.5 * smooth(rng, size, 6))
-    bone = at.bone * zoom + rng.normal(-0.4, 0.4) + 0.35 * smooth(rng, size, 8)
-    fat_mm = rng.uniform(3.5, 9) + 1.2 * smooth(rng, size, 10)
-    lumps, cells = smooth(rng, size, 14), smooth(rng, size, 50)
+    skin = at.skin * zoom - (rng.uniform(0.5, 3.5) + 0.5 * smooth(rng, shape, 6))
+    bone = at.bone * zoom + rng.normal(-0.4, 0.4) + 0.35 * smooth(rng, shape, 8)
+    fat_mm = rng.uniform(3.5, 9) + 1.2 * smooth(rng, shape, 10)
+    lumps, cells = smooth(rng, shape, 14), smooth(rng, shape, 50)
     was_bone = np.isin(tissue, _BONES)
     soft, orbital = tissue == CODE["soft tissue"], tissue == CODE["orbital tissue"]
 
@@ -133,7 +135,7 @@ def _tissues(
     tissue[grown] = CODE["cortical bone"]
     is_bone = (was_bone & ~lost) | grown
     if rng.uniform() < 0.5:  # tables of one thickness with diploe between, in the vault only
-        table = rng.uniform(1.1, 2.3) + 0.2 * smooth(rng, size, 10)
+        table = rng.uniform(1.1, 2.3) + 0.2 * smooth(rng, shape, 10)
         vault = is_bone & (at.cavity > -14) & (at.cavity < 2)
         tissue[vault] = np.where(bone[vault] < np.broadcast_to(table, bone.shape)[vault], *_BONES)
     tissue[is_bone & (bone < 0.7)] = CODE["cortical bone"]
@@ -145,12 +147,12 @@ def _tissues(
     return tissue, bone
 
 
-def _bone_hu(rng: np.random.Generator, bone: Array, size: int) -> tuple[Array, Array]:
+def _bone_hu(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
     """HU of cortical bone and diploe (2, 1, H, W): the expected ones, and those of this person."""
     expected = np.array([1550.0, 800.0], np.float32)
     own = expected * np.exp(rng.normal(0, (0.12, 0.2))) * (1 + 0.12 * rng.normal())
-    varied = 1 + 0.12 * smooth(rng, size, 40) + 0.08 * smooth(rng, size, 12)
-    flat = np.ones((2, 1, size, size), np.float32)
+    varied = 1 + 0.12 * smooth(rng, shape, 40) + 0.08 * smooth(rng, shape, 12)
+    flat = np.ones((2, 1, *shape), np.float32)
     return flat * expected[:, None, None, None], flat * own[:, None, None, None] * varied
 
 
@@ -178,15 +180,15 @@ def _with_lesion(
     place = int(rng.integers(len(rows)))
     kind = LESION_KINDS[int(rng.integers(len(LESION_KINDS)))]
     radius = rng.uniform(1.5, 4) if kind == "calcification" else np.exp(rng.uniform(1.4, 3.1))
-    size = tissue.shape[-1]
+    shape = tissue.shape[1:]
     y, x = (
-        np.mgrid[:size, :size].astype(np.float32)
+        np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         - np.array([rows[place], columns[place]])[:, None, None]
     ) * plane.pixel_mm
     turn, squeeze = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.25))
     u, v = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
     away = np.sqrt((u * squeeze) ** 2 + (v / squeeze) ** 2 + plane.offsets_mm[:, None, None] ** 2)
-    away = away + 0.15 * radius * smooth(rng, size, 24)
+    away = away + 0.15 * radius * smooth(rng, shape, 24)
     out, brain = tissue.copy(), np.isin(tissue, BRAIN_CODES)
     if kind == "tumour":
         out[brain & (away < radius * rng.uniform(1.2, 1.9)) & (tissue != CODE["csf"])] = CODE[
@@ -216,8 +218,9 @@ def _remove(
         kept = np.stack([_filled(ndimage.binary_opening(layer, iterations=1)) for layer in brain])
         removed = ~kept
     elif draw < 0.10:
-        size = tissues[0].shape[-1]
-        y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
+        shape = tissues[0].shape[1:]
+        y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+        y, x = y / shape[0] - 0.5, x / shape[1] - 0.5
         removed = np.broadcast_to(
             y + rng.normal(0, 0.2) * x < -rng.uniform(0.18, 0.34), tissues[0].shape
         )
@@ -236,23 +239,23 @@ def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def _ct_scanner(rng: np.random.Generator, ct: Image, head: npt.NDArray[np.bool_]) -> Image:
     """Kernel, noise, cupping, table and dental metal."""
-    size = ct.shape[0]
+    shape = ct.shape
     if rng.uniform() < 0.4:
         ct = ct + np.float32(rng.uniform(0, 0.6)) * (ct - ndimage.gaussian_filter(ct, 1.2))
-    ct = ct + np.where(head, np.float32(rng.uniform(0, 8)) * smooth(rng, size, 5)[0], 0)
-    noise = rng.standard_normal((size, size), np.float32)
+    ct = ct + np.where(head, np.float32(rng.uniform(0, 8)) * smooth(rng, shape, 5)[0], 0)
+    noise = rng.standard_normal(shape, np.float32)
     noise = ndimage.gaussian_filter(noise, rng.uniform(0, 1.2), truncate=3)
     ct += np.float32(rng.uniform(1, 14) / max(float(noise.std()), 1e-3)) * noise
-    y, x = np.mgrid[:size, :size].astype(np.float32)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     if rng.uniform() < 0.5:
         rows = np.flatnonzero(head.any(axis=1))
-        below = float(rows[-1]) if len(rows) else size / 2
-        bow = rng.uniform(0, 0.006) * (x - size / 2 - rng.normal(0, 10)) ** 2
+        below = float(rows[-1]) if len(rows) else shape[0] / 2
+        bow = rng.uniform(0, 0.006) * (x - shape[1] / 2 - rng.normal(0, 10)) ** 2
         depth = y - (below + rng.uniform(-14, 12)) + bow
         wall = (
             (abs(depth) < rng.uniform(0.6, 2.5))
             & ~head
-            & (abs(x - size / 2) < rng.uniform(0.2, 0.5) * size)
+            & (abs(x - shape[1] / 2) < rng.uniform(0.2, 0.5) * shape[1])
         )
         ct[wall] = rng.uniform(-800, 200)
         if rng.uniform() < 0.5:
@@ -260,7 +263,7 @@ def _ct_scanner(rng: np.random.Generator, ct: Image, head: npt.NDArray[np.bool_]
                 (depth > 2)
                 & (depth < rng.uniform(6, 30))
                 & ~head
-                & (abs(x - size / 2) < 0.4 * size)
+                & (abs(x - shape[1] / 2) < 0.4 * shape[1])
             ] += rng.uniform(5, 120)
     if rng.uniform() < 0.04:
         ct = _metal(rng, ct, head, x, y)
@@ -285,23 +288,23 @@ def _metal(
 
 def _mr_scanner(rng: np.random.Generator, mr: Array, plane: Plane) -> Image:
     """Texture, coil, resolution, motion, wrap-around, noise and gamma."""
-    size = mr.shape[0]
+    shape = mr.shape
     out = mr * (
         1
-        + rng.uniform(0, 0.06) * smooth(rng, size, 60)[0]
-        + rng.uniform(0, 0.06) * smooth(rng, size, 24)[0]
+        + rng.uniform(0, 0.06) * smooth(rng, shape, 60)[0]
+        + rng.uniform(0, 0.06) * smooth(rng, shape, 24)[0]
     )
     out = ndimage.gaussian_filter(out, rng.uniform(0.3, 0.8) / plane.pixel_mm, truncate=3)
     if rng.uniform() < 0.3:
         out = _coarse(out, (rng.uniform(1, 2.4), rng.uniform(1, 2.4)))
-    out = out * np.exp(rng.uniform(0, 0.35) * smooth(rng, size, 4)[0])
+    out = out * np.exp(rng.uniform(0, 0.35) * smooth(rng, shape, 4)[0])
     if rng.uniform() < 0.12:  # ghosts of a head that moved
         ghosts = [np.roll(out, int(shift), axis=0) for shift in rng.integers(-40, 40, 3)]
         out = out + rng.uniform(0.01, 0.06) * sum(ghosts[1:], ghosts[0])
     if rng.uniform() < 0.04:
-        out = out + np.roll(out, size // 2, axis=int(rng.integers(2))) * rng.uniform(0, 0.3)
+        out = out + np.roll(out, shape[0] // 2, axis=int(rng.integers(2))) * rng.uniform(0, 0.3)
     sigma = rng.uniform(0.005, 0.06)
-    real, imaginary = sigma * rng.standard_normal((2, size, size), np.float32)
+    real, imaginary = sigma * rng.standard_normal((2, *shape), np.float32)
     out = np.sqrt((out + real) ** 2 + imaginary**2)
     if rng.uniform() < 0.25:
         out[out < rng.uniform(0.02, 0.1)] = 0  # air set to zero by software
