@@ -11,11 +11,13 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -57,15 +59,13 @@ class Stream(Dataset[tuple[Tensor, ...]]):
 
 
 def _wider(head: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    from scipy import ndimage
-
     return np.asarray(ndimage.binary_dilation(head, iterations=6))
 
 
 def decoded(code: Tensor) -> Tensor:
     """HU of values in [-1, 1], linear between the knots and beyond the ends."""
     hu = torch.zeros_like(code)
-    for (low, a), (high, b) in zip(WINDOW, WINDOW[1:], strict=False):
+    for (low, a), (high, b) in pairwise(WINDOW):
         first, last = a == WINDOW[0][1], b == WINDOW[-1][1]
         inside = code.clamp(None if first else a, None if last else b) - a
         hu = hu + inside * ((high - low) / (b - a))
@@ -84,7 +84,7 @@ def losses(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 def coded(hu: Tensor) -> Tensor:
     """Values in [-1, 1] of HU."""
     code = torch.full_like(hu, WINDOW[0][1])
-    for (low, a), (high, b) in zip(WINDOW, WINDOW[1:], strict=False):
+    for (low, a), (high, b) in pairwise(WINDOW):
         code = code + (hu.clamp(low, high) - low) * ((b - a) / (high - low))
     return code
 

@@ -123,7 +123,8 @@ def read_anatomy(path: Path) -> Anatomy:
     tissue = table[np.clip(numbers, 0, len(table) - 1)]
     near = ndimage.distance_transform_edt(~np.isin(numbers, _EYE_LABELS)) < ORBIT_MM
     tissue[near & (tissue == CODE["soft tissue"])] = CODE["orbital tissue"]
-    return _anatomy(path.name, _largest(tissue))
+    tissue[~largest_part(tissue > 0)] = 0  # specks that hang in the air
+    return _anatomy(path.name, tissue)
 
 
 def synthetic_anatomy(seed: int) -> Anatomy:
@@ -132,14 +133,15 @@ def synthetic_anatomy(seed: int) -> Anatomy:
     return _anatomy(f"synthetic-{seed}", np.ascontiguousarray(head.labels))
 
 
-def _largest(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The map without specks that hang in the air."""
-    labels, count = ndimage.label(tissue > 0)
-    if count > 1:
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        tissue = np.where(labels == sizes.argmax(), tissue, np.uint8(0))
-    return tissue
+def largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest connected part of a mask."""
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest: npt.NDArray[np.bool_] = labels == sizes.argmax()
+    return largest
 
 
 def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:

@@ -1,6 +1,7 @@
 """Where a slice lies in a head: pose, size, deformation, thickness."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,21 +37,42 @@ class Plane:
         return packed.ravel()[self.index]
 
 
-def draw_plane(rng: np.random.Generator, anatomy: Anatomy, shape: tuple[int, int]) -> Plane:
-    """A random slice of a head, front at the top, the patient's right at the left, about 1 mm a pixel."""
+class Cut(NamedTuple):
+    """One slice of a stack through a head in one pose."""
+
+    above_mm: float
+    """Height over the middle of the brain, along the slices' normal."""
+    pixel_mm: float
+    slice_mm: float
+
+
+def draw_plane(
+    rng: np.random.Generator, anatomy: Anatomy, shape: tuple[int, int], cut: Cut | None = None
+) -> Plane:
+    """A random slice of a head, front at the top, the patient's right at the left, about 1 mm a pixel.
+
+    Args:
+        rng: The same draws give the same pose, size and deformation.
+        anatomy: The head.
+        shape: Rows and columns.
+        cut: The slice wanted of that pose; None draws one, and mirrors half of the heads.
+    """
     voxels = anatomy.packed.shape
     turn = _rotation(np.radians(rng.normal(0, (6, 3, 5)).clip(-14, 14)))
     zoom = rng.normal(1, 0.05) * np.exp(rng.normal(0, 0.03, 3))
     pixel_mm = float(rng.uniform(0.9, 1.1))
     thickness = float(rng.choice((1.0, 1.5, 3.0, 5.0), p=(0.4, 0.25, 0.2, 0.15)))
-    offsets = thickness * ((np.arange(LAYERS) + 0.5) / LAYERS - 0.5)
     low, high = anatomy.brain
     if rng.uniform() < 0.6:  # most slices that people look at show brain
         low, high = low + 12, high - 8
     else:
         low, high = max(low - BELOW_MM, 8), min(high + 14, voxels[2] - 4)
     height = rng.uniform(low, high)
-    mirror = -1.0 if rng.uniform() < 0.5 else 1.0
+    mirror, above_mm = -1.0 if rng.uniform() < 0.5 else 1.0, 0.0
+    if cut is not None:
+        mirror, height = 1.0, sum(anatomy.brain) / 2
+        above_mm, pixel_mm, thickness = cut
+    offsets = thickness * ((np.arange(LAYERS) + 0.5) / LAYERS - 0.5)
 
     # Millimetres from the middle of the slice, jittered within the pixel from layer to layer.
     rows, columns = ((np.arange(n, dtype=np.float32) - (n - 1) / 2) * pixel_mm for n in shape)
@@ -58,7 +80,7 @@ def draw_plane(rng: np.random.Generator, anatomy: Anatomy, shape: tuple[int, int
     shift = rng.normal(0, 5, 2).clip(-12, 12)
     x = mirror * (columns[None, None, :] + inside[:, :1, None] - shift[0])
     y = -(rows[None, :, None] + inside[:, 1:, None] - shift[1])
-    z = offsets[:, None, None]
+    z = above_mm + offsets[:, None, None]
     middle = np.array([voxels[0] / 2, voxels[1] / 2, height])
     bend = rng.uniform(0.3, 1.2)
     flat = np.zeros((LAYERS, *shape), np.int64)
