@@ -58,7 +58,7 @@ class DataConfig(Section):
 class NetworkConfig(Section):
     """The generators and the discriminators."""
 
-    generator: Literal["resnet", "resnet34", "resnet50"]
+    generator: Literal["resnet", "resnet34", "resnet50", "unet"]
     """`resnet`: basic blocks at a quarter of the resolution; `resnet34`, `resnet50`: encoders to 1/32."""
     blocks: int = Field(ge=1, le=64)
     """Residual blocks of `resnet` (9 in Zhu et al. 2017); the others have [3, 4, 6, 3]."""

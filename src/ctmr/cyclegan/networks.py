@@ -216,7 +216,57 @@ class EncoderDecoder(nn.Module):
         return torch.tanh(self.head(x).to(dtype))
 
 
-Generator = ResnetGenerator | EncoderDecoder
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015) on 2x2 blocks of pixels, with group norm (Wu and He 2018).
+
+    Each block of pixels is one of four channels (Shi et al. 2016), so the widest layers have half the resolution. What
+    comes out is linear: it is clipped to [-1, 1] but for training. Absolute grey values reach the last layer through the
+    skips, which the other generators' instance norms take away.
+
+    Maps `(B, C, H, W)` in [-1, 1] to the same; H and W are multiples of `multiple`, at least `smallest`.
+    """
+
+    multiple = 16
+    smallest = 16
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        widths = [filters * times for times in (1, 2, 4, 8)]
+        inputs = [4 * channels, *widths[:-1]]
+        self.down = nn.ModuleList(_twice(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(wide, wide // 2, 1, bias=False) for wide in widths[:0:-1]
+        )
+        self.up = nn.ModuleList(_twice(wide, wide // 2) for wide in widths[:0:-1])
+        self.head = nn.Conv2d(filters, 4 * channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = x.dtype
+        x = nn.functional.pixel_unshuffle(x, 2)  # (B, 4C, H/2, W/2)
+        seen: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else nn.functional.avg_pool2d(x, 2))
+            seen.append(x)
+        for narrow, block, skip in zip(self.narrow, self.up, seen[-2::-1], strict=True):
+            wide = nn.functional.interpolate(narrow(x), scale_factor=2, mode="nearest")
+            x = block(torch.cat([wide, skip], dim=1))
+        y = nn.functional.pixel_shuffle(self.head(x).to(dtype), 2)
+        return y if self.training else y.clamp(-1, 1)
+
+
+def _twice(inputs: int, outputs: int) -> nn.Module:
+    """Two 3x3 convolutions, each with group norm and ReLU."""
+    layers: list[nn.Module] = []
+    for wide in (inputs, outputs):
+        layers += [
+            nn.Conv2d(wide, outputs, 3, padding=1, bias=False),
+            nn.GroupNorm(math.gcd(8, outputs), outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+Generator = ResnetGenerator | EncoderDecoder | UNet
 
 
 def _down(inputs: int, outputs: int) -> Sequence[nn.Module]:
@@ -241,7 +291,7 @@ def _up(inputs: int, outputs: int, upsample: Upsample) -> Sequence[nn.Module]:
 
 
 def build_generator(
-    name: Literal["resnet", "resnet34", "resnet50"],
+    name: Literal["resnet", "resnet34", "resnet50", "unet"],
     *,
     channels: int,
     filters: int,
@@ -252,6 +302,8 @@ def build_generator(
     """The generator of that name, with weights not yet initialised."""
     if name == "resnet":
         return ResnetGenerator(channels, filters, blocks, upsample)
+    if name == "unet":
+        return UNet(channels, filters)
     block = BasicBlock if name == "resnet34" else Bottleneck
     return EncoderDecoder(channels, filters, block, upsample, skips)
 
@@ -281,14 +333,14 @@ class Discriminator(nn.Module):
 def initialise(
     network: nn.Module, method: Literal["normal", "uniform"], generator: torch.Generator
 ) -> None:
-    """Draw every convolution's weights; biases are zero.
+    """Draw every convolution's weights; biases are zero, the scales of norms one.
 
     `normal` is N(0, 0.02^2) (Radford et al. 2016); `uniform` is U(-b, b) with b = 1 / sqrt(inputs of a unit), which
     PyTorch uses by itself (He et al. 2015, with a = sqrt(5)).
     """
-    for parameter in network.parameters():
+    for name, parameter in network.named_parameters():
         if parameter.ndim == 1:
-            nn.init.zeros_(parameter)
+            nn.init.constant_(parameter, float(name.endswith("weight")))  # of a norm
         elif method == "normal":
             nn.init.normal_(parameter, 0.0, 0.02, generator=generator)
         else:
