@@ -39,8 +39,11 @@ def find_faults(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Findi
     found = _modalities(inventory, clusters)
     for picture in pictures:
         if picture.descriptors is None:
-            why = "nothing like a head in it"
-            found.append(Finding("blank", "warning", (picture.label,), why))
+            source, why = picture.source, "nothing like a head in it"
+            # A volume without a head is refused by a training, an image is not.
+            refused = source.kind != "image" and not source.reading.anyway
+            level: Level = "error" if refused else "warning"
+            found.append(Finding("blank", level, (picture.label,), why))
     for group in _by_folder(pictures):
         found += [*_saturated(group), *_marks(group), *_levels(group)]
         found += [*_sizes(group), *_modes(group), *_planes(group)]
