@@ -1,9 +1,12 @@
 """Further members of kinds of scan that once were refused or read wrongly, each through the whole program."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from PIL import Image as Pillow
@@ -12,9 +15,12 @@ from typer.testing import CliRunner
 
 from ctmr.cli.app import app
 from ctmr.config import Config, overlaid
+from ctmr.imaging.volume import Volume
+from ctmr.io.dicom.writer import phantom_series
 from ctmr.synthetic.head import synthesise_head
 from support.heads import head as picture
 from support.heads import save_grey, write_data
+from support.stand_ins import program
 from support.volume_files import foreign_file
 
 HEAD = synthesise_head(50, shape=(36, 42, 12), spacing_mm=(5.0, 5.0, 12.0))
@@ -276,3 +282,54 @@ def test_ct_picture_of_another_depth_stays_refused(tmp_path, tiny_run, deep_run)
         words = ("translate", path, tmp_path / "out.png", "--model", run, "--to", "mr")
         said = called(*words, code=3)
         assert "whose range the model does not know" in said
+
+
+# K7: two echoes under one SeriesInstanceUID
+
+
+def test_echoes_of_one_series_are_translated_one_by_one(tmp_path, tiny_volume_run, caplog):
+    for n, (echo, share) in enumerate(((80, 0.5), (3, 1.0))):
+        volume = Volume(np.rint(MR * np.float32(share)), HEAD.affine, "mr")
+        for path in phantom_series(tmp_path / f"{n}", volume, name="A", study="S"):
+            header = pydicom.dcmread(path)
+            header.EchoTime, header.RepetitionTime, header.ScanningSequence = echo, 2500, "SE"
+            header.SOPInstanceUID = f"{header.SOPInstanceUID}.{n}"[-64:]
+            (tmp_path / "in").mkdir(exist_ok=True)
+            header.save_as(tmp_path / "in" / f"{n}_{path.name}")
+    words = ("--model", tiny_volume_run, "--to", "ct", "--quality", "none")
+    called("translate", tmp_path / "in", tmp_path / "one", *words)
+    assert "scan, EchoTime 3" in caplog.text
+    assert "scan, EchoTime 80" in caplog.text
+    called("translate", tmp_path / "in", tmp_path / "all", *words, "--series", "all")
+    called("translate", tmp_path / "in", tmp_path / "second", *words, "--series", "2_2")
+    first, second = (pixels_of(tmp_path / "all" / name) for name in ("s2_1", "s2_2"))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(pixels_of(tmp_path / "second"), second)
+    assert np.array_equal(pixels_of(tmp_path / "one"), first)
+    uids = {pydicom.dcmread(path).SeriesInstanceUID for path in (tmp_path / "all").rglob("*.dcm")}
+    assert len(uids) == 2
+
+
+def pixels_of(folder: Path) -> np.ndarray:
+    """A series by the names of its files, as SimpleITK reads it."""
+    return SimpleITK.GetArrayFromImage(
+        SimpleITK.ReadImage([str(path) for path in sorted(folder.glob("*.dcm"))])
+    )
+
+
+# K15: what is said
+
+
+def test_warning_about_one_scan_is_printed_once(tmp_path, tiny_volume_run):
+    path = file_of(tmp_path / "moved.nii", MR)
+    image = nib.load(path)
+    moved = HEAD.affine.copy()
+    moved[0, 3] += 2
+    image.set_sform(moved, 2)
+    image.set_qform(HEAD.affine, 1)
+    nib.save(image, tmp_path / "aligned.nii")
+    words = ("translate", tmp_path / "aligned.nii", tmp_path / "out.nii", "--to", "ct")
+    options = ("--model", tiny_volume_run, "--quality", "none")
+    command = [sys.executable, "-c", program(), *map(str, (*words, *options))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("the sform is used") == 1

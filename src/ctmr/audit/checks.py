@@ -12,7 +12,7 @@ from ctmr.audit.scan_profile import Mark, Picture
 from ctmr.imaging.appearance import Question, log_odds, log_odds_mr
 from ctmr.imaging.descriptors import Descriptors
 from ctmr.results import Finding
-from ctmr.types import NAMES, SPLITS, Level, Modality, Split
+from ctmr.types import MODALITIES, NAMES, SPLITS, Level, Modality, Split
 
 MIN_ODDS_OF_ERROR = 0.5  # log-odds of a wrong modality that are an error; from 0 on it is a warning
 MIN_ODDS_NOT_AXIAL = 3.5  # log-odds; how rarely it errs is in docs/audit.md
@@ -219,6 +219,11 @@ def _counts(inventory: Inventory) -> list[Finding]:
         if counts[place] == 0:
             level: Level = "error" if place[0] == "train" else "warning"
             found.append(Finding("empty", level, (folder,), "no scan in it can be used"))
+    for modality in MODALITIES:
+        if ("train", modality) not in inventory.folders:
+            why = f"no {NAMES[modality]} beside it to train on"
+            files = tuple(inventory.folders.values())
+            found.append(Finding("empty", "warning", files, why))
     for split in SPLITS:
         ct, mr = counts[split, "ct"], counts[split, "mr"]
         if min(ct, mr) and max(ct, mr) / min(ct, mr) > MAX_IMBALANCE:
