@@ -1,5 +1,6 @@
 """Further members of kinds of scan that once were refused or read wrongly, each through the whole program."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -297,6 +298,7 @@ def test_echoes_of_one_series_are_translated_one_by_one(tmp_path, tiny_volume_ru
             (tmp_path / "in").mkdir(exist_ok=True)
             header.save_as(tmp_path / "in" / f"{n}_{path.name}")
     words = ("--model", tiny_volume_run, "--to", "ct", "--quality", "none")
+    caplog.set_level(logging.INFO, "ctmr.found")
     called("translate", tmp_path / "in", tmp_path / "one", *words)
     assert "scan, EchoTime 3" in caplog.text
     assert "scan, EchoTime 80" in caplog.text

@@ -148,7 +148,7 @@ def _frame(
     image: SliceFile, stated: Mapping[str, Any], times: Mapping[str, Any], n: int
 ) -> SliceFile:
     """The n-th frame, with what its groups say in the place of what a single-frame file says."""
-    header, values = Dataset(), dict(image.values) | times
+    header, values = Dataset(), {**image.values, **times}
     for tag, element in image.header.items():
         header[tag] = element
     header.ReferencedFrameNumber = n + 1
