@@ -78,7 +78,8 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
         )
         found.scans.append(source)
     found.scans.sort(key=lambda source: (source.split == "test", MODALITIES.index(source.modality)))
-    found.folders.update({(split, m): f"{split}/{m}" for split in SPLITS for m in MODALITIES})
+    there = [m for m in MODALITIES if any(source.modality == m for source in found.scans)]
+    found.folders.update({(split, m): f"{split}/{m}" for split in SPLITS for m in there})
     found.listings.append(listing)
     _log(data, splits)
     return found

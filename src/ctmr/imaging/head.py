@@ -73,6 +73,8 @@ def find_background(array: FloatArray, *, hu: bool) -> Background:
     is_inside = bool(darker >= MIN_DARKER_SHARE)
     if is_inside and not _fills(level, MAX_SPREAD_SHARE * (high - low), array, rim):
         level, noise, reach, is_inside = low, 0.0, high - low, False
+    if is_inside and np.mean(rim == level) >= MIN_RIM_SHARE:
+        noise = 0.0  # the background is one value, and others of the rim are tissue
     share = TISSUE_ABOVE_SHARE_INSIDE if is_inside else TISSUE_ABOVE_SHARE
     threshold = min(max(share * reach, TISSUE_ABOVE_NOISE * noise), MAX_THRESHOLD_SHARE * reach)
     return Background(level, threshold, is_inside)
