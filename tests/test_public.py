@@ -70,6 +70,15 @@ assert 100 < areas[0] < 150 and areas == 8 * areas[:1], areas
 """)
 
 
+def test_training_and_translation_wait_with_what_takes_long_to_import():
+    """SciPy and scikit-image import their parts when these are first used."""
+    python("""
+import sys, ctmr.training.train, ctmr.translation.batch
+heavy = {"scipy.ndimage", "scipy.optimize", "scipy.stats", "skimage.morphology", "matplotlib"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+
+
 def test_import_loads_neither_torch_nor_matplotlib_and_prints_nothing():
     script = "import sys, ctmr; assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)"
     assert python(script) == ""

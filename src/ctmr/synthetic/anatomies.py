@@ -10,9 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import scipy
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
-from scipy import ndimage
 
 from ctmr.errors import DataError
 from ctmr.synthetic.head import synthesise_head
@@ -122,7 +122,7 @@ def read_anatomy(path: Path) -> Anatomy:
             fix="name a folder of label maps (ctmr fetch anatomies)",
         )
     tissue = table[np.clip(numbers, 0, len(table) - 1)]
-    near = ndimage.distance_transform_edt(~np.isin(numbers, _EYE_LABELS)) < ORBIT_MM
+    near = scipy.ndimage.distance_transform_edt(~np.isin(numbers, _EYE_LABELS)) < ORBIT_MM
     tissue[near & (tissue == CODE["soft tissue"])] = CODE["orbital tissue"]
     tissue[~largest_part(tissue > 0)] = 0  # specks that hang in the air
     return _anatomy(path.name, _without_specks(tissue[_box(tissue)]))
@@ -136,7 +136,7 @@ def synthetic_anatomy(seed: int) -> Anatomy:
 
 def largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The largest connected part of a mask."""
-    labels, count = ndimage.label(mask)
+    labels, count = scipy.ndimage.label(mask)
     if count < 2:
         return mask
     sizes = np.bincount(labels.ravel())
@@ -153,7 +153,7 @@ def _without_specks(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     most = np.zeros(tissue.shape, np.float32)
     solid, solid_most = np.zeros_like(tissue), np.zeros(tissue.shape, np.float32)
     for code in np.unique(tissue):
-        share = ndimage.gaussian_filter((tissue == code).astype(np.float32), 0.8, truncate=2)
+        share = scipy.ndimage.gaussian_filter((tissue == code).astype(np.float32), 0.8, truncate=2)
         if code in (CODE["cortical bone"], CODE["diploe"]):
             share *= np.float32(1.3)
         if code != CODE["air"]:
@@ -162,7 +162,7 @@ def _without_specks(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         else:
             most = share
     smoothed = np.where(most > solid_most, np.uint8(0), solid)
-    cells, _ = ndimage.label(smoothed == 0)
+    cells, _ = scipy.ndimage.label(smoothed == 0)
     small = (np.bincount(cells.ravel()) < CELL_VOXELS)[cells] & (cells > 0)
     brain = np.flatnonzero((tissue == CODE["white matter"]).any((0, 1)))
     small[:, :, : brain[0] + VAULT_MM] = False
@@ -186,9 +186,9 @@ def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
         tissue = np.concatenate(
             [tissue, np.zeros_like(tissue.take(range(MARGIN_VOXELS), axis))], axis
         )
-    solid = ndimage.binary_closing(tissue > 0, iterations=5)
+    solid = scipy.ndimage.binary_closing(tissue > 0, iterations=5)
     for k in range(tissue.shape[2]):
-        solid[:, :, k] = ndimage.binary_fill_holes(solid[:, :, k])
+        solid[:, :, k] = scipy.ndimage.binary_fill_holes(solid[:, :, k])
     solid |= tissue > 0
     bone = np.isin(tissue, (CODE["cortical bone"], CODE["diploe"]))
     inside = np.isin(tissue, [CODE[name] for name in (*BRAIN, "csf", "dura", "choroid plexus")])
@@ -209,7 +209,9 @@ def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
 
 def _stored(mask: npt.NDArray[np.bool_], step_mm: float) -> npt.NDArray[np.uint8]:
     """Signed distance to the surface of a mask, half a voxel off its voxels' centres, as a byte."""
-    distance = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    distance = scipy.ndimage.distance_transform_edt(mask) - scipy.ndimage.distance_transform_edt(
+        ~mask
+    )
     distance -= np.where(mask, 0.5, -0.5)
     return np.clip(np.round(distance / step_mm) + 128, 0, 255).astype(np.uint8)
 

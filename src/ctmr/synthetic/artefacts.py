@@ -2,8 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from PIL import Image as Pillow
-from scipy import ndimage
 
 from ctmr.synthetic.planes import Plane, smooth
 from ctmr.synthetic.shapes import Array
@@ -15,10 +15,10 @@ def ct_scanner(rng: np.random.Generator, ct: Image, head: npt.NDArray[np.bool_])
     """Kernel, noise, cupping, table and dental metal."""
     shape = ct.shape
     if rng.uniform() < 0.4:
-        ct = ct + np.float32(rng.uniform(0, 0.6)) * (ct - ndimage.gaussian_filter(ct, 1.2))
+        ct = ct + np.float32(rng.uniform(0, 0.6)) * (ct - scipy.ndimage.gaussian_filter(ct, 1.2))
     ct = ct + np.where(head, np.float32(rng.uniform(0, 8)) * smooth(rng, shape, 5)[0], 0)
     noise = rng.standard_normal(shape, np.float32)
-    noise = ndimage.gaussian_filter(noise, rng.uniform(0, 1.2), truncate=3)
+    noise = scipy.ndimage.gaussian_filter(noise, rng.uniform(0, 1.2), truncate=3)
     ct += np.float32(rng.uniform(1, 14) / max(float(noise.std()), 1e-3)) * noise
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     if rng.uniform() < 0.5:
@@ -68,7 +68,7 @@ def mr_scanner(rng: np.random.Generator, mr: Array, plane: Plane) -> Image:
         + rng.uniform(0, 0.06) * smooth(rng, shape, 60)[0]
         + rng.uniform(0, 0.06) * smooth(rng, shape, 24)[0]
     )
-    out = ndimage.gaussian_filter(out, rng.uniform(0.3, 0.8) / plane.pixel_mm, truncate=3)
+    out = scipy.ndimage.gaussian_filter(out, rng.uniform(0.3, 0.8) / plane.pixel_mm, truncate=3)
     if rng.uniform() < 0.3:
         out = _coarse(out, (rng.uniform(1, 2.4), rng.uniform(1, 2.4)))
     out = out * np.exp(rng.uniform(0, 0.35) * smooth(rng, shape, 4)[0])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from ctmr.synthetic.anatomies import CODE, Anatomy, unpack
 from ctmr.synthetic.artefacts import Image, ct_scanner, mr_scanner
@@ -95,7 +95,9 @@ def render_pair(
 
 def blurred(layers: Array, sigma: float) -> Image:
     """The mean of layers (N, H, W), blurred by a Gaussian of `sigma` pixels."""
-    return np.asarray(ndimage.gaussian_filter(layers.mean(axis=0), sigma, truncate=3), np.float32)
+    return np.asarray(
+        scipy.ndimage.gaussian_filter(layers.mean(axis=0), sigma, truncate=3), np.float32
+    )
 
 
 # -- lesions, and what was removed -------------------------------------------------------------
@@ -147,7 +149,9 @@ def _remove(
                 CODE["spinal cord"],
             ],
         )
-        kept = np.stack([_filled(ndimage.binary_opening(layer, iterations=1)) for layer in brain])
+        kept = np.stack(
+            [_filled(scipy.ndimage.binary_opening(layer, iterations=1)) for layer in brain]
+        )
         removed = ~kept
     elif draw < 0.10:
         shape = tissues[0].shape[1:]
@@ -162,5 +166,5 @@ def _remove(
 
 
 def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    filled: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
+    filled: npt.NDArray[np.bool_] = scipy.ndimage.binary_fill_holes(mask)
     return filled

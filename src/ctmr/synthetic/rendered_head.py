@@ -4,7 +4,7 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from ctmr.synthetic.anatomies import (
     CODE,
@@ -99,10 +99,10 @@ def _scanned(
 ) -> list[npt.NDArray[np.generic]]:
     """Labels, HU, MR and mask (H, W) of one plane from the samples of its voxels (N, H, W)."""
     hu = protocol.hu[tissue].mean(axis=0)
-    signal = ndimage.gaussian_filter(protocol.signal()[tissue].mean(axis=0), 0.35, truncate=3)
+    signal = scipy.ndimage.gaussian_filter(protocol.signal()[tissue].mean(axis=0), 0.35, truncate=3)
     ct = ct_plane(hu.astype(np.float32), protocol, spacing_mm, stream(*key, "ct"))
     mr = mr_plane(signal.astype(np.float32), protocol, stream(*key, "mr"))
-    mask = ndimage.binary_fill_holes((tissue > 0).mean(axis=0) > 0.5)
+    mask = scipy.ndimage.binary_fill_holes((tissue > 0).mean(axis=0) > 0.5)
     return [tissue[len(tissue) // 2], ct, mr, mask]
 
 
