@@ -11,6 +11,7 @@ from ctmr.cyclegan.networks import (
     EncoderDecoder,
     Generator,
     ResnetGenerator,
+    UNet,
     build_generator,
     initialise,
 )
@@ -107,7 +108,7 @@ def check_size(config: Config) -> None:
         UsageError: Naming the nearest larger size that fits.
     """
     size, name = config.data.size, config.network.generator
-    generator = ResnetGenerator if name == "resnet" else EncoderDecoder
+    generator = {"resnet": ResnetGenerator, "unet": UNet}.get(name, EncoderDecoder)
     multiple, smallest = generator.multiple, max(generator.smallest, Discriminator.smallest)
     if size % multiple or size < smallest:
         raise UsageError(
