@@ -60,7 +60,9 @@ def _metal(
     return ct
 
 
-def mr_scanner(rng: np.random.Generator, mr: Array, plane: Plane) -> Image:
+def mr_scanner(
+    rng: np.random.Generator, mr: Array, plane: Plane, head: npt.NDArray[np.bool_]
+) -> Image:
     """Texture, coil, resolution, motion, wrap-around, noise and gamma."""
     shape = mr.shape
     out = mr * (
@@ -82,6 +84,8 @@ def mr_scanner(rng: np.random.Generator, mr: Array, plane: Plane) -> Image:
     out = np.sqrt((out + real) ** 2 + imaginary**2)
     if rng.uniform() < 0.25:
         out[out < rng.uniform(0.02, 0.1)] = 0  # air set to zero by software
+    if rng.uniform() < 0.3:  # cut out by a mask with a margin, as shared data often are
+        out[scipy.ndimage.distance_transform_edt(~head) > rng.uniform(1, 28)] = 0
     top = max(float(out.max()), 1e-3)
     shaped: Image = (top * (out / top) ** np.exp(rng.normal(0, 0.12))).astype(np.float32)
     return shaped

@@ -84,7 +84,7 @@ def render_pair(
     head = _filled((tissue > 0).mean(axis=0) > 0.5)
     return Pair(
         ct=ct_scanner(rng, ct, head),
-        mr=mr_scanner(rng, signals[tissue].mean(axis=0), plane),
+        mr=mr_scanner(rng, signals[tissue].mean(axis=0), plane, head),
         true_ct=true_ct,
         true_mr=blurred(_TARGET[shown_in_mr].mean(axis=0)[None], 0.5 / plane.pixel_mm),
         head=head,
@@ -157,9 +157,10 @@ def _remove(
         shape = tissues[0].shape[1:]
         y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         y, x = y / shape[0] - 0.5, x / shape[1] - 0.5
-        removed = np.broadcast_to(
-            y + rng.normal(0, 0.2) * x < -rng.uniform(0.18, 0.34), tissues[0].shape
-        )
+        front = y + rng.normal(0, 0.2) * x < -rng.uniform(0.15, 0.34)
+        if draw > 0.07:  # a box
+            front = (y < -rng.uniform(0.15, 0.34)) & (np.abs(x) < rng.uniform(0.2, 0.4))
+        removed = np.broadcast_to(front, tissues[0].shape)
     if removed is not None:
         for tissue in tissues:
             tissue[removed] = CODE["air"]

@@ -32,7 +32,7 @@ def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.ND
     tissue[orbital & (skin < rng.uniform(2, 5))] = CODE["muscle"]
     tissue[(tissue == CODE["air"]) & (skin > 3)] = CODE["sinus air"]
     # Cells of the ethmoid: part of what the map calls mucosa is air.
-    airy = (tissue == CODE["mucosa"]) & (cells > rng.uniform(-0.8, 1.5)) & (skin > 12)
+    airy = (tissue == CODE["mucosa"]) & (cells > rng.uniform(-1.2, 1.2)) & (skin > 12)
     tissue[airy] = CODE["sinus air"]
 
     # Bone grows into the scalp or shrinks from both sides.
