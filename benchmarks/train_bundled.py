@@ -11,11 +11,13 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,8 +27,8 @@ from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.pairs import render_pair
 from ctmr.system.rng import stream, torch_stream
 
-SIZE, BATCH, FILTERS, SEED = 256, 4, 24, 0
-RATE, WARM_UP, AVERAGE = 1.5e-3, 100, 0.998
+SHAPE, BATCH, FILTERS, SEED = (224, 192), 2, 24, 0
+RATE, WARM_UP, AVERAGE = 1.2e-3, 100, 0.998
 KEEP_EVERY_S = 240
 WINDOW = CT_WINDOWS["piecewise"]
 MR_TOP = 1.3
@@ -44,7 +46,7 @@ class Stream(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         torch.set_num_threads(1)
-        pair = render_pair(self.anatomies, SIZE, SEED, number)
+        pair = render_pair(self.anatomies, SHAPE, SEED, number)
         rng = stream(SEED, "entry", number)
         inside = pair.mr[pair.head] if pair.head.any() else pair.mr
         low, high = np.quantile(inside, (0.005, rng.uniform(0.975, 0.999)))
@@ -57,15 +59,13 @@ class Stream(Dataset[tuple[Tensor, ...]]):
 
 
 def _wider(head: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    from scipy import ndimage
-
     return np.asarray(ndimage.binary_dilation(head, iterations=6))
 
 
 def decoded(code: Tensor) -> Tensor:
     """HU of values in [-1, 1], linear between the knots and beyond the ends."""
     hu = torch.zeros_like(code)
-    for (low, a), (high, b) in zip(WINDOW, WINDOW[1:], strict=False):
+    for (low, a), (high, b) in pairwise(WINDOW):
         first, last = a == WINDOW[0][1], b == WINDOW[-1][1]
         inside = code.clamp(None if first else a, None if last else b) - a
         hu = hu + inside * ((high - low) / (b - a))
@@ -77,14 +77,14 @@ def losses(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     loss = ((made - truth).abs() * weight).mean()
     for axis in (2, 3):
         steps = (made.diff(dim=axis) - truth.diff(dim=axis)).abs()
-        loss = loss + 0.25 * (steps * weight.narrow(axis, 1, SIZE - 1)).mean()
+        loss = loss + 0.25 * (steps * weight.narrow(axis, 1, SHAPE[axis - 2] - 1)).mean()
     return loss
 
 
 def coded(hu: Tensor) -> Tensor:
     """Values in [-1, 1] of HU."""
     code = torch.full_like(hu, WINDOW[0][1])
-    for (low, a), (high, b) in zip(WINDOW, WINDOW[1:], strict=False):
+    for (low, a), (high, b) in pairwise(WINDOW):
         code = code + (hu.clamp(low, high) - low) * ((b - a) / (high - low))
     return code
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("anatomies")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument(
         "--minutes", type=float, default=110, help="stop after so many, to go on later"
     )
@@ -147,15 +147,17 @@ def main() -> None:
         for group in optimiser.param_groups:
             group["lr"] = RATE * schedule(step / options.steps) * min(1, (step + 1) / WARM_UP)
         code = networks["mr-to-ct"](mr)
-        loss_ct = losses(decoded(code) / 1000, hu / 1000, weight) + 0.15 * losses(
-            code, coded(hu), weight
-        )
-        loss_mr = losses(networks["ct-to-mr"](ct), true_mr, weight)
+        loss = losses(decoded(code) / 1000, hu / 1000, weight)
+        loss = loss + 0.15 * losses(code, coded(hu), weight)
+        row = {"step": step, "ct": loss.item()}
         optimiser.zero_grad()
-        (loss_ct + loss_mr).backward()
-        torch.nn.utils.clip_grad_norm_(
-            [p for g in optimiser.param_groups for p in g["params"]], 1.0
-        )
+        loss.backward()
+        if step % 2 == 0:  # CT -> MR needs half the steps
+            loss = losses(networks["ct-to-mr"](ct), true_mr, weight)
+            row["mr"] = loss.item()
+            loss.backward()
+        for network in networks.values():
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         decay = min(AVERAGE, step / (step + 10))
         with torch.no_grad():
@@ -165,12 +167,7 @@ def main() -> None:
                 ):
                     mean.lerp_(value, 1 - decay)
         if step % 20 == 0:
-            row = {
-                "step": step,
-                "ct": float(loss_ct),
-                "mr": float(loss_mr),
-                "seconds": round(time.monotonic() - started, 1),
-            }
+            row["seconds"] = round(time.monotonic() - started, 1)
             print(json.dumps(row), file=log, flush=True)
         if time.monotonic() - last_kept > KEEP_EVERY_S:
             keep(step + 1)

@@ -56,7 +56,7 @@ CHOICES = {
     "data.flip": (False, True),
     "data.match_heights": (False, True),
     "data.patient_pattern": (None, "(p[0-9]+)"),
-    "network.generator": ("resnet", "resnet34", "resnet50"),
+    "network.generator": ("resnet", "resnet34", "resnet50", "unet"),
     "network.upsample": ("deconvolution", "nearest"),
     "network.skips": (False, True),
     "network.initialisation": ("normal", "uniform"),

@@ -52,6 +52,33 @@ def test_no_module_is_called_like_a_public_name():
     assert not set(MODULES) & set(ctmr.__all__)
 
 
+def test_first_use_in_several_threads_waits_for_its_imports():
+    """An attribute of `skimage` is there before all that it holds: only an import statement waits."""
+    python("""
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from ctmr.imaging.head import head_mask
+sys.setswitchinterval(1e-5)
+picture, together = np.pad(np.ones((12, 12), np.float32), 10), threading.Barrier(8)
+def found(_):
+    together.wait()
+    return int(head_mask(picture, hu=False, radius=2.0).sum())
+with ThreadPoolExecutor(8) as pool:
+    areas = [*pool.map(found, range(8))]
+assert 100 < areas[0] < 150 and areas == 8 * areas[:1], areas
+""")
+
+
+def test_training_and_translation_wait_with_what_takes_long_to_import():
+    """SciPy and scikit-image import their parts when these are first used."""
+    python("""
+import sys, ctmr.training.train, ctmr.translation.batch
+heavy = {"scipy.ndimage", "scipy.optimize", "scipy.stats", "skimage.morphology", "matplotlib"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+
+
 def test_import_loads_neither_torch_nor_matplotlib_and_prints_nothing():
     script = "import sys, ctmr; assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)"
     assert python(script) == ""

@@ -59,9 +59,9 @@ class NetworkConfig(Section):
     """The generators and the discriminators."""
 
     generator: Literal["resnet", "resnet34", "resnet50", "unet"]
-    """`resnet`: basic blocks at a quarter of the resolution; `resnet34`, `resnet50`: encoders to 1/32."""
+    """`resnet`: basic blocks at a quarter of the resolution; `resnet34`, `resnet50`: encoders to 1/32; `unet`: a U-Net."""
     blocks: int = Field(ge=1, le=64)
-    """Residual blocks of `resnet` (9 in Zhu et al. 2017); the others have [3, 4, 6, 3]."""
+    """Residual blocks of `resnet` (9 in Zhu et al. 2017); `resnet34` and `resnet50` have [3, 4, 6, 3]."""
     filters: int = Field(ge=4, le=256)
     """Filters of the generator's first layer."""
     upsample: Literal["deconvolution", "nearest"]

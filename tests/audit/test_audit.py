@@ -187,3 +187,14 @@ def test_faulty_folder_names_each_kind_of_error_once(tmp_path):
     assert "found 2 (a)" in str(error)
     assert error.as_json()["findings"] == findings
     assert page_of(tmp_path / "x.json") == tmp_path / "x.html"
+
+
+def test_folder_of_one_modality_ends_by_its_findings(tmp_path):
+    write_clean_data(tmp_path / "data")
+    for folder in ("trainA", "testA"):
+        shutil.rmtree(tmp_path / "data" / folder)
+    report = audit(tmp_path / "data", tmp_path / "audit.json")
+    assert report.errors == 0
+    assert report.scans == {"trainB": 12, "testB": 4}
+    (empty,) = [each for each in report.findings if each.kind == "empty"]
+    assert (empty.level, empty.why) == ("warning", "no CT beside it to train on")

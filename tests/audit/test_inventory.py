@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -120,6 +121,14 @@ def test_folder_that_cannot_be_listed_is_an_error(data, monkeypatch):
 def test_folder_without_layout_is_refused(tmp_path):
     with pytest.raises(DataError, match="no folder trainA"):
         take_inventory(tmp_path, None)
+
+
+def test_folder_of_one_modality_is_looked_at(data):
+    shutil.rmtree(data / "trainA")
+    found = take_inventory(data, None)
+    assert ("train", "ct") not in found.folders
+    assert ("train", "mr") in found.folders
+    assert found.pictures
 
 
 def test_many_scans_are_looked_at_in_processes(data):

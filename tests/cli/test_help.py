@@ -61,25 +61,29 @@ def text_of(node):
     return None
 
 
-def messages():
-    """The texts of errors, of what to do, and of warnings, in the source."""
-    for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if not (name.endswith("Error") or name in ("warning", "Stopped", "refuse_all")):
-                continue
-            for part in (*node.args, *(word.value for word in node.keywords)):
-                text = text_of(part)
-                if text:
-                    yield f"{path.name}:{node.lineno}", text
+def texts(tree):
+    """Every text of a file that is no docstring, with its line: messages, reasons, notes, what to do."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        text = None if id(node) in docstrings else text_of(node)
+        if text is not None:
+            yield node.lineno, text
+        elif id(node) not in docstrings:
+            waiting.extend(ast.iter_child_nodes(node))
 
 
-def test_no_sentence_of_a_message_has_more_than_25_words():
+def test_texts_of_a_file_are_found_wherever_they_stand():
+    code = "\"\"\"Of no interest.\"\"\"\nWHY = {1: f'a {b} c' 'd'}\ndef f():\n    'Nor this.'\n    return 'e' + 'f'"
+    assert sorted(texts(ast.parse(code))) == [(2, "a x cd"), (5, "ef")]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_sentence_of_a_message_has_more_than_25_words(path):
     long = [
-        (place, len(sentence.split()), sentence)
-        for place, text in messages()
+        (line, len(sentence.split()), sentence)
+        for line, text in texts(ast.parse(path.read_text(encoding="utf-8")))
         for sentence in sentences(text)
         if len(sentence.split()) > MAX_WORDS
     ]

@@ -129,6 +129,7 @@ def sized(tiny_config, generator, size):
         ("resnet34", 32, 64),
         ("resnet34", 72, 96),
         ("resnet50", 100, 128),
+        ("unet", 36, 48),
     ],
 )
 def test_size_that_does_not_fit_the_networks_is_refused_with_one_that_does(
@@ -142,7 +143,8 @@ def test_size_that_does_not_fit_the_networks_is_refused_with_one_that_does(
 
 
 @pytest.mark.parametrize(
-    ("generator", "size"), [("resnet", 32), ("resnet", 36), ("resnet34", 64), ("resnet50", 96)]
+    ("generator", "size"),
+    [("resnet", 32), ("resnet", 36), ("resnet34", 64), ("resnet50", 96), ("unet", 48)],
 )
 def test_size_that_fits_goes_through_all_four_networks(tiny_config, generator, size):
     config = sized(tiny_config, generator, size)

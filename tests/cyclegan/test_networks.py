@@ -86,7 +86,8 @@ def test_resnet_costs_what_the_issue_says(blocks, expected):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("upsample", ["deconvolution", "nearest"])
 @pytest.mark.parametrize(
-    ("name", "skips"), [("resnet", False), *((n, s) for n in NAMES[1:] for s in (False, True))]
+    ("name", "skips"),
+    [("resnet", False), ("unet", False), *((n, s) for n in NAMES[1:] for s in (False, True))],
 )
 def test_output_has_the_size_of_the_input_and_lies_in_the_unit_range(
     name, skips, upsample, channels
@@ -99,6 +100,37 @@ def test_output_has_the_size_of_the_input_and_lies_in_the_unit_range(
     assert result.dtype == torch.float32
     assert result.abs().max() <= 1
     assert result.std() > 0
+
+
+def test_unet_is_clipped_only_where_it_does_not_train():
+    network = generator("unet", filters=8)
+    for layer in network.modules():
+        if isinstance(layer, nn.GroupNorm):
+            assert (layer.weight == 1).all()
+            assert (layer.bias == 0).all()
+    initialise(network, "uniform", torch_stream(1))
+    with torch.no_grad():
+        network.head.weight *= 40
+        image = random_images(1, 1, 32, 32)
+        trained, used = network.train()(image), network.eval()(image)
+    assert trained.abs().max() > 1
+    torch.testing.assert_close(used, trained.clamp(-1, 1))
+
+
+def test_unet_works_at_half_the_resolution():
+    """One level has 9 (4 + n) n products at each of 32 x 32 blocks of pixels, by hand for n = 8."""
+    with torch.device("meta"):
+        network = build_generator(
+            "unet", channels=1, filters=8, blocks=1, upsample="nearest", skips=False
+        )
+    n, at = 8, 32 * 32
+    down = 9 * n * (4 + n) * at
+    down += sum(
+        9 * (w * w // 2 + w * w) * at / 4**k for k, w in ((1, 2 * n), (2, 4 * n), (3, 8 * n))
+    )
+    up = sum(w * w // 2 * at / 4**k for k, w in ((1, 2 * n), (2, 4 * n), (3, 8 * n)))
+    up += sum(9 * (2 * w * w + w * w) * at / 4**k for k, w in ((0, n), (1, 2 * n), (2, 4 * n)))
+    assert gmac(network, 1, 1, 64, 64) == pytest.approx((down + up + 4 * n * at) / 1e9, rel=1e-6)
 
 
 @pytest.mark.parametrize(("name", "block"), [("resnet34", BasicBlock), ("resnet50", Bottleneck)])

@@ -233,7 +233,7 @@ def test_missing_block_is_named(folder, key):
         ("intensities", {"ct": {}, "us": {}}),
         ("intensities", {"ct": {"8-bit": {"unit": "grey", "values": [1, 0], "levels": [-1, 1]}}}),
         ("training", {"ct": {"ranges": {}}}),
-        ("network", {"generator": "unet"}),
+        ("network", {"generator": "vgg"}),
         ("correlations", {"mr-to-us": {}}),
         ("correlations", {"mr-to-ct": {"luck": None}}),
         ("correlations", {"mr-to-ct": {"cycle_error": {"spearman": 0.5}}}),

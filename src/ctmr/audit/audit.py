@@ -44,7 +44,7 @@ def audit(
         in the cleaned copy.
 
     Raises:
-        DataError: If a training folder is missing, or nothing to train on is left in the cleaned copy.
+        DataError: If both training folders are missing, or nothing to train on is left in the cleaned copy.
         UsageError: If the pattern, `out` or `clean` cannot be used.
         OutputError: If something cannot be written.
     """

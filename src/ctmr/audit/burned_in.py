@@ -1,8 +1,8 @@
 """What is drawn on a picture beside the head: frames, letters and rulers, colours."""
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctmr.imaging.descriptors import LETTER_SHARE, Box, air_and_white
 from ctmr.types import BoolArray, FloatArray
@@ -24,10 +24,12 @@ def has_letters(picture: FloatArray, near: BoolArray) -> bool:
     """
     air, white = air_and_white(picture)
     there = (picture > air + LETTER_SHARE * (white - air)) & ~near
-    labels, count = ndimage.label(there, np.ones((3, 3), np.bool_))
+    labels, count = scipy.ndimage.label(there, np.ones((3, 3), np.bool_))
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     letters = []
-    for label, (box, area) in enumerate(zip(ndimage.find_objects(labels), areas, strict=True), 1):
+    for label, (box, area) in enumerate(
+        zip(scipy.ndimage.find_objects(labels), areas, strict=True), 1
+    ):
         if _is_ruler(labels[box] == label, picture.shape):
             return True
         if _is_letter(box, int(area), picture.shape[0]):

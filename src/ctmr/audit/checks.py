@@ -12,7 +12,7 @@ from ctmr.audit.scan_profile import Mark, Picture
 from ctmr.imaging.appearance import Question, log_odds, log_odds_mr
 from ctmr.imaging.descriptors import Descriptors
 from ctmr.results import Finding
-from ctmr.types import NAMES, SPLITS, Level, Modality, Split
+from ctmr.types import MODALITIES, NAMES, SPLITS, Level, Modality, Split
 
 MIN_ODDS_OF_ERROR = 0.5  # log-odds of a wrong modality that are an error; from 0 on it is a warning
 MIN_ODDS_NOT_AXIAL = 3.5  # log-odds; how rarely it errs is in docs/audit.md
@@ -39,8 +39,11 @@ def find_faults(inventory: Inventory, clusters: NDArray[np.int64]) -> list[Findi
     found = _modalities(inventory, clusters)
     for picture in pictures:
         if picture.descriptors is None:
-            why = "nothing like a head in it"
-            found.append(Finding("blank", "warning", (picture.label,), why))
+            source, why = picture.source, "nothing like a head in it"
+            # A volume without a head is refused by a training, an image is not.
+            refused = source.kind != "image" and not source.reading.anyway
+            level: Level = "error" if refused else "warning"
+            found.append(Finding("blank", level, (picture.label,), why))
     for group in _by_folder(pictures):
         found += [*_saturated(group), *_marks(group), *_levels(group)]
         found += [*_sizes(group), *_modes(group), *_planes(group)]
@@ -216,6 +219,11 @@ def _counts(inventory: Inventory) -> list[Finding]:
         if counts[place] == 0:
             level: Level = "error" if place[0] == "train" else "warning"
             found.append(Finding("empty", level, (folder,), "no scan in it can be used"))
+    for modality in MODALITIES:
+        if ("train", modality) not in inventory.folders:
+            why = f"no {NAMES[modality]} beside it to train on"
+            files = tuple(inventory.folders.values())
+            found.append(Finding("empty", "warning", files, why))
     for split in SPLITS:
         ct, mr = counts[split, "ct"], counts[split, "mr"]
         if min(ct, mr) and max(ct, mr) / min(ct, mr) > MAX_IMBALANCE:

@@ -256,13 +256,13 @@ def _write_infos(folder: Path, cleaning: Cleaning) -> None:
 def _write_info(root: Path, kept: Sequence[Kept]) -> None:
     """The `ctmr.json` of the images below one folder, which have one unit."""
     info = kept[0].picture.source.info
-    said: dict[str, Any] = {"unit": info.unit}
+    scale: dict[str, Any] = {"unit": info.unit}
     if info.unit == "HU":
-        said |= {"slope": info.slope, "intercept": info.intercept}
+        scale |= {"slope": info.slope, "intercept": info.intercept}
     spacings = {
         file.name: file.picture.source.info.spacing_of(file.picture.source.path.name)
         for file in kept
     }
     known = {key: {"spacing_mm": list(mm)} for key, mm in spacings.items() if mm is not None}
     if info.unit == "HU" or known:
-        write_json(root / INFO_NAME, said | {"files": known})
+        write_json(root / INFO_NAME, scale | {"files": known})

@@ -53,10 +53,10 @@ def take_inventory(
         reading: What to believe of scans that say too little.
 
     Raises:
-        DataError: If a training folder is missing, or both layouts are there.
+        DataError: If both training folders are missing, or both layouts are there.
         UsageError: If the pattern is not a regular expression with a group.
     """
-    listed = list_sources(data, patient_pattern, reading)
+    listed = list_sources(data, patient_pattern, reading, whole=False)
     findings: list[Finding] = []
     for listing in listed.listings:
         listing.count(label_of(data, listing.folder))

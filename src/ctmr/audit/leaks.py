@@ -3,9 +3,8 @@
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ctmr.audit.near_duplicates import Copy, find_copies
 from ctmr.audit.scan_profile import Picture
@@ -129,5 +128,5 @@ def _chains(keys: Iterable[Hashable | None]) -> list[tuple[int, int]]:
 def _joined(count: int, pairs: Sequence[tuple[int, int]]) -> Labels:
     """(count,): one number for all that are joined by pairs."""
     one, other = np.array(pairs, np.int64).reshape(-1, 2).T
-    links = coo_matrix((np.ones(len(one)), (one, other)), (count, count))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    links = scipy.sparse.coo_matrix((np.ones(len(one)), (one, other)), (count, count))
+    return np.asarray(scipy.sparse.csgraph.connected_components(links, directed=False)[1], np.int64)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctmr.types import BoolArray, FloatArray
 
@@ -59,7 +59,9 @@ def fingerprint(picture: FloatArray, head: BoolArray) -> Fingerprint:
         raise ValueError("head must not be empty: got no pixel")
     grid, coarser = _grid(head)
     crop = _sampled(picture.astype(np.float32), grid, coarser)
-    depth = ndimage.distance_transform_edt(_sampled(head.astype(np.float32), grid, coarser) > 0.5)
+    depth = scipy.ndimage.distance_transform_edt(
+        _sampled(head.astype(np.float32), grid, coarser) > 0.5
+    )
     cells = _cells(crop)
     bits = np.stack([_rises(turned) for turned in _mirror_images(cells)])
     return Fingerprint(
@@ -79,15 +81,17 @@ def _grid(head: BoolArray) -> tuple[FloatArray, list[float]]:
 
 
 def _sampled(picture: FloatArray, grid: FloatArray, coarser: list[float]) -> FloatArray:
-    blurred = ndimage.gaussian_filter(picture, [0.4 * max(0.0, step - 1) for step in coarser])
-    return np.asarray(ndimage.map_coordinates(blurred, grid, order=1, mode="nearest"))
+    blurred = scipy.ndimage.gaussian_filter(picture, [0.4 * max(0.0, step - 1) for step in coarser])
+    return np.asarray(scipy.ndimage.map_coordinates(blurred, grid, order=1, mode="nearest"))
 
 
 def _cells(crop: FloatArray) -> FloatArray:
     """(17, 17) from a little inside the edge of the crop on."""
-    smooth = ndimage.gaussian_filter(crop, 1.5)
+    smooth = scipy.ndimage.gaussian_filter(crop, 1.5)
     at = np.linspace(4, SIDE - 5, HASH_SIDE + 1)
-    cells: FloatArray = ndimage.map_coordinates(smooth, np.meshgrid(at, at, indexing="ij"), order=1)
+    cells: FloatArray = scipy.ndimage.map_coordinates(
+        smooth, np.meshgrid(at, at, indexing="ij"), order=1
+    )
     return cells
 
 
@@ -99,9 +103,9 @@ def _rises(cells: FloatArray) -> NDArray[np.int8]:
 
 
 def _detail(crop: FloatArray, inside: BoolArray) -> FloatArray:
-    smooth = ndimage.gaussian_filter(crop, 0.8)
-    detail = smooth - ndimage.gaussian_filter(smooth, 3.0)
-    contrast = np.sqrt(ndimage.gaussian_filter(np.square(detail), 3.0))
+    smooth = scipy.ndimage.gaussian_filter(crop, 0.8)
+    detail = smooth - scipy.ndimage.gaussian_filter(smooth, 3.0)
+    contrast = np.sqrt(scipy.ndimage.gaussian_filter(np.square(detail), 3.0))
     detail = detail / (contrast + 0.02 * np.percentile(smooth, 99) + 1e-6)
     detail = np.where(inside, detail - detail[inside].mean(), 0) if inside.any() else 0 * detail
     return np.asarray(detail / max(float(np.linalg.norm(detail)), 1e-9), np.float32)

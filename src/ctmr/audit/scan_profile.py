@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy
 from PIL import Image as Pillow
-from scipy import ndimage
 
 from ctmr.audit.burned_in import has_colour, has_letters
 from ctmr.audit.near_duplicates import Fingerprint, fingerprint
@@ -228,7 +228,7 @@ def _ends(grey: FloatArray, head: BoolArray) -> tuple[float, float]:
 
 def _enlarged(head: BoolArray, shape: tuple[int, ...], more: int) -> BoolArray:
     """The mask, grown by some of its pixels, on a finer grid."""
-    wider = ndimage.binary_dilation(head, iterations=more) if more else head
+    wider = scipy.ndimage.binary_dilation(head, iterations=more) if more else head
     rows, columns = (
         np.arange(pixels) * few // pixels for pixels, few in zip(shape, head.shape, strict=True)
     )

@@ -77,12 +77,28 @@ class _Plain(logging.Formatter):
         return super().format(record).removeprefix("INFO: ")
 
 
+class _Once(logging.Filter):
+    """Lets a warning through once: a scan is read twice, to check it and to use it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said before."""
+        text = record.getMessage()
+        said = record.levelno == logging.WARNING and text in self._seen
+        self._seen.add(text)
+        return not said
+
+
 def main() -> None:
     """Entry point of `ctmr`."""
     # Waiting threads spin for a moment only, then sleep: as fast alone, and many times faster where another job has
     # a core. Read by the OpenMP library when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     lines = logging.StreamHandler(sys.stderr)
+    lines.addFilter(_Once())
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     for name in ("ctmr.found", "ctmr.demo"):  # how many scans lie where; what the demo is at

@@ -35,6 +35,13 @@ def synth(
     ] = 0.0,
     size: Annotated[int, typer.Option(help="Side of an axial slice in pixels.")] = 256,
     sequence: Annotated[Literal["t1", "t2"], typer.Option(help="MR contrast.")] = "t1",
+    anatomies: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Label maps of heads to render, faces removed; see ctmr fetch anatomies.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -52,6 +59,7 @@ def synth(
                 size=size,
                 sequence=sequence,
                 image_format=image_format,
+                anatomies=anatomies,
                 progress=progress("heads"),
             )
         for folder, count in counts.items():
@@ -137,15 +145,29 @@ def prepare(
 
 
 def fetch(
-    dataset: Annotated[Literal["kaggle"], typer.Argument(help="The paper's data set.")],
-    out: Annotated[Path, typer.Argument(help="New data folder.")] = Path("kaggle-ct-mri"),
+    dataset: Annotated[
+        Literal["kaggle", "anatomies"],
+        typer.Argument(help="The paper's data set, or 20 label maps of heads (SynthSeg)."),
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(help="New folder; its default is named after the data.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Download the data set of the paper from Kaggle."""
+    """Download the data set of the paper, or label maps of heads."""
     with outcome_of(as_json, debug) as outcome:
-        from ctmr.data.kaggle import fetch_kaggle
+        if dataset == "anatomies":
+            from ctmr.data.anatomies import LICENCE, fetch_anatomies
 
-        say(f"data folder: {fetch_kaggle(out)}")
+            out = out or Path("anatomies")
+            with progress_bars() as progress:
+                fetch_anatomies(out, progress("label maps"))
+            say(f"label maps: {out} ({LICENCE})")
+        else:
+            from ctmr.data.kaggle import fetch_kaggle
+
+            out = out or Path("kaggle-ct-mri")
+            say(f"data folder: {fetch_kaggle(out)}")
         outcome.update(dataset=dataset, out=str(out))

@@ -219,9 +219,8 @@ class EncoderDecoder(nn.Module):
 class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015) on 2x2 blocks of pixels, with group norm (Wu and He 2018).
 
-    Each block of pixels is one of four channels (Shi et al. 2016), so the widest layers have half the resolution. What
-    comes out is linear: it is clipped to [-1, 1] but for training. Absolute grey values reach the last layer through the
-    skips, which the other generators' instance norms take away.
+    The four pixels of a block are four channels (Shi et al. 2016), so that no layer works at the full resolution. What comes
+    out is linear: it is clipped to [-1, 1] but for training.
 
     Maps `(B, C, H, W)` in [-1, 1] to the same; H and W are multiples of `multiple`, at least `smallest`.
     """

@@ -17,8 +17,12 @@ _EXPECTED = "; or ".join(", ".join(layout.values()) for layout in LAYOUTS)
 logger = logging.getLogger(__name__)
 
 
-def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
+def find_data(data: Path, *, whole: bool = True) -> dict[Split, dict[Modality, Path]]:
     """The folders of a data folder; a test folder that does not exist is left out.
+
+    Args:
+        data: The data folder.
+        whole: Both training folders are needed; else one is enough.
 
     Raises:
         DataError: If a training folder is missing, or both layouts are there.
@@ -37,7 +41,7 @@ def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
         )
     layout = LAYOUTS[1] if there[1] else LAYOUTS[0]
     missing = [layout["train", m] for m in MODALITIES if not (data / layout["train", m]).is_dir()]
-    if missing:
+    if len(missing) == len(MODALITIES) or (whole and missing):
         found = sorted(path.name for path in data.iterdir())
         shown = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
         raise DataError(
@@ -50,7 +54,7 @@ def find_data(data: Path) -> dict[Split, dict[Modality, Path]]:
     for (split, modality), name in layout.items():
         if (data / name).is_dir():
             folders[split][modality] = data / name
-        else:
+        elif split == "test":
             logger.info("%s: no folder %s, so nothing to test on", printable(str(data)), name)
     return folders
 
@@ -68,8 +72,16 @@ def holds_data(folder: Path) -> bool:
     return is_tree(folder) and not any((folder / kind).is_dir() for kind in MODALITIES)
 
 
-def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEFAULT) -> Sources:
+def list_sources(
+    data: Path, patient_pattern: str | None, reading: Reading = DEFAULT, *, whole: bool = True
+) -> Sources:
     """Walk through a data folder, laid out or a tree, and collect its scans and all that is wrong with it.
+
+    Args:
+        data: The data folder.
+        patient_pattern: See `patient_finder`.
+        reading: What to believe of scans that say too little.
+        whole: See `find_data`.
 
     Raises:
         DataError: If a training folder is missing, or both layouts are there.
@@ -81,7 +93,7 @@ def list_sources(data: Path, patient_pattern: str | None, reading: Reading = DEF
         if found.scans:
             return found
     found = Sources()
-    for split, by_modality in find_data(data).items():
+    for split, by_modality in find_data(data, whole=whole).items():
         for modality, folder in by_modality.items():
             listing = list_scans(folder, choose=chooser(reading.series))
             images = [scan.path for scan in listing.scans if scan.kind == "image"]

@@ -49,6 +49,7 @@ class Look:
         signed: Whether its values are taken for HU by their looks alone.
         patient: Of a DICOM series, a hash of its patient's identity.
         heights_mm: Of a volume's slices that are kept, below the top of the head.
+        notes: What a series lacks, or what was left out of it.
     """
 
     sha256: str
@@ -62,6 +63,7 @@ class Look:
     signed: bool = False
     patient: str | None = None
     heights_mm: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,8 @@ class Read(NamedTuple):
     """A hash of its patient's identity if it has one."""
     foreign: bool
     """Whether only `--anyway` lets it in, as another modality or no scan."""
+    notes: tuple[str, ...]
+    """Of a series; see `Look.notes`."""
 
 
 def read_volume(source: Source) -> Read:
@@ -108,11 +112,11 @@ def read_volume(source: Source) -> Read:
     )
     if not isinstance(scan, Volume):
         raise TypeError(f"source must be a volume: got {source!r}")
+    patient = series.patient if series is not None else None
+    notes = series.notes if series is not None else ()
     if series is not None and not series.even:
-        logger.info("%s: its slices lie unevenly", printable(source.label))
-    for note in series.notes if series is not None else ():
-        logger.info("%s: %s", printable(source.label), note)
-    patient, foreign = series.patient if series is not None else None, False
+        notes = (*notes, "its slices lie unevenly")
+    foreign = False
     try:
         require_scan(scan)
         volume = as_modality(scan, source.modality)
@@ -120,7 +124,7 @@ def read_volume(source: Source) -> Read:
         if not source.reading.anyway:
             raise error.at(source.path) from error
         volume, foreign = as_modality(scan, source.modality, anyway=True), True
-    return Read(volume, patient, foreign)
+    return Read(volume, patient, foreign, notes)
 
 
 def image_of_source(source: Source, content: bytes, channels: Literal[1, 3] | None = None) -> Image:
@@ -179,6 +183,9 @@ def survey(
     _say_which(looks, "colour", what, logging.INFO)
     _say_which(looks, "headless", "show nothing like a head", logging.WARNING)
     _say_which(looks, "signed", "hold signed values with air, taken for HU", logging.WARNING)
+    for note in dict.fromkeys(note for _, look in looks for note in look.notes):
+        names = [source.label for source, look in looks if note in look.notes]
+        logger.warning("%d of %d scans: %s: %s", len(names), len(looks), note, _shown(names))
     return Survey(looks, histograms)
 
 
@@ -190,7 +197,7 @@ def _leave_out(
         names = [source.label for source, _ in left_out if source.modality == modality]
         if not names:
             continue
-        shown = printable(", ".join(names[:SHOWN])) + (", ..." if names[SHOWN:] else "")
+        shown = _shown(names)
         logger.warning(
             "left out %d masks, label maps or maps of probabilities: %s", len(names), shown
         )
@@ -266,7 +273,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
         raise ValueError("volumes need a scale")
     try:
         sha256 = content_hash(source.path, source.kind, source.files)
-        volume, patient, foreign = read_volume(source)
+        volume, patient, foreign, notes = read_volume(source)
         anyway = source.reading.anyway
         found = head_slices(volume, source.modality, scale, size, anyway=anyway)
     except CtmrError as error:
@@ -280,6 +287,7 @@ def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | Ct
         foreign=foreign,
         patient=patient,
         heights_mm=found.heights_mm,
+        notes=notes,
     )
 
 
@@ -322,5 +330,9 @@ def _require_grey_mr(source: Source, image: Image) -> None:
 def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, level: int) -> None:
     names = [source.label for source, look in looks if vars(look)[which]]
     if names:
-        shown = printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
-        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, shown)
+        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, _shown(names))
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first names of scans."""
+    return printable(", ".join(names[:SHOWN])) + (", ..." if names[SHOWN:] else "")

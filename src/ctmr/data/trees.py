@@ -78,7 +78,8 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
         )
         found.scans.append(source)
     found.scans.sort(key=lambda source: (source.split == "test", MODALITIES.index(source.modality)))
-    found.folders.update({(split, m): f"{split}/{m}" for split in SPLITS for m in MODALITIES})
+    there = [m for m in MODALITIES if any(source.modality == m for source in found.scans)]
+    found.folders.update({(split, m): f"{split}/{m}" for split in SPLITS for m in there})
     found.listings.append(listing)
     _log(data, splits)
     return found
@@ -110,8 +111,8 @@ def _of_sidecar(path: Path) -> Modality | None:
         content = json.loads(read_regular(path, MAX_SIDECAR_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
-    said = str(content.get("Modality", "")).lower() if isinstance(content, dict) else ""
-    return next((modality for modality in MODALITIES if said == modality), None)
+    word = str(content.get("Modality", "")).lower() if isinstance(content, dict) else ""
+    return next((modality for modality in MODALITIES if word == modality), None)
 
 
 def _of_words(path: Path, root: Path) -> Modality | None:

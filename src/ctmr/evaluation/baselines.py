@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.optimize import isotonic_regression
 
 from ctmr.data.pairs import Pair, head_of, read_pair
 from ctmr.evaluation.protocol import SPANS, comparable
@@ -169,7 +168,8 @@ def _monotone(bins: Doubles) -> FloatArray:
     weight = bins[0, places]
     mean = bins[1, places] / weight
     fits = [
-        isotonic_regression(mean, weights=weight, increasing=rising).x for rising in (True, False)
+        scipy.optimize.isotonic_regression(mean, weights=weight, increasing=rising).x
+        for rising in (True, False)
     ]
     best: Doubles = min(fits, key=lambda fit: float((weight * (fit - mean) ** 2).sum()))
     return np.interp(np.arange(BINS), places, best).astype(np.float32)
@@ -192,7 +192,7 @@ def _frame(scan: Scan, mask: BoolArray) -> _Frame:
         return _Frame(nodes, np.full(2, (nodes - 1) / 2), (shape - 1) / 2, step)
     nodes, mm = VOLUME_GRID
     head = canonical(replace(scan, array=mask.astype(np.float32)))
-    i, j, k = ndimage.find_objects((head.array > 0).view(np.uint8))[0]
+    i, j, k = scipy.ndimage.find_objects((head.array > 0).view(np.uint8))[0]
     pixel = np.array([(i.start + i.stop) // 2, (j.start + j.stop) // 2, k.stop - 1])
     node = np.array([nodes // 2, nodes // 2, nodes - 1 - NODES_ABOVE_HEAD])
     return _Frame(nodes, node, pixel, mm / np.array(head.spacing_mm))
@@ -203,7 +203,7 @@ def _to_grid(array: FloatArray, scan: Scan, mask: BoolArray) -> FloatArray:
     frame = _frame(scan, mask)
     array = replace(scan, array=array).upright().array
     blur = 0.4 * np.sqrt(np.maximum(frame.step**2 - 1, 0))  # of a pixel as large as a node's
-    smooth = ndimage.gaussian_filter(array, blur, mode="nearest", truncate=2)
+    smooth = scipy.ndimage.gaussian_filter(array, blur, mode="nearest", truncate=2)
     return _resampled(
         smooth, frame.step, frame.pixel - frame.step * frame.node, (frame.nodes,) * array.ndim
     )
@@ -223,7 +223,7 @@ def _resampled(
     array: FloatArray, step: Doubles, start: Doubles, shape: tuple[int, ...]
 ) -> FloatArray:
     """The array at the places start + step * n, linear in between."""
-    found: FloatArray = ndimage.affine_transform(
+    found: FloatArray = scipy.ndimage.affine_transform(
         array, np.diag(step), start, shape, order=1, mode="nearest"
     )
     return found

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from ctmr.errors import DataError
 from ctmr.evaluation.metrics.lesions import (
@@ -133,7 +133,9 @@ def _cases(translator: Translator, pair: LesionPair, to: Modality) -> list[Case]
             healthy_ct=_upright(pair.healthy.ct, k),
         )
         # What lies outside the brain is not looked at, so it is not kept.
-        box = (ndimage.find_objects(at.brain.astype(np.uint8)) or [(slice(None), slice(None))])[0]
+        box = (
+            scipy.ndimage.find_objects(at.brain.astype(np.uint8)) or [(slice(None), slice(None))]
+        )[0]
         truth, result, healthy_truth, healthy_result = (
             images[n][box].copy() for images in (*ill, *healthy)
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from ctmr.results import Correlation, Summary, Table
@@ -102,9 +103,7 @@ def summarise(values_per_patient: Sequence[float], seed: int = 0) -> Summary:
     mean = float(values.mean())
     if values.size == 1:
         return Summary(mean, 0.0, (mean, mean))
-    from scipy.stats import bootstrap  # takes 1 s to import
-
-    low, high = bootstrap(
+    low, high = scipy.stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=RESAMPLES,

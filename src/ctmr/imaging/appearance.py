@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from ctmr.imaging.descriptors import Descriptors
@@ -114,14 +115,13 @@ def fit_logistic(terms: Doubles, labels: Doubles, start: Doubles, ridge: float) 
         ridge: Above 0.
     """
 
-    # It takes a quarter of a second, and only an audit needs it.
-    from scipy.optimize import minimize
-
     def loss(weights: Doubles) -> tuple[float, Doubles]:
         scores, away = terms @ weights, weights - start
         value = np.logaddexp(0, scores).sum() - labels @ scores + ridge / 2 * away @ away
         chance = 0.5 * (1 + np.tanh(scores / 2))
         return float(value), terms.T @ (chance - labels) + ridge * away
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    found = scipy.optimize.minimize(
+        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}
+    )
     return np.asarray(found.x)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ctmr.errors import UsageError
 from ctmr.imaging.image import Image, Scan
@@ -114,8 +114,8 @@ def advice(array: FloatArray) -> tuple[str, str]:
     low, high = np.percentile(array, (0.1, 99.9))
     return (
         f"looks windowed or normalised, from {low:.3g} to {high:.3g}",
-        "convert the values to HU, give --ct-values LOW:HIGH if you know the window in HU that the grey range"
-        " stands for, or --ct-values grey to train on grey values, which loses HU",
+        "convert the values to HU; or give --ct-values LOW:HIGH, the window in HU of the grey range; or give"
+        " --ct-values grey to train on grey values, which loses HU",
     )
 
 
@@ -158,7 +158,7 @@ def _air_for_rim(array: FloatArray) -> FloatArray:
     rim = rim_of(array)
     if rim is None or rim <= AIR_BELOW_HU:
         return array
-    labels, _ = ndimage.label(array == rim)
+    labels, _ = scipy.ndimage.label(array == rim)
     outside = np.unique(np.concatenate([face.ravel() for face in _faces(labels)]))
     air: BoolArray = np.isin(labels, outside[outside > 0])
     return np.where(air, np.float32(AIR_HU), array)

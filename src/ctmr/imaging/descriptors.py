@@ -7,9 +7,9 @@ none of the numbers depends much on its resolution.
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from scipy import ndimage
 
 from ctmr.imaging.head import find_background, head_mask
 from ctmr.imaging.image import Image, luma
@@ -120,7 +120,7 @@ def describe(picture: FloatArray, head: BoolArray) -> Descriptors:
     air = min(air_and_white(picture)[0], float(np.median(picture[head])))
     white = float(np.percentile(picture[head], 99.5))
     grey = np.clip((picture - air) / max(white - air, 1e-6), 0, 1.2).astype(np.float32)
-    depth = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
+    depth = scipy.ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
     depth /= depth.max()
     inner = head & (depth > 0.35)
     rows, columns = _span(head.sum(axis=1)), _span(head.sum(axis=0))
@@ -142,7 +142,7 @@ def _rim(
     # Pixels to the middle of the head, of which 12 % are looked at for the brightest value.
     radius = float(np.sqrt(head.sum() / np.pi))
     size = max(3, 2 * round(0.06 * radius) + 1)
-    brightest = ndimage.maximum_filter(np.where(head, grey, 0), size=size)
+    brightest = scipy.ndimage.maximum_filter(np.where(head, grey, 0), size=size)
     rim = brightest[head & (depth > 0.05) & (depth <= 0.15)]
     if rim.size == 0:
         rim = brightest[head]
@@ -173,7 +173,7 @@ def _interior(grey: FloatArray, inner: BoolArray) -> dict[str, float]:
         "spread": float(high - low),
         "level": float(median),
         "edges": float(np.hypot(down, across)[inner].mean()),
-        "fine": float(np.abs(grey - ndimage.uniform_filter(grey, 3))[inner].mean()),
+        "fine": float(np.abs(grey - scipy.ndimage.uniform_filter(grey, 3))[inner].mean()),
     }
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
-from skimage.morphology import isotropic_closing
+import scipy
 
 from ctmr.imaging.ct_values import AIR_HU
 from ctmr.imaging.image import Scan
@@ -74,6 +73,8 @@ def find_background(array: FloatArray, *, hu: bool) -> Background:
     is_inside = bool(darker >= MIN_DARKER_SHARE)
     if is_inside and not _fills(level, MAX_SPREAD_SHARE * (high - low), array, rim):
         level, noise, reach, is_inside = low, 0.0, high - low, False
+    if is_inside and np.mean(rim == level) >= MIN_RIM_SHARE:
+        noise = 0.0  # the background is one value, and others of the rim are tissue
     share = TISSUE_ABOVE_SHARE_INSIDE if is_inside else TISSUE_ABOVE_SHARE
     threshold = min(max(share * reach, TISSUE_ABOVE_NOISE * noise), MAX_THRESHOLD_SHARE * reach)
     return Background(level, threshold, is_inside)
@@ -143,20 +144,22 @@ def _largest_region(tissue: BoolArray, radius: float, spacing: Sequence[float] |
     if not tissue.any():
         return tissue
     spacing = (1.0,) * tissue.ndim if spacing is None else spacing
-    filled = ndimage.binary_fill_holes(closing(tissue, radius, spacing))
+    filled = scipy.ndimage.binary_fill_holes(closing(tissue, radius, spacing))
     opened = ~closing(~filled, radius, spacing)
-    labels, count = ndimage.label(opened if opened.any() else filled)
+    labels, count = scipy.ndimage.label(opened if opened.any() else filled)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     return np.asarray(labels == 1 + sizes.argmax())
 
 
 def closing(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
     """The closing of a mask by a ball; the image goes on beyond its border as it ends there."""
+    from skimage.morphology import isotropic_closing  # it imports scipy.spatial: 0.3 s
+
     closed = np.zeros_like(mask)
     if not mask.any():
         return closed
     # No closing reaches beyond the box about a mask; one pixel more says that it ends there.
-    (found,) = ndimage.find_objects(mask.astype(np.uint8))
+    (found,) = scipy.ndimage.find_objects(mask.astype(np.uint8))
     box = tuple(slice(max(0, sides.start - 1), sides.stop + 1) for sides in found)
     around = [math.ceil(radius / side) + 1 for side in spacing]
     padded = np.pad(mask[box], [(pixels, pixels) for pixels in around], mode="edge")
@@ -202,7 +205,7 @@ class HeadRegion:
 
     def mask(self, shape: tuple[int, int, int]) -> BoolArray:
         """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
-        wider = ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
+        wider = scipy.ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
         nodes = [
             np.minimum((np.arange(count) + step // 2) // step, coarse - 1)
             for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
@@ -273,7 +276,7 @@ def _from_edges(mask: BoolArray) -> BoolArray:
     """What of a mask (I, J, K) is joined to one of the twelve edges of the box."""
     ends = [np.isin(np.arange(side), (0, side - 1)).astype(np.int8) for side in mask.shape]
     at_edge = ends[0][:, None, None] + ends[1][:, None] + ends[2] >= 2
-    labels, count = ndimage.label(mask)
+    labels, count = scipy.ndimage.label(mask)
     is_joined = np.zeros(count + 1, dtype=np.bool_)
     is_joined[labels[at_edge]] = True
     is_joined[0] = False

@@ -23,7 +23,7 @@ DEPTHS_MM = (30.0, 45.0, 60.0, 75.0, 90.0)  # below the top of the head: brain, 
 MIN_SLICES = 3  # of these that must show a head
 # Log-odds that a slice is MR, at most so high in the median and in each for a CT: well below 0, as an MR must not be refused.
 MAX_MEDIAN_ODDS, MAX_ODDS = -1.5, -1.0
-MIN_SPREAD = 0.02  # of the grey values inside a head; one that is flat says nothing
+MIN_SPREAD = 0.005  # of the grey values inside a head: 10 HU of a window of 2000; one that is flat says nothing
 ANYWAY = "give --anyway if it is one"
 
 

@@ -173,10 +173,11 @@ def scans_of_series(
         return [Found(folder, "series", one if len(series) > 1 else None, "", one)]
     counts = Counter[str]()
     found = []
-    for one in chosen:
+    for one in series:
         counts[one.name] += 1
-        part = f"s{one.name}_{counts[one.name]}"
-        found.append(Found(folder, "series", one, part, one))
+        if one in chosen:
+            part = f"s{one.name}_{counts[one.name]}"
+            found.append(Found(folder, "series", one, part, one))
     return found
 
 

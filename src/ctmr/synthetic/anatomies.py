@@ -10,9 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import scipy
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
-from scipy import ndimage
 
 from ctmr.errors import DataError
 from ctmr.synthetic.head import synthesise_head
@@ -49,7 +49,8 @@ ORBIT_MM = 13.0
 """Soft tissue nearer than this to an eye, its muscles or its nerve is orbital."""
 SKIN_STEP_MM, BONE_STEP_MM, CAVITY_STEP_MM = 0.25, 0.125, 0.5
 MARGIN_VOXELS = 6
-PACKING = 1
+CELL_VOXELS, VAULT_MM = 200, 45
+PACKING = 2
 """Raised whenever anatomies are packed in another way, so that older ones in the cache are left alone."""
 
 
@@ -121,9 +122,10 @@ def read_anatomy(path: Path) -> Anatomy:
             fix="name a folder of label maps (ctmr fetch anatomies)",
         )
     tissue = table[np.clip(numbers, 0, len(table) - 1)]
-    near = ndimage.distance_transform_edt(~np.isin(numbers, _EYE_LABELS)) < ORBIT_MM
+    near = scipy.ndimage.distance_transform_edt(~np.isin(numbers, _EYE_LABELS)) < ORBIT_MM
     tissue[near & (tissue == CODE["soft tissue"])] = CODE["orbital tissue"]
-    return _anatomy(path.name, _largest(tissue))
+    tissue[~largest_part(tissue > 0)] = 0  # specks that hang in the air
+    return _anatomy(path.name, _without_specks(tissue[_box(tissue)]))
 
 
 def synthetic_anatomy(seed: int) -> Anatomy:
@@ -132,22 +134,51 @@ def synthetic_anatomy(seed: int) -> Anatomy:
     return _anatomy(f"synthetic-{seed}", np.ascontiguousarray(head.labels))
 
 
-def _largest(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The map without specks that hang in the air."""
-    labels, count = ndimage.label(tissue > 0)
-    if count > 1:
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        tissue = np.where(labels == sizes.argmax(), tissue, np.uint8(0))
-    return tissue
+def largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest connected part of a mask."""
+    labels, count = scipy.ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest: npt.NDArray[np.bool_] = labels == sizes.argmax()
+    return largest
 
 
-def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
-    box = tuple(
+def _without_specks(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The map with each voxel given to the tissue that is most of its neighbourhood, bone favoured since it is thin.
+
+    Air cells of fewer than `CELL_VOXELS` in the vault, where there are none, become what lies round them.
+    """
+    most = np.zeros(tissue.shape, np.float32)
+    solid, solid_most = np.zeros_like(tissue), np.zeros(tissue.shape, np.float32)
+    for code in np.unique(tissue):
+        share = scipy.ndimage.gaussian_filter((tissue == code).astype(np.float32), 0.8, truncate=2)
+        if code in (CODE["cortical bone"], CODE["diploe"]):
+            share *= np.float32(1.3)
+        if code != CODE["air"]:
+            better = share > solid_most
+            solid[better], solid_most[better] = code, share[better]
+        else:
+            most = share
+    smoothed = np.where(most > solid_most, np.uint8(0), solid)
+    cells, _ = scipy.ndimage.label(smoothed == 0)
+    small = (np.bincount(cells.ravel()) < CELL_VOXELS)[cells] & (cells > 0)
+    brain = np.flatnonzero((tissue == CODE["white matter"]).any((0, 1)))
+    small[:, :, : brain[0] + VAULT_MM] = False
+    return np.where(small, solid, smoothed)
+
+
+def _box(tissue: npt.NDArray[np.uint8]) -> tuple[slice, ...]:
+    """The part of the map that holds the head, with `MARGIN_VOXELS` round it where there are as many."""
+    return tuple(
         slice(max(0, places.min() - MARGIN_VOXELS), places.max() + 1 + MARGIN_VOXELS)
         for places in np.nonzero(tissue)
     )
-    tissue = np.pad(tissue[box], [(0, 0), (0, 0), (0, MARGIN_VOXELS)])
+
+
+def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
+    tissue = np.pad(tissue[_box(tissue)], [(0, 0), (0, 0), (0, MARGIN_VOXELS)])
     for axis in (0, 1):  # a map may end where its box did
         tissue = np.concatenate(
             [np.zeros_like(tissue.take(range(MARGIN_VOXELS), axis)), tissue], axis
@@ -155,9 +186,9 @@ def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
         tissue = np.concatenate(
             [tissue, np.zeros_like(tissue.take(range(MARGIN_VOXELS), axis))], axis
         )
-    solid = ndimage.binary_closing(tissue > 0, iterations=5)
+    solid = scipy.ndimage.binary_closing(tissue > 0, iterations=5)
     for k in range(tissue.shape[2]):
-        solid[:, :, k] = ndimage.binary_fill_holes(solid[:, :, k])
+        solid[:, :, k] = scipy.ndimage.binary_fill_holes(solid[:, :, k])
     solid |= tissue > 0
     bone = np.isin(tissue, (CODE["cortical bone"], CODE["diploe"]))
     inside = np.isin(tissue, [CODE[name] for name in (*BRAIN, "csf", "dura", "choroid plexus")])
@@ -178,7 +209,9 @@ def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
 
 def _stored(mask: npt.NDArray[np.bool_], step_mm: float) -> npt.NDArray[np.uint8]:
     """Signed distance to the surface of a mask, half a voxel off its voxels' centres, as a byte."""
-    distance = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    distance = scipy.ndimage.distance_transform_edt(mask) - scipy.ndimage.distance_transform_edt(
+        ~mask
+    )
     distance -= np.where(mask, 0.5, -0.5)
     return np.clip(np.round(distance / step_mm) + 128, 0, 255).astype(np.uint8)
 

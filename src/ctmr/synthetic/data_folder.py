@@ -16,8 +16,10 @@ from ctmr.io.image_info import write_image_info
 from ctmr.io.images import write_image
 from ctmr.io.nifti import write_nifti
 from ctmr.io.scan import DESCRIPTION
+from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.head import Head, synthesise_head
 from ctmr.synthetic.lesions import LESIONS, Lesion
+from ctmr.synthetic.rendered_head import rendered_head
 from ctmr.system.files import require_empty, write_json
 from ctmr.system.parallel import in_processes
 from ctmr.system.rng import stream
@@ -83,6 +85,7 @@ def write_heads(
     size: int = 256,
     sequence: Literal["t1", "t2"] = "t1",
     image_format: Format = "png",
+    anatomies: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
     """Write a data folder of axial slices (CT as 16-bit PNG in HU, MR as 8-bit PNG) or of volumes.
@@ -100,10 +103,12 @@ def write_heads(
         sequence: MR weighting.
         image_format: `png`: ten slices a head; `nifti`: a `.nii.gz` a head; `dicom`: a folder with a series a head.
             Volumes differ in the distance of their slices; masks are NIfTI then.
+        anatomies: Folder of label maps whose heads are rendered, without faces, in place of procedural ones.
         progress: Called with subjects done and subjects to do.
 
     Raises:
-        UsageError: If an argument is out of range.
+        UsageError: If an argument is out of range, or lesions are asked for in heads of label maps.
+        DataError: If there is no label map, or one cannot be read.
         OutputError: If the folder is not empty or cannot be written.
     """
     for name, value, low, high in (
@@ -114,14 +119,20 @@ def write_heads(
     ):
         if not low <= value <= high:
             raise UsageError(f"{name} must be {low} to {high}: got {value}", fix=f"change --{name}")
+    if anatomies is not None and lesions > 0:
+        raise UsageError(
+            "heads of label maps have no lesions", fix="leave out --lesions, or --anatomies"
+        )
     require_empty(out)
+    if anatomies is not None:
+        cached_anatomies(str(anatomies))  # once, before several processes need them
     people = _people(subjects, seed, lesions)
     if image_format == "png":
         counts = _write_infos(out, people, size)  # first: no CT lies there without its HU
     else:
         counts = dict(Counter(folder for person in people for folder in _folders(person.split)))
     made = []
-    arguments = ((out, person, size, sequence, image_format) for person in people)
+    arguments = ((out, person, size, sequence, image_format, anatomies) for person in people)
     for about in in_processes(_write_subject, list(arguments)):
         made.append(about)
         if progress is not None:
@@ -188,6 +199,7 @@ def _write_subject(
     size: int,
     sequence: Literal["t1", "t2"],
     image_format: Format,
+    anatomies: Path | None,
 ) -> WrittenSubject:
     """Write one subject's slices or volumes; return what `subjects.json` says of it."""
     spacing = pixel_spacing(person.seed, size)
@@ -197,14 +209,25 @@ def _write_subject(
     else:
         heights, distance = None, float(stream(person.seed, "slices").choice(SLICES_MM))
         slices = round(DEPTH_MM / distance)
-    head = synthesise_head(
-        person.seed,
-        shape=(size, size, slices),
-        spacing_mm=(*spacing, distance),
-        sequence=sequence,
-        lesions=person.lesions,
-        heights_mm=heights,
-    )
+    shape, voxel_mm = (size, size, slices), (*spacing, distance)
+    if anatomies is None:
+        head = synthesise_head(
+            person.seed,
+            shape=shape,
+            spacing_mm=voxel_mm,
+            sequence=sequence,
+            lesions=person.lesions,
+            heights_mm=heights,
+        )
+    else:
+        head = rendered_head(
+            _anatomy_of(person, cached_anatomies(str(anatomies))),
+            person.seed,
+            shape=shape,
+            spacing_mm=voxel_mm,
+            sequence=sequence,
+            heights_mm=heights,
+        )
     if image_format == "png":
         images = head_images(head, spacing)
         for folder in _folders(person.split):
@@ -216,6 +239,17 @@ def _write_subject(
     return WrittenSubject(
         person.name, person.seed, person.split, spacing[0], distance, tuple(head.lesions)
     )
+
+
+def _anatomy_of(person: Subject, maps: Sequence[Anatomy]) -> Anatomy:
+    """The map a subject is rendered from; of several maps, a third is for testing and choosing only."""
+    kept = max(1, len(maps) // 3) if len(maps) > 1 else 0
+    usable = (
+        maps[len(maps) - kept :]
+        if kept and person.split in ("test", "val")
+        else maps[: len(maps) - kept]
+    )
+    return usable[person.seed % len(usable)]
 
 
 def _write_volume(

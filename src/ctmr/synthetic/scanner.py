@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from ctmr.synthetic.shapes import Array
 from ctmr.synthetic.tissues import LABELS
@@ -154,7 +154,7 @@ def expose(
     spread = np.array([TISSUES[name].hu_texture for name in LABELS], np.float32)
     ct += spread[labels] * texture
     mr *= 1 + np.float32(0.03) * (_change_with_t1(protocol)[labels] * texture + texture_2)
-    signal = ndimage.gaussian_filter(mr.mean(axis=0), 0.35, mode="nearest", truncate=3)
+    signal = scipy.ndimage.gaussian_filter(mr.mean(axis=0), 0.35, mode="nearest", truncate=3)
     return labels[len(labels) // 2], ct.mean(axis=0), signal
 
 
@@ -170,11 +170,11 @@ def ct_plane(
 ) -> Array:
     """One axial plane (J, I) with point spread and the short-range noise of a soft kernel."""
     sigma = (protocol.ct_blur_mm / spacing_mm[1], protocol.ct_blur_mm / spacing_mm[0])
-    out = ndimage.gaussian_filter(hu, sigma, mode="nearest", truncate=3)
+    out = scipy.ndimage.gaussian_filter(hu, sigma, mode="nearest", truncate=3)
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     kernel = np.array((0.25, 0.5, 0.25), np.float32) / np.float32(np.sqrt(0.375))  # keeps variance
     for axis in (0, 1):
-        noise = ndimage.correlate1d(noise, kernel, axis=axis)
+        noise = scipy.ndimage.correlate1d(noise, kernel, axis=axis)
     thickness = np.sqrt(2.5 / np.clip(spacing_mm[2], 1, 6))
     out += np.float32(protocol.ct_noise_hu * thickness) * noise
     plane: Array = np.clip(out, -1024, 3071)

@@ -124,6 +124,7 @@ class Preprocessor:
         self._scale, self._data, self._intensities = card.scale, card.data, card.intensities
         self._head_mm2 = card.head_mm2
         self._ranges = {modality: usual.ranges for modality, usual in card.training.items()}
+        self._told: set[Encoding] = set()
 
     def prepare(self, scan: Scan, modality: Modality, *, anyway: bool = False) -> NetworkInput:
         """A scan as the networks see it.
@@ -215,11 +216,10 @@ class Preprocessor:
         if intensity is not None:
             return intensity
         if modality == "mr" and encoding != "HU":
-            logger.info(
-                "an MR in %s values is mapped by its own percentiles: the model was trained on %s",
-                encoding,
-                " and ".join(known),
-            )
+            if encoding not in self._told:  # once, however many there are
+                self._told.add(encoding)
+                what = "an MR in %s values is mapped by its own percentiles: the model was trained on %s"
+                logger.warning(what, encoding, " and ".join(known))
             if isinstance(scan, Volume):
                 return UNITLESS[encoding]
             return PICTURES[encoding].fitted(scan.grey)

@@ -10,6 +10,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.sequence import Sequence
 
 from ctmr.errors import DataError, SafetyError
+from ctmr.io.dicom.grouping import list_series
 from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import Derivation, write_series
 from ctmr.io.scan import kind_of, read_scan
@@ -247,3 +248,44 @@ def test_frames_are_no_copies_though_they_have_one_uid(tmp_path):
     series = read_series(tmp_path / "multi")
     assert series.notes == ()
     assert {str(header.SOPInstanceUID) for header in series.headers} == {"2.25.4711"}
+
+
+@pytest.mark.parametrize(
+    ("repetition", "echo", "inversion", "contrast", "pulse", "weighting"),
+    [
+        (8, 3, 900, None, "GRADIENT", "t1"),
+        (4000, 100, None, None, "SPIN", "t2"),
+        (9000, 120, 2500, None, "SPIN", "flair"),
+        (600, 20, None, None, "GRADIENT", "t2star"),
+        (4000, 100, None, "PROTON_DENSITY", "SPIN", "pd"),
+        (4000, 20, None, "UNKNOWN", "SPIN", "pd"),
+        (None, None, None, "T1", None, "t1"),
+        (None, None, None, None, None, None),
+    ],
+)
+@pytest.mark.parametrize("shared", [True, False])
+def test_weighting_is_told_by_the_functional_groups(
+    repetition, echo, inversion, contrast, pulse, weighting, shared, tmp_path
+):
+    said = {
+        "MRTimingAndRelatedParametersSequence": ("RepetitionTime", repetition),
+        "MREchoSequence": ("EffectiveEchoTime", echo),
+        "MRModifierSequence": ("InversionTimes", inversion and [inversion]),
+        "MRImageFrameTypeSequence": ("AcquisitionContrast", contrast),
+    }
+
+    def add(image):
+        groups = image.SharedFunctionalGroupsSequence
+        for group in groups if shared else image.PerFrameFunctionalGroupsSequence:
+            for macro, (keyword, value) in said.items():
+                item = Dataset()
+                if value is not None:
+                    setattr(item, keyword, value)
+                setattr(group, macro, Sequence([item]))
+        if pulse is not None:
+            image.EchoPulseSequence = pulse
+
+    make(tmp_path / "single", "mr")
+    enhanced(tmp_path / "single", tmp_path / "multi", change=add)
+    (found,) = list_series(tmp_path / "multi").series
+    assert found.weighting == weighting

@@ -295,3 +295,20 @@ def test_pixels_that_the_file_cannot_hold_are_refused_before_they_are_read(tmp_p
     edit_all(tmp_path, Rows=4000, Columns=4000)
     with pytest.raises(DataError, match="expected 32000000 bytes of pixels: found a file of"):
         read_series(tmp_path)
+
+
+@pytest.mark.parametrize("degrees", [(12, 7), (33, -21), (61, 40)])
+def test_orientation_rounded_to_two_decimals_is_made_orthonormal_with_a_note(tmp_path, degrees):
+    volume = make(tmp_path, "mr", affine(turned(*degrees)))
+    exact = read_series(tmp_path)
+    for path in find_dicom(tmp_path):
+        rounded = [round(float(v), 2) for v in dcmread(path).ImageOrientationPatient]
+        edit(path, ImageOrientationPatient=rounded)
+    series = read_series(tmp_path)
+    assert series.notes == ("ImageOrientationPatient (0020,0037) is rounded: made orthonormal",)
+    assert np.array_equal(series.volume.array, volume.array)
+    sides = series.volume.affine[:3, :2] / series.volume.spacing_mm[:2]
+    assert np.allclose(sides.T @ sides, np.eye(2), atol=1e-6)
+    corner = [*(np.array(volume.array.shape) - 1), 1]
+    away = (series.volume.affine - exact.volume.affine) @ corner
+    assert np.linalg.norm(away) < 0.01 * np.linalg.norm(volume.affine[:3, :3] @ corner[:3])

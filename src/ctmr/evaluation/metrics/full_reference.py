@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctmr.types import BoolArray, FloatArray
 
@@ -52,7 +52,7 @@ def hd95(result: BoolArray, truth: BoolArray, spacing: Sequence[float] | None = 
         return math.nan
     if not result.any() or not truth.any():
         return math.hypot(*np.multiply(spacing, result.shape))
-    box = ndimage.find_objects((result | truth).view(np.uint8))[0]
+    box = scipy.ndimage.find_objects((result | truth).view(np.uint8))[0]
     first, second = _surface(result[box]), _surface(truth[box])
     there = np.percentile(_distances(second, spacing)[first], 95)
     back = np.percentile(_distances(first, spacing)[second], 95)
@@ -66,11 +66,11 @@ def _require_one_shape(result: BoolArray, truth: BoolArray) -> None:
 
 def _distances(mask: BoolArray, spacing: Sequence[float]) -> Doubles:
     """Of each pixel from the nearest one in the mask."""
-    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing))
+    return np.asarray(scipy.ndimage.distance_transform_edt(~mask, sampling=spacing))
 
 
 def _surface(mask: BoolArray) -> BoolArray:
-    return np.asarray(mask & ~ndimage.binary_erosion(mask))
+    return np.asarray(mask & ~scipy.ndimage.binary_erosion(mask))
 
 
 PSNR_CAP = 100.0  # dB
@@ -189,7 +189,7 @@ def ms_ssim(result: FloatArray, truth: FloatArray, mask: BoolArray, span: Span) 
             return math.nan
         product *= float((similarity.clip(min=0) ** weight).mean())
         # The window of 2 takes a pixel and the one before it; before the first there are zeros.
-        a, b = (ndimage.uniform_filter(x, halved, mode="constant")[every] for x in (a, b))
+        a, b = (scipy.ndimage.uniform_filter(x, halved, mode="constant")[every] for x in (a, b))
         mask = mask[every]
     return product
 
@@ -285,12 +285,12 @@ def _similarity(a: Doubles, b: Doubles, mask: BoolArray, data_range: float) -> D
     inner[fits] = mask[fits]
     if not inner.any():
         return np.empty(0)
-    box = ndimage.find_objects(inner.view(np.uint8))[0]
+    box = scipy.ndimage.find_objects(inner.view(np.uint8))[0]
     box = tuple(slice(s.start - m, s.stop + m) for s, m in zip(box, margin, strict=True))
     a, b, inner = a[box], b[box], inner[box]
 
     def mean(x: Doubles) -> Doubles:
-        means: Doubles = ndimage.uniform_filter(x, window)[inner]
+        means: Doubles = scipy.ndimage.uniform_filter(x, window)[inner]
         return means
 
     n = math.prod(window)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctmr.synthetic.lesions import LESIONS
 from ctmr.synthetic.tissues import LABELS
@@ -149,7 +149,7 @@ def invented(error: FloatArray, where: BoolArray, healthy: Spread, pixel_mm2: fl
     """
     limit = DEVIATIONS * healthy.sd
     for apart in (error - healthy.mean, healthy.mean - error):
-        parts, count = ndimage.label((apart > limit) & where, np.ones((3, 3)))
+        parts, count = scipy.ndimage.label((apart > limit) & where, np.ones((3, 3)))
         if count and np.bincount(parts.ravel())[1:].max() * pixel_mm2 >= BLOB_MM2:
             return True
     return False
@@ -159,5 +159,5 @@ def _mm_from(mask: BoolArray, spacing_mm: Spacing) -> NDArray[np.float64]:
     """Distance of each pixel (H, W) from the mask; infinite if that is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf)
-    distance: NDArray[np.float64] = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    distance: NDArray[np.float64] = scipy.ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
     return distance

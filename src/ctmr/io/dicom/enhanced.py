@@ -7,6 +7,7 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.multival import MultiValue
 
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
@@ -31,6 +32,19 @@ _MACROS = {
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+}
+_SINGLE = {
+    name: name for name in ("EchoTime", "RepetitionTime", "InversionTime", "ScanningSequence")
+}
+# The times of an MR (DICOM PS3.3 C.8.13.5), and what they are called in a single-frame object; a converted one keeps the names.
+_TIMES = {
+    "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime"},
+    "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
+    "MRModifierSequence": {"InversionTimes": "InversionTime"},
+    "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
+    "MRImageFrameTypeSequence": {"AcquisitionContrast": "AcquisitionContrast"},
+    "UnassignedSharedConvertedAttributesSequence": _SINGLE,
+    "UnassignedPerFrameConvertedAttributesSequence": _SINGLE,
 }
 # What tells the volumes of one object apart.
 _VOLUMES = {
@@ -75,7 +89,7 @@ def frames_of(image: SliceFile) -> list[SliceFile]:
     with parsing(path):
         of_all = _stated(shared[0]) if shared else {}
         frames = [
-            _frame(image, of_all | _stated(group[0]), n)._replace(read=read)
+            _frame(image, of_all | _stated(group[0]), _times(group), n)._replace(read=read)
             for n, group in enumerate(groups)
         ]
         differing = _differing(groups)
@@ -116,9 +130,25 @@ def _stated(group: Dataset) -> dict[str, tuple[DataElement | RawDataElement, Any
     return stated
 
 
-def _frame(image: SliceFile, stated: Mapping[str, Any], n: int) -> SliceFile:
+def _times(group: Sequence[Dataset]) -> dict[str, Any]:
+    """What tells the weighting of an MR, by the names of a single-frame object."""
+    found = {}
+    for macro, names in _TIMES.items():
+        item = _item(group, macro)
+        for keyword, name in names.items():
+            said = item.get(keyword) if item is not None else None
+            several = isinstance(said, MultiValue | list) and name != "ScanningSequence"
+            said = (said[0] if said else None) if several else said
+            if said not in (None, ""):
+                found[name] = said
+    return found
+
+
+def _frame(
+    image: SliceFile, stated: Mapping[str, Any], times: Mapping[str, Any], n: int
+) -> SliceFile:
     """The n-th frame, with what its groups say in the place of what a single-frame file says."""
-    header, values = Dataset(), dict(image.values)
+    header, values = Dataset(), {**image.values, **times}
     for tag, element in image.header.items():
         header[tag] = element
     header.ReferencedFrameNumber = n + 1

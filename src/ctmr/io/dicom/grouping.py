@@ -33,6 +33,7 @@ from ctmr.io.dicom.kinds import (
     other_object,
     weighting_of,
 )
+from ctmr.io.dicom.parts import parts_of, told_apart
 from ctmr.types import NAMES, OTHER, Modality
 
 Plane = Literal["axial", "coronal", "sagittal", "oblique"]
@@ -72,6 +73,10 @@ class SeriesFiles:
     weighting: Weighting | None
     """Of an MR, by its times (`ctmr.io.dicom.kinds.weighting_of`)."""
     kind: Kind
+    part: int = 0
+    """Which of several volumes of one series it is, from 1; 0: it is the whole series."""
+    told_by: str = ""
+    """What tells it from the others then, as `EchoTime 80`."""
 
     @property
     def name(self) -> str:
@@ -105,7 +110,7 @@ def list_series(folder: Path) -> SeriesList:
     """
     with opened(folder) as place:
         groups, left_out = group_files(place)
-        found = [describe(group, folder) for group in groups]
+        found = describe_all(groups, folder)
     if is_archive(folder):
         found = [replace(one, files=_within(folder, one.files)) for one in found]
         left_out = {why: [*_within(folder, paths)] for why, paths in left_out.items()}
@@ -158,7 +163,7 @@ def series_rows(series: Sequence[SeriesFiles]) -> list[tuple[str, ...]]:
 
     The first column is what `--series` takes: the number, or a hash where the number is missing or not the only one.
     """
-    numbers = Counter(one.number for one in series)
+    numbers = Counter(number for number, _ in {(one.number, one.uid) for one in series})
     rows: list[tuple[str, ...]] = []
     for one in series:
         spacing = [format(mm, ".3g") for mm in one.spacing_mm or ()]
@@ -166,7 +171,8 @@ def series_rows(series: Sequence[SeriesFiles]) -> list[tuple[str, ...]]:
         size = f"{one.rows} x {one.columns}"
         shape = (one.plane or "-", size, " x ".join(spacing) or "-", str(one.slices))
         name = one.name if numbers[one.number] == 1 else hashed(one.uid)[:8]
-        rows.append((name, *kinds, *shape, one.kind))
+        name = f"{name}_{one.part}" if one.part else name
+        rows.append((name, *kinds, *shape, ", ".join(filter(None, (one.kind, one.told_by)))))
     return rows
 
 
@@ -214,7 +220,22 @@ def group_images(images: Iterable[SliceFile]) -> list[list[SliceFile]]:
             several.append(group)
         else:
             several.extend([image] for image in group)
-    return several
+    return [part for group in several for part in parts_of(group)]
+
+
+def describe_all(groups: Sequence[Sequence[SliceFile]], folder: Path) -> list[SeriesFiles]:
+    """What the headers of each group say of it, and which part of its series it is."""
+    found = [describe(group, folder) for group in groups]
+    series: dict[tuple[str, bool], list[int]] = {}
+    for n, one in enumerate(found):
+        series.setdefault((one.uid or str(n), one.kind == "localizer"), []).append(n)
+    for places in series.values():
+        for part, n in enumerate(places, 1):
+            others = [groups[other] for other in places if other != n]
+            if others:
+                told_by = told_apart(groups[n], others)
+                found[n] = replace(found[n], part=part, told_by=told_by)
+    return found
 
 
 @np.errstate(all="ignore")
@@ -241,7 +262,7 @@ def describe(images: Sequence[SliceFile], folder: Path) -> SeriesFiles:
         columns=_integer(images[0], "Columns") or 0,
         slices=(places or len(slices)) if unknown == 1 else unknown * len(images),
         spacing_mm=(*spacing, step) if spacing and step else None,
-        weighting=weighting_of(values) if modality == "mr" else None,
+        weighting=weighting_of(slices[0].values) if modality == "mr" else None,
         kind="localizer" if _is_scout(slices) else max(set(kinds), key=kinds.count),
     )
 
@@ -268,19 +289,23 @@ def _check_uncut(image: SliceFile) -> None:
 
 
 def _is_called(series: SeriesFiles, name: str) -> bool:
-    """Whether a number, a UID or the hash that stands for it names the series."""
-    return name in (str(series.number), series.uid or None, hashed(series.uid)[: max(8, len(name))])
+    """Whether a number, a UID or the hash that stands for it names the series, with `_n` a part of it."""
+    whole, _, part = name.partition("_")
+    names = (str(series.number), series.uid or None, hashed(series.uid)[: max(8, len(whole))])
+    return whole in names and part in ("", str(series.part))
 
 
-def _suits(series: SeriesFiles, to: Modality | None) -> tuple[bool, int, float, tuple[float, str]]:
+def _suits(
+    series: SeriesFiles, to: Modality | None
+) -> tuple[bool, int, float, tuple[float, str, int]]:
     """Less is better: a whole head, T1-like where an MR is wanted, thin, a low number."""
     contrast = {"t1": 0, None: 1}.get(series.weighting, 2) if to == "ct" else 0
     step = round(series.spacing_mm[2], 3) if series.spacing_mm else np.inf
     return not series.whole_head, contrast, step, _order(series)
 
 
-def _order(series: SeriesFiles) -> tuple[float, str]:
-    return np.inf if series.number is None else series.number, series.uid
+def _order(series: SeriesFiles) -> tuple[float, str, int]:
+    return np.inf if series.number is None else series.number, series.uid, series.part
 
 
 def _series(image: SliceFile) -> str:

@@ -61,6 +61,8 @@ _VALUES = (
 _BESIDE = (
     *("SeriesNumber", "SliceThickness", "SpacingBetweenSlices", "RescaleType"),
     *("EchoTime", "RepetitionTime", "InversionTime", "ScanningSequence", "DiffusionBValue"),
+    *("EchoNumbers", "TemporalPositionIdentifier", "AcquisitionNumber"),
+    *("AcquisitionContrast", "EchoPulseSequence"),
     *("BurnedInAnnotation", "LossyImageCompressionRatio"),
 )
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")

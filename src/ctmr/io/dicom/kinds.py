@@ -48,6 +48,12 @@ _DERIVED = {
     *("PERFUSION", "CBF", "CBV", "RCBF", "RCBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS"),
     *("ADC", "FA", "EADC", "TRACEW", "TENSOR", "PHASE MAP", "T1 MAP", "T2 MAP", "SUB"),
 }
+# AcquisitionContrast (0008,9209) of enhanced MR and EchoPulseSequence (0018,9008) (PS3.3 C.8.13.3, C.8.13.4).
+_CONTRASTS: dict[str, Weighting] = {
+    **{"T1": "t1", "T2": "t2", "FLUID_ATTENUATED": "flair", "PROTON_DENSITY": "pd"},
+    **{"T2_STAR": "t2star", "DIFFUSION": "diffusion"},
+}
+_SEQUENCES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 _SHORT_ECHO, _LONG_ECHO = 30.0, 60.0  # ms
 _LONG_REPETITION = 1800.0  # ms
 _FLUID_NULLED = 1500.0  # ms of inversion time; shorter ones null white matter or fat
@@ -93,6 +99,8 @@ def kind_of_image(values: Mapping[str, Any]) -> Kind:
         return "localizer"
     if words[:2] == ["DERIVED", "SECONDARY"] or _DERIVED.intersection(words[2:]):
         return "derived"
+    if words[2:3] in (["P"], ["PHASE"]):  # of a complex MR; its magnitude is the scan
+        return "derived"
     return "scan"
 
 
@@ -101,12 +109,18 @@ def weighting_of(values: Mapping[str, Any]) -> Weighting | None:
 
     EchoTime (0018,0081), RepetitionTime (0018,0080) and InversionTime (0018,0082) in ms. Inversion of 1500 ms or more: FLAIR.
     Long echo: T2, T2* of gradient echoes. Short echo: PD if the repetition is long and nothing is inverted, else T1.
+    AcquisitionContrast (0008,9209) of an enhanced object comes first.
     """
+    for word in _words(values, "AcquisitionContrast"):
+        if word in _CONTRASTS:
+            return _CONTRASTS[word]
     if _number(values, "DiffusionBValue") > 0:
         return "diffusion"
     echo, repetition = _number(values, "EchoTime"), _number(values, "RepetitionTime")
     inversion = _number(values, "InversionTime")
     sequence = _words(values, "ScanningSequence")
+    for word in _words(values, "EchoPulseSequence"):
+        sequence = [*sequence, *_SEQUENCES.get(word, [])]
     if echo <= 0 or repetition <= 0:
         return None
     if inversion >= _FLUID_NULLED:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread, uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from scipy import ndimage
 
 from ctmr.imaging.ct_values import AIR_HU
 from ctmr.io.dicom.header import COPY_AGAIN, LAYOUT, NATIVE, SliceFile, parsing, require
@@ -82,7 +82,7 @@ def _padding(padded: BoolArray, units: NDArray[np.float64], lowest: float) -> Bo
     doubtful = padded & (units > lowest)
     if not doubtful.any():
         return padded
-    labels, _ = ndimage.label(padded)
+    labels, _ = scipy.ndimage.label(padded)
     corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]
     outside = np.isin(labels, corners[corners > 0])
     if np.unique(units[outside & doubtful]).size > 1:  # a range of values that is no padding

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.contradictions import contradictions, require_hu
 from ctmr.io.dicom.enhanced import frames_of
 from ctmr.io.dicom.files import find_files, of_all, opened
-from ctmr.io.dicom.grouping import SeriesFiles, describe, group_files, series_rows
+from ctmr.io.dicom.grouping import SeriesFiles, describe_all, group_files, series_rows
 from ctmr.io.dicom.header import SliceFile, hashed, read_header, require, text_of
 from ctmr.io.dicom.lean import complete, without_copies
 from ctmr.io.dicom.pixels import read_units
@@ -36,6 +36,8 @@ class Series:
     """False if the slices lie unevenly, which is read only if asked for: K of the affine is then a mean."""
     notes: tuple[str, ...]
     """What was left out, without names or identifiers."""
+    part: int = 0
+    """Which of several volumes of one series it is, from 1; 0: it is the whole series."""
 
     @property
     def patient(self) -> str | None:
@@ -79,7 +81,8 @@ def read_series(
         else:
             files, notes = _only_series(place)
         images = [image for frames in of_all(frames_of, files, place) for image in frames]
-        return _read(images, notes, place, folder.name, irregular=irregular, vouched=vouched)
+        series = _read(images, notes, place, folder.name, irregular=irregular, vouched=vouched)
+    return replace(series, part=source.part) if isinstance(source, SeriesFiles) else series
 
 
 def _read(
@@ -145,7 +148,7 @@ def _only_series(folder: Path) -> tuple[list[SliceFile], list[str]]:
     """The headers of the one series of a folder, and notes of what is left out beside it."""
     groups, left_out = group_files(folder)
     require(bool(groups), _nothing(left_out), folder, "choose the folder of a CT or MR series")
-    about = {n: describe(group, folder) for n, group in enumerate(groups)}
+    about = dict(enumerate(describe_all(groups, folder)))
     for kinds in (("scan",), ("derived",), ("synthetic",), ("localizer",)):
         kept = [n for n, one in about.items() if one.kind in kinds]
         if kept:

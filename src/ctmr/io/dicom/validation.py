@@ -25,6 +25,7 @@ from ctmr.system.memory import require_memory
 from ctmr.types import Matrix
 
 MAX_SERIES_BYTES = 4 * 2**30
+EXACT_OFF, MAX_OFF = 1e-3, 1e-2  # of direction cosines: as written, and as rounded to two decimals
 OFF_LINE_MM = 0.05  # of a slice whose position was rounded
 MOST_OFF_MM = 1.0  # of uneven slices, each of which keeps its place
 MAX_SIDE = 4096  # pixels; also what bounds the memory that a compressed slice can ask for
@@ -111,9 +112,20 @@ def _check_place(image: SliceFile) -> None:
     sane = sane and bool((parts[2] > _MIN_MM).all())
     require(sane, what, path, "export the original images", SafetyError)
     row, column = np.split(parts[1], 2)
-    off = np.abs([row @ row - 1, column @ column - 1, row @ column]).max()
+    off = _off(row, column)
     what = f"expected orthonormal {tagged('ImageOrientationPatient')}: found it off by {off:.2g}"
-    require(bool(off <= 2e-3), what, path, "export the original images", SafetyError)
+    require(off <= MAX_OFF, what, path, "export the original images", SafetyError)
+    if off > EXACT_OFF:
+        # The nearest orthonormal pair (polar decomposition).
+        left, _, right = np.linalg.svd(np.stack([row, column]), full_matrices=False)
+        values["ImageOrientationPatient"] = [*(left @ right).ravel()]
+        values["rounded"] = True
+
+
+def _off(row: NDArray[np.float64], column: NDArray[np.float64]) -> float:
+    """How far direction cosines are from lengths of 1 and a product of 0."""
+    lengths = [float(np.linalg.norm(side)) - 1 for side in (row, column)]
+    return max(abs(lengths[0]), abs(lengths[1]), abs(float(row @ column)))
 
 
 def _check_units(image: SliceFile, vouched: bool) -> None:
@@ -151,6 +163,8 @@ def check_series(images: Sequence[SliceFile], folder: Path) -> list[str]:
         found = [" x ".join(f"{v:.6g}" for v in image.floats(keyword)) for image in images]
         _require_one(keyword, found, images, folder)
     notes = check_identity(images, folder)
+    if any(image.values.get("rounded") for image in images):
+        notes.append(f"{tagged('ImageOrientationPatient')} is rounded: made orthonormal")
     size = 4 * len(images) * images[0].values["Rows"] * images[0].values["Columns"]
     what = f"expected a series of at most {MAX_SERIES_BYTES} bytes: found {size}"
     require(size <= MAX_SERIES_BYTES, what, folder, "keep one series in a folder")

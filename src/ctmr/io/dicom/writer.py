@@ -4,7 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +80,8 @@ def write_series(folder: Path, volume: Volume, like: Series, about: Derivation) 
             f" {like.volume.array.shape}"
         )
     window = _window(volume, about.modality)
+    if like.part:  # the volumes of one series become series of their own
+        about = replace(about, options=f"{about.options} part {like.part}")
     paths = []
     for k, source in enumerate(like.headers):
         out = _copied(source)

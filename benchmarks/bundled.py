@@ -1,0 +1,335 @@
+#!/usr/bin/env python3
+"""Measure the bundled model on rendered heads of label maps: contrasts, what was removed, lesions it has never seen.
+
+    bundled.py contrasts|removed|lesions ANATOMIES [--state STATE] [--only NAME ...] [--slices N] [--out FILE.json]
+
+STATE is a training state of train_bundled.py; without it the bundled model is measured. `--only` names the maps, those
+that the training kept out. Errors are mean absolute ones in the head; each figure has a 95 % bootstrap interval over slices.
+
+contrasts: MR -> CT in HU for each contrast, and the ratio to plain T1.
+removed:   skull stripped, or face removed: the share of those voxels that come out as bone (above 300 HU).
+lesions:   kinds, shapes and contrasts kept out of training: an abscess (a dark core in a bright rim), a crescent under the
+           skull, and old blood (bright in T1 and T2, like brain in CT). It survives if its mean differs from that of the
+           same slice without it by half of what it does in the truth, with the right sign. Something is invented in a
+           healthy slice where the result is off by more than 25 HU (or 0.25 of white matter) over 50 mm2 in the brain.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from ctmr.cyclegan.networks import UNet
+from ctmr.imaging.intensity import CT_WINDOWS
+from ctmr.models.folder import read_model
+from ctmr.synthetic import pairs
+from ctmr.synthetic.anatomies import CODE, Anatomy, cached_anatomies
+from ctmr.synthetic.contrasts import Contrast, draw_signals
+from ctmr.synthetic.pairs import BRAIN_CODES, Pair, render_pair
+from ctmr.synthetic.planes import smooth
+from ctmr.system.files import write_json
+from train_bundled import FILTERS, MR_TOP, SHAPE, decoded
+
+Image = npt.NDArray[np.float32]
+Translate = Callable[[Image], Image]
+SEED = 1_000_000  # no sample of the training
+CONTRASTS: tuple[Contrast, ...] = ("t1", "t1-agent", "t2", "flair", "pd")
+ENOUGH_MM2 = 8000  # slices with less head are left out
+
+
+def networks(state: Path | None) -> dict[str, Translate]:
+    """Both directions as functions of an image in HU, or of an MR on its own scale, averaged with the mirror image."""
+    if state is None:
+        from ctmr.models.bundle import bundled_folder
+
+        found = read_model(bundled_folder()).generators
+    else:
+        kept = torch.load(state, weights_only=True)["averages"]
+        found = {}
+        for name in ("mr-to-ct", "ct-to-mr"):
+            found[name] = UNet(1, FILTERS).eval()
+            found[name].load_state_dict(kept[name])
+
+    def run(name: str, image: Image) -> torch.Tensor:
+        with torch.inference_mode():
+            x = torch.from_numpy(image.astype(np.float32))[None, None]
+            net = found[name]
+            return ((net(x) + net(x.flip(3)).flip(3)) / 2)[0, 0]
+
+    def to_ct(mr: Image) -> Image:
+        top = np.quantile(mr[mr > 0.1 * np.quantile(mr, 0.99)], 0.985)
+        return np.asarray(decoded(run("mr-to-ct", (2 * mr / top - 1).clip(-1, 1))))
+
+    def to_mr(ct: Image) -> Image:
+        knots = CT_WINDOWS["piecewise"]
+        coded = np.interp(ct, [hu for hu, _ in knots], [level for _, level in knots])
+        return np.asarray((run("ct-to-mr", coded) + 1) / 2 * MR_TOP)
+
+    return {"ct": to_ct, "mr": to_mr}
+
+
+def interval(values: Sequence[float]) -> list[float]:
+    """Mean and 95 % bootstrap interval."""
+    rows = np.asarray(values, float)
+    draws = np.random.default_rng(0).integers(0, len(rows), (2000, len(rows)))
+    low, high = np.percentile(rows[draws].mean(axis=1), [2.5, 97.5])
+    return [round(float(value), 3) for value in (rows.mean(), low, high)]
+
+
+def slices(heads: Sequence[Anatomy], count: int) -> list[int]:
+    """Numbers of samples that show enough of a whole head."""
+    found: list[int] = []
+    number = 0
+    while len(found) < count:
+        with settings(LESION_SHARE=0.0, _remove=lambda *_: None):
+            pair = render_pair(heads, SHAPE, SEED, number)
+        if pair.head.sum() * pair.pixel_mm**2 > ENOUGH_MM2:
+            found.append(number)
+        number += 1
+    return found
+
+
+class settings:
+    """Replace names of `ctmr.synthetic.pairs` for a while."""
+
+    def __init__(self, **changes: object) -> None:
+        self.changes, self.before = changes, {name: getattr(pairs, name) for name in changes}
+
+    def __enter__(self) -> None:
+        for name, value in self.changes.items():
+            setattr(pairs, name, value)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.before.items():
+            setattr(pairs, name, value)
+
+
+def contrasts(heads: Sequence[Anatomy], to: dict[str, Translate], count: int) -> dict[str, object]:
+    """MAE in HU in the head, of each contrast of the same slices."""
+    numbers = slices(heads, count)
+    errors: dict[str, list[float]] = {}
+    for contrast in CONTRASTS:
+        same = {"LESION_SHARE": 0.0, "_remove": lambda *_: None}
+        with settings(draw_contrast=lambda _, c=contrast: c, **same):
+            for number in numbers:
+                pair = render_pair(heads, SHAPE, SEED, number)
+                error = np.abs(to["ct"](pair.mr) - pair.true_ct)
+                errors.setdefault(contrast, []).append(float(error[pair.head].mean()))
+    found = {contrast: interval(rows) for contrast, rows in errors.items()}
+    ratios = {c: round(rows[0] / found["t1"][0], 3) for c, rows in found.items()}
+    return {"slices": count, "mae_hu": found, "over_t1": ratios}
+
+
+def removed(heads: Sequence[Anatomy], to: dict[str, Translate], count: int) -> dict[str, object]:
+    """Share of removed voxels that come out as bone."""
+    found: dict[str, object] = {}
+    for name, draw in (("stripped", 0.0), ("defaced", 0.05)):
+        shares, number, remove = [], 0, pairs._remove
+        while len(shares) < count:
+
+            def always(
+                rng: np.random.Generator, *rest: object, draw: float = draw, remove=remove
+            ) -> None:
+                remove(_First(rng, draw), *rest)
+
+            with settings(LESION_SHARE=0.0, _remove=always):
+                gone = render_pair(heads, SHAPE, SEED, number)
+            with settings(LESION_SHARE=0.0, _remove=lambda *_: None):
+                whole = render_pair(heads, SHAPE, SEED, number)
+            number += 1
+            where = whole.head & ~ndimage.binary_dilation(gone.head, iterations=2)
+            if where.sum() > 300 and gone.head.sum() > 2000:
+                shares.append(float((to["ct"](gone.mr)[where] > 300).mean()))
+        found[name] = interval(shares)
+    return {"slices": count, "bone_share": found}
+
+
+class _First:
+    """A generator whose first uniform draw is given."""
+
+    def __init__(self, rng: np.random.Generator, first: float) -> None:
+        self.rng, self.first = rng, first
+
+    def uniform(self, *arguments: float) -> float:
+        if not arguments and self.first is not None:
+            first, self.first = self.first, None  # type: ignore[assignment]
+            self.rng.uniform()
+            return first
+        return float(self.rng.uniform(*arguments))
+
+    def normal(self, *arguments: float) -> float:
+        return float(self.rng.normal(*arguments))
+
+
+# -- lesions kept out of training --------------------------------------------------------------
+
+Drawn = tuple[npt.NDArray[np.uint8], int]
+
+
+def _abscess(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane) -> Drawn:
+    """A core like an infarct in a rim like a tumour, 6 to 14 mm."""
+    away, brain = _distance(rng, tissue, plane)
+    radius = rng.uniform(6, 14)
+    out = tissue.copy()
+    out[brain & (away < radius)] = CODE["tumour"]
+    out[brain & (away < radius - 3)] = CODE["infarct"]
+    return out, CODE["infarct"]
+
+
+def _crescent(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane) -> Drawn:
+    """A layer of blood of 5 to 11 mm between skull and brain on one side."""
+    brain = np.isin(tissue, BRAIN_CODES)
+    depth = ndimage.distance_transform_edt(brain[len(brain) // 2]) * plane.pixel_mm
+    x = np.arange(tissue.shape[2])[None, :] - tissue.shape[2] / 2
+    side = x > 15 if rng.uniform() < 0.5 else x < -15
+    thick = rng.uniform(5, 11) + 0.6 * smooth(rng, tissue.shape[1:], 6)[0]
+    filled = ndimage.binary_fill_holes(brain[len(brain) // 2])
+    inner = ndimage.distance_transform_edt(filled) * plane.pixel_mm
+    where = filled & side & (inner < thick) & (depth > -1)
+    out = tissue.copy()
+    out[brain & where[None]] = CODE["bleed"]
+    return out, CODE["bleed"]
+
+
+def _old_blood(
+    rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane
+) -> Drawn:
+    away, brain = _distance(rng, tissue, plane)
+    out = tissue.copy()
+    out[brain & (away < rng.uniform(7, 16))] = CODE["bleed"]
+    return out, CODE["bleed"]
+
+
+def _distance(
+    rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane
+) -> tuple[Image, npt.NDArray[np.bool_]]:
+    brain = np.isin(tissue, BRAIN_CODES)
+    deep = ndimage.binary_erosion(brain[len(brain) // 2], iterations=6)
+    rows, columns = np.nonzero(deep if deep.sum() > 50 else brain[len(brain) // 2])
+    place = int(rng.integers(len(rows)))
+    y, x = np.mgrid[: tissue.shape[1], : tissue.shape[2]].astype(np.float32)
+    flat = np.hypot(y - rows[place], x - columns[place]) * plane.pixel_mm
+    away = np.sqrt(flat[None] ** 2 + plane.offsets_mm[:, None, None] ** 2)
+    return away + 0.8 * smooth(rng, tissue.shape[1:], 24), brain
+
+
+def _old_signals(rng: np.random.Generator, contrast: Contrast) -> npt.NDArray[np.float32]:
+    """Blood of weeks ago is bright in T1 and in T2."""
+    signals = np.asarray(draw_signals(rng, contrast))
+    signals[CODE["bleed"]] = 1.7 * max(signals[CODE["white matter"]], signals[CODE["grey matter"]])
+    return signals.astype(np.float32)
+
+
+def lesions(heads: Sequence[Anatomy], to: dict[str, Translate], count: int) -> dict[str, object]:
+    """Which unknown lesions survive where the source shows them, and what is invented in healthy slices."""
+    drawn = {"abscess": _abscess, "crescent": _crescent, "old blood": _old_blood}
+    table: dict[str, object] = {}
+    for name, draw in drawn.items():
+        survived: dict[str, list[float]] = {"ct": [], "mr": []}
+        changes: dict[str, object] = {"_with_lesion": draw, "LESION_SHARE": 1.0}
+        if name == "old blood":
+            changes["draw_signals"] = _old_signals
+        number = 0
+        while min(len(rows) for rows in survived.values()) < count and number < 6 * count:
+            contrast = CONTRASTS[number % len(CONTRASTS)]
+            same = {"_remove": lambda *_: None, "draw_contrast": lambda _, c=contrast: c}
+            try:
+                with settings(**same, **changes):
+                    ill = render_pair(heads, SHAPE, SEED, number)
+                with settings(
+                    **same,
+                    _with_lesion=lambda _, t, __: (t, 0),
+                    LESION_SHARE=1.0,
+                    **_only_signals(changes),
+                ):
+                    well = render_pair(heads, SHAPE, SEED, number)
+            except (ValueError, IndexError):  # a slice without brain
+                number += 1
+                continue
+            number += 1
+            for target, source in (("ct", "mr"), ("mr", "ct")):
+                verdict = _survives(ill, well, target, source, to[target])
+                if verdict is not None and len(survived[target]) < count:
+                    survived[target].append(verdict)
+        table[name] = {
+            target: {
+                "survive": [sum(rows), len(rows)],
+                "share": round(float(np.mean(rows)), 3) if rows else None,
+            }
+            for target, rows in survived.items()
+        }
+    invented: dict[str, list[float]] = {"ct": [], "mr": []}
+    for number in slices(heads, count):
+        with settings(LESION_SHARE=0.0, _remove=lambda *_: None):
+            pair = render_pair(heads, SHAPE, SEED, number)
+        for target, source in (("ct", "mr"), ("mr", "ct")):
+            invented[target].append(_invents(pair, target, source, to[target]))
+    table["invented"] = {target: [sum(rows), len(rows)] for target, rows in invented.items()}
+    return table
+
+
+def _only_signals(changes: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in changes.items() if name == "draw_signals"}
+
+
+def _survives(
+    ill: Pair, well: Pair, target: str, source: str, translate: Translate
+) -> float | None:
+    """1 if the lesion is in the result, 0 if not, None where source or truth do not show one."""
+    truth = getattr(ill, f"true_{target}") - getattr(well, f"true_{target}")
+    least = 6.0 if target == "ct" else 0.1
+    where = np.abs(truth) > least
+    if where.sum() * ill.pixel_mm**2 < 40:
+        return None
+    seen, before = getattr(ill, source), getattr(well, source)
+    noise = float(
+        np.std((seen - before)[well.head & ~ndimage.binary_dilation(where, iterations=4)])
+    )
+    if abs(float((seen - before)[where].mean())) < 2 * noise:
+        return None
+    made = translate(seen) - translate(before)
+    wanted, found = float(truth[where].mean()), float(made[where].mean())
+    return float(found * np.sign(wanted) > 0.5 * abs(wanted))
+
+
+def _invents(pair: Pair, target: str, source: str, translate: Translate) -> float:
+    made, truth = translate(getattr(pair, source)), getattr(pair, f"true_{target}")
+    brain = (pair.true_ct > 0) & (pair.true_ct < 100) & pair.head
+    inside = ndimage.binary_erosion(
+        ndimage.binary_fill_holes(pair.true_ct > 300) & brain, iterations=4
+    )
+    off = ndimage.gaussian_filter(made - truth, 1.5)
+    labels, parts = ndimage.label((np.abs(off) > (25 if target == "ct" else 0.25)) & inside)
+    sizes = np.bincount(labels.ravel())[1:] if parts else np.zeros(1)
+    return float(sizes.max() * pair.pixel_mm**2 > 50)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("contrasts", "removed", "lesions"))
+    parser.add_argument("anatomies")
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--slices", type=int, default=60)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    heads = cached_anatomies(options.anatomies)
+    heads = [head for head in heads if not options.only or head.name in options.only]
+    measure = {"contrasts": contrasts, "removed": removed, "lesions": lesions}[options.what]
+    found = {
+        "maps": [head.name for head in heads],
+        **measure(heads, networks(options.state), options.slices),
+    }
+    print(json.dumps(found, indent=1))
+    if options.out is not None:
+        write_json(options.out, found)
+
+
+if __name__ == "__main__":
+    main()
