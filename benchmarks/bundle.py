@@ -47,8 +47,9 @@ from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.pairs import render_pair
 from ctmr.translation.preprocessing import Preprocessor
 from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Direction, FloatArray, Modality
+from train_bundled import FILTERS, SHAPE
 
-FILTERS, SIZE, SEED = 24, 256, 1  # the training has seed 0: these pairs are no pairs of it
+SEED = 1  # the training has seed 0: these pairs are no pairs of it
 SLICES = 40  # of a real volume
 CYCLED = 8  # rendered and real images each, translated there and back
 PERCENTILES = (0.5, 99.5)  # of the head, of MR pictures
@@ -129,7 +130,7 @@ def _card() -> dict[str, Any]:
     return {
         "network": network.model_dump(),
         "data": default.data.model_dump(),
-        "scale": asdict(Scale(round(MARGIN * SIZE), default.data.pixel_mm)),
+        "scale": asdict(Scale(round(MARGIN * default.data.size), default.data.pixel_mm)),
         "head_mm2": HEAD_MM2,
         "mirror": True,
         "intensities": {
@@ -147,7 +148,7 @@ def _pairs(anatomies: Sequence[Anatomy], count: int) -> list[dict[Modality, Imag
     """Rendered pairs as pictures with a spacing."""
     found: list[dict[Modality, Image]] = []
     for number in range(count):
-        pair = render_pair(anatomies, SIZE, SEED, number)
+        pair = render_pair(anatomies, SHAPE, SEED, number)
         mm = (pair.pixel_mm, pair.pixel_mm)
         mr = np.rint(pair.mr * GREY_OF_WHITE_MATTER).clip(0, 65535).astype(np.float32)
         found.append({"ct": Image(pair.ct, "HU", 16, mm), "mr": Image(mr, "grey", 16, mm)})
@@ -214,7 +215,8 @@ def _usual(looks: Looks, generators: dict[Direction, UNet], modality: Modality) 
     for images in looks:
         for image in images[:: max(1, len(images) // CYCLED)]:
             mirrored = run_generator(there, image[:, ::-1])[:, ::-1]
-            cycled = run_generator(back, (run_generator(there, image) + mirrored) / 2)
+            made = (run_generator(there, image) + mirrored) * np.float32(0.5)
+            cycled = run_generator(back, made.astype(np.float32))
             errors.append(float(difference(cycled, image)[head_in(image)].mean()))
     return Usual(training_ranges(features), 1.5 * max(errors), training_distribution(features))
 

@@ -26,6 +26,7 @@ from scipy import ndimage
 
 from ctmr.cyclegan.networks import UNet
 from ctmr.imaging.intensity import CT_WINDOWS
+from ctmr.models.bundle import HEAD
 from ctmr.models.folder import read_model
 from ctmr.synthetic import pairs
 from ctmr.synthetic.anatomies import CODE, Anatomy, cached_anatomies
@@ -45,9 +46,7 @@ ENOUGH_MM2 = 8000  # slices with less head are left out
 def networks(state: Path | None) -> dict[str, Translate]:
     """Both directions as functions of an image in HU, or of an MR on its own scale, averaged with the mirror image."""
     if state is None:
-        from ctmr.models.bundle import bundled_folder
-
-        found = read_model(bundled_folder()).generators
+        found = read_model(Path(HEAD)).generators
     else:
         kept = torch.load(state, weights_only=True)["averages"]
         found = {}

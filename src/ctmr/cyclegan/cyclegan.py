@@ -108,7 +108,8 @@ def check_size(config: Config) -> None:
         UsageError: Naming the nearest larger size that fits.
     """
     size, name = config.data.size, config.network.generator
-    generator = {"resnet": ResnetGenerator, "unet": UNet}.get(name, EncoderDecoder)
+    generators: dict[str, type[Generator]] = {"resnet": ResnetGenerator, "unet": UNet}
+    generator = generators.get(name, EncoderDecoder)
     multiple, smallest = generator.multiple, max(generator.smallest, Discriminator.smallest)
     if size % multiple or size < smallest:
         raise UsageError(

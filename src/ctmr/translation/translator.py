@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 
 from ctmr.imaging.image import Image, Scan
@@ -149,7 +150,7 @@ class Translator:
             for places, unit in one_ahead(prepared, range(0, len(made.slices), BATCH)):
                 images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
                 if self.model.card.mirror:
-                    images = (images + self._mirrored(DIRECTION_TO[to], unit)) / 2
+                    images = _mean(images, self._mirrored(DIRECTION_TO[to], unit))
                 chosen = [k for k in places if uncertainty.is_cycled(k)]
                 if chosen:
                     within = [k - places.start for k in chosen]
@@ -199,6 +200,11 @@ class Translator:
         """How well each measure of uncertainty ranks true errors, where that was measured for the model."""
         measured = (self.model.card.correlations or {}).get(DIRECTION_TO[to], {})
         return {measure: measured.get(measure) for measure in MEASURES}
+
+
+def _mean(first: FloatArray, second: FloatArray) -> FloatArray:
+    mean: FloatArray = (first + second) * np.float32(0.5)
+    return mean
 
 
 def load_model(
