@@ -18,13 +18,14 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from ctmr.cyclegan.networks import UNet
+from ctmr.cyclegan.networks import Generator, UNet
 from ctmr.imaging.intensity import CT_WINDOWS
 from ctmr.models.bundle import HEAD
 from ctmr.models.folder import read_model
@@ -32,8 +33,9 @@ from ctmr.synthetic import pairs
 from ctmr.synthetic.anatomies import CODE, Anatomy, cached_anatomies
 from ctmr.synthetic.contrasts import Contrast, draw_signals
 from ctmr.synthetic.pairs import BRAIN_CODES, Pair, render_pair
-from ctmr.synthetic.planes import smooth
+from ctmr.synthetic.planes import Plane, smooth
 from ctmr.system.files import write_json
+from ctmr.types import DIRECTIONS, Direction
 from train_bundled import FILTERS, MR_TOP, SHAPE, decoded
 
 Image = npt.NDArray[np.float32]
@@ -45,20 +47,21 @@ ENOUGH_MM2 = 8000  # slices with less head are left out
 
 def networks(state: Path | None) -> dict[str, Translate]:
     """Both directions as functions of an image in HU, or of an MR on its own scale, averaged with the mirror image."""
+    found: dict[Direction, Generator] = {}
     if state is None:
         found = read_model(Path(HEAD)).generators
     else:
         kept = torch.load(state, weights_only=True)["averages"]
-        found = {}
-        for name in ("mr-to-ct", "ct-to-mr"):
-            found[name] = UNet(1, FILTERS).eval()
-            found[name].load_state_dict(kept[name])
+        for direction in DIRECTIONS:
+            found[direction] = UNet(1, FILTERS).eval()
+            found[direction].load_state_dict(kept[direction])
 
-    def run(name: str, image: Image) -> torch.Tensor:
+    def run(name: Direction, image: npt.NDArray[np.floating[Any]]) -> torch.Tensor:
         with torch.inference_mode():
             x = torch.from_numpy(image.astype(np.float32))[None, None]
             net = found[name]
-            return ((net(x) + net(x.flip(3)).flip(3)) / 2)[0, 0]
+            made: torch.Tensor = ((net(x) + net(x.flip(3)).flip(3)) / 2)[0, 0]
+            return made
 
     def to_ct(mr: Image) -> Image:
         top = np.quantile(mr[mr > 0.1 * np.quantile(mr, 0.99)], 0.985)
@@ -128,11 +131,12 @@ def removed(heads: Sequence[Anatomy], to: dict[str, Translate], count: int) -> d
     """Share of removed voxels that come out as bone."""
     found: dict[str, object] = {}
     for name, draw in (("stripped", 0.0), ("defaced", 0.05)):
-        shares, number, remove = [], 0, pairs._remove
+        shares: list[float] = []
+        number, remove = 0, pairs._remove
         while len(shares) < count:
 
             def always(
-                rng: np.random.Generator, *rest: object, draw: float = draw, remove=remove
+                rng: np.random.Generator, *rest: Any, draw: float = draw, remove: Any = remove
             ) -> None:
                 remove(_First(rng, draw), *rest)
 
@@ -159,10 +163,10 @@ class _First:
             first, self.first = self.first, None  # type: ignore[assignment]
             self.rng.uniform()
             return first
-        return float(self.rng.uniform(*arguments))
+        return float(self.rng.uniform(*arguments))  # type: ignore[call-overload]
 
     def normal(self, *arguments: float) -> float:
-        return float(self.rng.normal(*arguments))
+        return float(self.rng.normal(*arguments))  # type: ignore[call-overload]
 
 
 # -- lesions kept out of training --------------------------------------------------------------
@@ -170,7 +174,7 @@ class _First:
 Drawn = tuple[npt.NDArray[np.uint8], int]
 
 
-def _abscess(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane) -> Drawn:
+def _abscess(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: Plane) -> Drawn:
     """A core like an infarct in a rim like a tumour, 6 to 14 mm."""
     away, brain = _distance(rng, tissue, plane)
     radius = rng.uniform(6, 14)
@@ -180,7 +184,7 @@ def _abscess(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pai
     return out, CODE["infarct"]
 
 
-def _crescent(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane) -> Drawn:
+def _crescent(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: Plane) -> Drawn:
     """A layer of blood of 5 to 11 mm between skull and brain on one side."""
     brain = np.isin(tissue, BRAIN_CODES)
     depth = ndimage.distance_transform_edt(brain[len(brain) // 2]) * plane.pixel_mm
@@ -195,9 +199,7 @@ def _crescent(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pa
     return out, CODE["bleed"]
 
 
-def _old_blood(
-    rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane
-) -> Drawn:
+def _old_blood(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: Plane) -> Drawn:
     away, brain = _distance(rng, tissue, plane)
     out = tissue.copy()
     out[brain & (away < rng.uniform(7, 16))] = CODE["bleed"]
@@ -205,7 +207,7 @@ def _old_blood(
 
 
 def _distance(
-    rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: pairs.Plane
+    rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: Plane
 ) -> tuple[Image, npt.NDArray[np.bool_]]:
     brain = np.isin(tissue, BRAIN_CODES)
     deep = ndimage.binary_erosion(brain[len(brain) // 2], iterations=6)

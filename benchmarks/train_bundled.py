@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ctmr.cyclegan.networks import UNet, initialise
@@ -52,7 +52,7 @@ class Stream(Dataset[tuple[Tensor, ...]]):
         low, high = np.quantile(inside, (0.005, rng.uniform(0.975, 0.999)))
         low = min(low, 0.15 * high) * rng.uniform()
         mr = 2 * (pair.mr - low) / max(high - low, 1e-3) - 1
-        ct = np.interp(pair.ct, *zip(*WINDOW, strict=True))
+        ct = np.interp(pair.ct, [hu for hu, _ in WINDOW], [level for _, level in WINDOW])
         weight = np.where(_wider(pair.head), 1.0, 0.2)
         images = (mr.clip(-1, 1), ct, pair.true_ct, 2 * pair.true_mr / MR_TOP - 1, weight)
         return tuple(torch.from_numpy(np.asarray(image, np.float32)[None]) for image in images)
@@ -112,7 +112,7 @@ def main() -> None:
     networks = {name: UNet(1, FILTERS) for name in ("mr-to-ct", "ct-to-mr")}
     averages = {name: UNet(1, FILTERS) for name in networks}
     for network, average in zip(networks.values(), averages.values(), strict=True):
-        network.to(memory_format=torch.channels_last)
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
         initialise(network, "uniform", torch_stream(SEED, "weights"))
         average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(
@@ -151,11 +151,11 @@ def main() -> None:
         loss = loss + 0.15 * losses(code, coded(hu), weight)
         row = {"step": step, "ct": loss.item()}
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if step % 2 == 0:  # CT -> MR needs half the steps
             loss = losses(networks["ct-to-mr"](ct), true_mr, weight)
             row["mr"] = loss.item()
-            loss.backward()
+            torch.autograd.backward(loss)
         for network in networks.values():
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
@@ -181,7 +181,7 @@ def batches(anatomies: list[Anatomy], begin: int, end: int) -> Iterator[list[Ten
     """The batches of steps `begin` to `end`."""
     numbers = range(begin * BATCH, end * BATCH)
     dataset = Stream(anatomies, end * BATCH)
-    return iter(DataLoader(dataset, BATCH, sampler=numbers, num_workers=1, prefetch_factor=3))  # type: ignore[arg-type]
+    return iter(DataLoader(dataset, BATCH, sampler=numbers, num_workers=1, prefetch_factor=3))
 
 
 if __name__ == "__main__":

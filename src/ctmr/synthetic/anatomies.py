@@ -104,8 +104,8 @@ def read_anatomy(path: Path) -> Anatomy:
         DataError: If it is not such a map.
     """
     try:
-        image = nib.as_closest_canonical(nib.load(path))  # type: ignore[attr-defined]
-        numbers = np.asarray(image.dataobj).astype(np.int32)  # type: ignore[attr-defined]
+        image = nib.as_closest_canonical(nib.load(path))
+        numbers = np.asarray(image.dataobj).astype(np.int32)
     except (OSError, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise DataError(
             f"cannot read it ({error})", file=path, fix="fetch it again (ctmr fetch anatomies)"
@@ -166,7 +166,8 @@ def _without_specks(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     small = (np.bincount(cells.ravel()) < CELL_VOXELS)[cells] & (cells > 0)
     brain = np.flatnonzero((tissue == CODE["white matter"]).any((0, 1)))
     small[:, :, : brain[0] + VAULT_MM] = False
-    return np.where(small, solid, smoothed)
+    cleaned: npt.NDArray[np.uint8] = np.where(small, solid, smoothed)
+    return cleaned
 
 
 def _box(tissue: npt.NDArray[np.uint8]) -> tuple[slice, ...]:
@@ -209,11 +210,12 @@ def _anatomy(name: str, tissue: npt.NDArray[np.uint8]) -> Anatomy:
 
 def _stored(mask: npt.NDArray[np.bool_], step_mm: float) -> npt.NDArray[np.uint8]:
     """Signed distance to the surface of a mask, half a voxel off its voxels' centres, as a byte."""
-    distance = scipy.ndimage.distance_transform_edt(mask) - scipy.ndimage.distance_transform_edt(
-        ~mask
+    inside, outside = (scipy.ndimage.distance_transform_edt(part) for part in (mask, ~mask))
+    distance = inside - outside - np.where(mask, 0.5, -0.5)
+    stored: npt.NDArray[np.uint8] = np.clip(np.round(distance / step_mm) + 128, 0, 255).astype(
+        np.uint8
     )
-    distance -= np.where(mask, 0.5, -0.5)
-    return np.clip(np.round(distance / step_mm) + 128, 0, 255).astype(np.uint8)
+    return stored
 
 
 def cached_anatomies(source: str, synthetic: int = 20) -> list[Anatomy]:

@@ -43,6 +43,7 @@ def draw_signals(rng: np.random.Generator, contrast: Contrast) -> Array:
     strength = int(rng.integers(2))
     jitter = np.exp(rng.normal(0, (0.05, 0.08, 0.08), (len(_TABLE), 3)))
     pd, t1, t2 = (_relaxation(strength) * jitter).T
+    signal: Array
     if contrast == "random":
         signal = rng.uniform(0.05, 1.3, len(_TABLE))
         signal[_DARK] = rng.uniform(0, 0.12, 2)

@@ -62,7 +62,7 @@ def draw_plane(
     zoom = rng.normal(1, 0.05) * np.exp(rng.normal(0, 0.03, 3))
     pixel_mm = float(rng.uniform(0.9, 1.1))
     thickness = float(rng.choice((1.0, 1.5, 3.0, 5.0), p=(0.4, 0.25, 0.2, 0.15)))
-    low, high = anatomy.brain
+    low, high = (float(k) for k in anatomy.brain)
     if rng.uniform() < 0.6:  # most slices that people look at show brain
         low, high = low + 12, high - 8
     else:

@@ -58,11 +58,14 @@ def rendered_head(
     """
     packed = anatomy.packed if face else without_face(anatomy)
     top_mm = anatomy.packed.shape[2] - 2 * MARGIN_VOXELS - sum(anatomy.brain) / 2
-    if heights_mm is None:
-        heights_mm = spacing_mm[2] * (np.arange(shape[2])[::-1] - 2.0)
+    heights = (
+        spacing_mm[2] * (np.arange(shape[2])[::-1] - 2.0)
+        if heights_mm is None
+        else np.asarray(heights_mm, float)
+    )
     protocol = draw_protocol(stream(seed, "protocol"), sequence)
     images: list[list[npt.NDArray[np.generic]]] = []
-    for k, height in enumerate(heights_mm):
+    for k, height in enumerate(heights):
         cut = Cut(top_mm - height, (spacing_mm[0] + spacing_mm[1]) / 2, spacing_mm[2])
         rng = stream(seed, "person")  # the same person in each plane
         plane = draw_plane(rng, anatomy, (shape[1], shape[0]), cut)
@@ -72,12 +75,12 @@ def rendered_head(
         np.stack([row[n][::-1, ::-1].T for row in images], axis=-1) for n in range(4)
     )
     affine = np.diag((*spacing_mm, 1.0))
-    if len(heights_mm) > 1:
-        affine[2, 2] = -float(np.diff(heights_mm).mean())
+    if len(heights) > 1:
+        affine[2, 2] = -float(np.diff(heights).mean())
     affine[:3, 3] = (
         -spacing_mm[0] * (shape[0] - 1) / 2,
         -spacing_mm[1] * (shape[1] - 1) / 2,
-        top_mm - heights_mm[0],
+        top_mm - heights[0],
     )
     return Head(
         labels=labels.astype(np.uint8),
