@@ -49,7 +49,7 @@ def forms(
     sform: np.ndarray | None, sform_code: int, qform: np.ndarray | None, qform_code: int
 ) -> Spoil:
     def spoil(path: Path) -> None:
-        image = nib.load(path)
+        image = nib.Nifti1Image.from_bytes(path.read_bytes())
         image = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
         image.set_sform(sform, sform_code)
         image.set_qform(qform, qform_code)
@@ -324,9 +324,9 @@ def test_tree_is_prepared_and_evaluated_as_it_is(tmp_path, tiny_volume_run, capl
     if flat:
         assert found == {("site", "train")}
         assert "one patient, so nothing to test on" in caplog.text
-        given = ("--set", r"data.patient_pattern=(\d\d)_", "--overwrite")
-        called("prepare", tree, tmp_path / "store", *PREPARED, *given)
-        found = patients_of(tmp_path / "store")
+        given = ("--set", r"data.patient_pattern=(\d\d)_")
+        called("prepare", tree, tmp_path / "again", *PREPARED, *given)
+        found = patients_of(tmp_path / "again")
     names = [hashed(patient) for patient in patients] if dicom else patients
     assert found == set(split_by_hand(names).items())
     if flat:
