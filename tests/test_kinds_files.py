@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from ctmr.io.dicom.header import hashed
+from ctmr.synthetic.head import synthesise_head
 from support.heads import head as picture
 from support.heads import save_grey
 from support.volume_files import changed, seen_by_others
@@ -19,6 +20,9 @@ from support.whole_program import CT, HEAD, MR, TINY, called, file_of, seen, ser
 
 Spoil = Callable[[Path], None]
 ALIGNED = HEAD.affine + np.array([[0, 0, 0, 8], [0, 0, 0, -18], [0, 0, 0, 9], [0, 0, 0, 0]])
+OTHER = synthesise_head(61, shape=CT.shape, spacing_mm=(5.0, 5.0, 12.0))
+TEST_CT = np.rint(OTHER.ct).astype(np.float32)
+TEST_MR = np.rint(OTHER.mr * (900 / OTHER.mr.max())).astype(np.float32)
 MIRRORED = HEAD.affine @ np.diag([-1, 1, 1, 1])
 PREPARED = TINY[:6]
 
@@ -37,9 +41,8 @@ def data_of(root: Path, heads: int = 1) -> Path:
     """A data folder of sound volumes, and pairs of the same in `test`."""
     for split in ("train", "test"):
         for n in range(heads):
-            shift = n + 0.5 * (split == "test")
-            file_of(root / f"{split}/ct/h{n}.nii", CT + shift)
-            file_of(root / f"{split}/mr/h{n}.nii", MR + shift)
+            file_of(root / f"{split}/ct/h{n}.nii", (CT if split == "train" else TEST_CT) + n)
+            file_of(root / f"{split}/mr/h{n}.nii", (MR if split == "train" else TEST_MR) + n)
     return root
 
 
@@ -111,15 +114,15 @@ def test_geometry_is_asked_for_and_taken_by_every_command(
     tmp_path, tiny_volume_run, name, spoil, option, affine
 ):
     data = data_of(tmp_path / "data")
-    for place, array in (("train/mr", MR), ("test/mr", MR + 0.5)):
+    for place, array in (("train/mr", MR), ("test/mr", TEST_MR)):
         (data / place / "h0.nii").unlink()
         spoil(file_of(data / place / name, array))
     if affine is None:  # the CT of the pair has the axes that the user vouches for
         sides = np.diag([-5.0 if option == "LAS" else 5.0, 5.0, 12.0, 1.0])
         (data / "test/ct/h0.nii").unlink()
-        spoil(file_of(data / "test/ct" / name, CT + 0.5, sides))
+        spoil(file_of(data / "test/ct" / name, TEST_CT, sides))
     else:
-        file_of(data / "test/ct/h0.nii", CT + 0.5, affine)
+        file_of(data / "test/ct/h0.nii", TEST_CT, affine)
     given = ("--geometry", option)
     wanted = "--geometry RAS or LAS or LPS" if affine is None else "--geometry sform or qform"
     source = data / "test/mr" / name
