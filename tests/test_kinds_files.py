@@ -239,9 +239,9 @@ def test_signed_tiff_in_hu_is_trained_on_and_translated(tmp_path, options):
     words = ("--anyway",)
     translate(run, data / "trainA/c0.tif", tmp_path / "mr.png", "mr", *words)
     assert np.asarray(Pillow.open(tmp_path / "mr.png")).shape == (48, 48)
-    translate(run, data / "trainB/m0.png", tmp_path / "ct.tif", "ct", *words)
-    info = json.loads((tmp_path / "ctmr.json").read_text())
-    hu = tifffile.imread(tmp_path / "ct.tif") * info.get("slope", 1) + info.get("intercept", 0)
+    translate(run, data / "trainB/m0.png", tmp_path / "out/ct.tif", "ct", *words)
+    info = json.loads((tmp_path / "out/ctmr.json").read_text())
+    hu = tifffile.imread(tmp_path / "out/ct.tif") * info.get("slope", 1) + info.get("intercept", 0)
     assert hu.min() < -500
 
 
