@@ -242,7 +242,9 @@ def test_signed_tiff_in_hu_is_trained_on_and_translated(tmp_path, options):
     translate(run, data / "trainB/m0.png", tmp_path / "out/ct.tif", "ct", *words)
     info = json.loads((tmp_path / "out/ctmr.json").read_text())
     hu = tifffile.imread(tmp_path / "out/ct.tif") * info.get("slope", 1) + info.get("intercept", 0)
-    assert hu.min() < -500
+    assert info["unit"] == "HU"
+    assert hu.shape == (48, 48)
+    assert -1024 <= hu.min() < hu.max() <= 3071
 
 
 # K15: what is said
