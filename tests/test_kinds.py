@@ -9,12 +9,9 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
 from PIL import Image as Pillow
 from scipy import ndimage
-from typer.testing import CliRunner
 
-from ctmr.cli.app import app
 from ctmr.config import Config, overlaid
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
@@ -22,40 +19,10 @@ from ctmr.synthetic.head import synthesise_head
 from support.heads import head as picture
 from support.heads import save_grey, write_data
 from support.stand_ins import program
-from support.volume_files import foreign_file
+from support.whole_program import CT, HEAD, MR, TINY, called, file_of, pixels_of, seen
 
-HEAD = synthesise_head(50, shape=(36, 42, 12), spacing_mm=(5.0, 5.0, 12.0))
-CT = np.rint(HEAD.ct).astype(np.float32)
-MR = (HEAD.mr * (900 / HEAD.mr.max())).astype(np.float32)
 OUTSIDE = ~ndimage.binary_dilation(HEAD.mask, iterations=2)
 BRAIN = ndimage.binary_erosion(ndimage.binary_fill_holes(HEAD.mask), iterations=3) & (CT < 100)
-TINY = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=7"),
-    *("--set", "network.filters=4", "--set", "network.blocks=1", "--steps", "2"),
-    *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
-]
-
-
-def called(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == code, (done.output, done.exception)
-    return " ".join(done.output.split())
-
-
-def file_of(path: Path, array: np.ndarray, affine: np.ndarray = HEAD.affine) -> Path:
-    """A volume as nibabel or SimpleITK write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return foreign_file(path, array, affine)
-    image = nib.Nifti1Image(array, affine, dtype=array.dtype)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
-    return path
-
-
-def seen(path: Path) -> np.ndarray:
-    """The voxels (I, J, K), as SimpleITK reads any format but MGZ."""
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))).transpose(2, 1, 0)
 
 
 def translated(path: Path, run: Path, to: str, *options: str) -> np.ndarray:
@@ -310,13 +277,6 @@ def test_echoes_of_one_series_are_translated_one_by_one(tmp_path, tiny_volume_ru
     assert np.array_equal(pixels_of(tmp_path / "one"), first)
     uids = {pydicom.dcmread(path).SeriesInstanceUID for path in (tmp_path / "all").rglob("*.dcm")}
     assert len(uids) == 2
-
-
-def pixels_of(folder: Path) -> np.ndarray:
-    """A series by the names of its files, as SimpleITK reads it."""
-    return SimpleITK.GetArrayFromImage(
-        SimpleITK.ReadImage([str(path) for path in sorted(folder.glob("*.dcm"))])
-    )
 
 
 # K15: what is said

@@ -296,7 +296,7 @@ def test_half_a_millimetre_and_one_give_the_same_translation():
 
 
 def test_wide_axial_pixels_are_warned_of(caplog):
-    unchanging().check(phantom("ct"), to="mr")
+    unchanging().translate(phantom("ct"), to="mr")
     assert "an axial pixel of 3.5 mm" in caplog.text
 
 

@@ -9,16 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image as Pillow
-from pydicom import Dataset, uid
-from pydicom.dataset import FileDataset, FileMetaDataset
-from typer.testing import CliRunner
+from pydicom import uid
 
-from ctmr.cli.app import app
 from ctmr.data.trees import split_of
 from ctmr.imaging.volume import Volume, resampled_onto
 from ctmr.io.dicom.header import hashed
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.synthetic.head import synthesise_head
+from support.whole_program import called, object_of
 
 SPACING_MM = (4.0, 4.0, 5.0)
 PATIENTS = ("patient-C", "patient-Z")  # the first is for testing by the rule of `split_of`
@@ -37,18 +35,6 @@ def finer(volume: Volume) -> Volume:
     affine = turn @ volume.affine @ np.diag([0.75, 0.75, 1, 1])
     grid = Volume(np.zeros((64, 75, 36), np.float32), affine, "mr")
     return resampled_onto(volume, grid)
-
-
-def another(path: Path, modality: str, sop_class: str) -> None:
-    """A DICOM object that is no image."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, uid.generate_uid()
-    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    content = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)
-    content.SOPClassUID, content.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    content.Modality, content.PatientID = modality, "A"
-    content.StudyInstanceUID = content.SeriesInstanceUID = uid.generate_uid()
-    content.save_as(path, enforce_file_format=True)
 
 
 def localizer(folder: Path, like: Path) -> None:
@@ -77,9 +63,9 @@ def week(tmp_path_factory) -> Path:
         ):
             phantom_series(study / name, volume, name=patient, study="S1")
         localizer(study / "SCOUT", study / "CT_HEAD" / "slice_0001.dcm")
-        another(study / "CT_HEAD" / "RS.dcm", "RTSTRUCT", uid.RTStructureSetStorage)
-        another(study / "CT_HEAD" / "RD.dcm", "RTDOSE", uid.RTDoseStorage)
-        another(study / "CT_HEAD" / "SR.dcm", "SR", uid.XRayRadiationDoseSRStorage)
+        object_of(study / "CT_HEAD" / "RS.dcm", "RTSTRUCT", uid.RTStructureSetStorage)
+        object_of(study / "CT_HEAD" / "RD.dcm", "RTDOSE", uid.RTDoseStorage)
+        object_of(study / "CT_HEAD" / "SR.dcm", "SR", uid.XRayRadiationDoseSRStorage)
         Pillow.fromarray(np.zeros((32, 32), np.uint8)).save(study / "CT_HEAD" / "preview.jpg")
     head = synthesise_head(23, shape=(48, 56, 36), spacing_mm=SPACING_MM)
     mr = np.rint(head.mr * (900 / head.mr.max())).astype(np.float32)
@@ -98,12 +84,6 @@ def week(tmp_path_factory) -> Path:
 
 def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
-def called(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done.output
 
 
 def test_week_of_real_life(week, tmp_path, monkeypatch, caplog):

@@ -77,7 +77,7 @@ def test_images_without_a_partner_are_counted_in_a_warning(tmp_path, caplog):
 def test_folder_without_common_names_is_refused(tmp_path):
     save(tmp_path / "ct" / "a.png", square())
     save(tmp_path / "mr" / "b.png", square())
-    with pytest.raises(DataError, match=r"found 1 in ct/, 1 in mr/, none in both"):
+    with pytest.raises(DataError, match=r"found 1 in ct/ \(a\), 1 in mr/ \(b\), none in both"):
         find_pairs(tmp_path)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from ctmr.errors import DataError, OutputError, SafetyError, UsageError
+from ctmr.errors import DataError, OutputError, SafetyError
 from ctmr.imaging.volume import Forms, Volume
 from ctmr.io.nifti import DTYPES, is_nifti_name, read_nifti, write_nifti
 from support.nifti_files import LAS, RAS, SHAPE, affine_of, content_of, file_of, image_of, noise
@@ -565,21 +565,23 @@ def test_geometry_gives_axes_to_a_header_without(tmp_path, geometry, signs, kind
 
 
 @pytest.mark.parametrize("geometry", ["sform", "qform"])
-def test_geometry_that_names_a_form_of_code_0_is_a_usage_error(tmp_path, geometry):
+def test_geometry_that_names_a_form_of_code_0_leaves_the_other(tmp_path, geometry, caplog):
     path = file_of(tmp_path, patched(content_of(), **{f"{geometry}_code": 0}))
-    with pytest.raises(
-        UsageError, match=f"expected {geometry}_code over 0: found 0. Fix: give `--"
-    ):
+    assert np.allclose(read_nifti(path, geometry=geometry).affine, affine_of(), atol=1e-6)
+    assert f"--geometry {geometry} is for others" in caplog.text
+    path = file_of(tmp_path, patched(content_of(), sform_code=0, qform_code=0))
+    with pytest.raises(SafetyError, match=r"left and right are unknown\. Fix: .* RAS or LAS or"):
         read_nifti(path, geometry=geometry)
 
 
 @pytest.mark.parametrize("geometry", ["RAS", "LAS", "LPS"])
-def test_geometry_does_not_overrule_a_form_with_axes(tmp_path, geometry):
-    match = (
-        r"expected a header without axes: found sform says LAS, qform says LAS\. Fix: give `--geom"
-    )
-    with pytest.raises(UsageError, match=match):
-        read_nifti(file_of(tmp_path, content_of()), geometry=geometry)
+def test_geometry_does_not_overrule_a_form_with_axes(tmp_path, geometry, caplog):
+    volume = read_nifti(file_of(tmp_path, content_of()), geometry=geometry)
+    assert np.allclose(volume.affine, affine_of(), atol=1e-6)
+    assert f"--geometry {geometry} is for others" in caplog.text
+    path = file_of(tmp_path, content_of(qform=(FLIPPED, 1)))
+    with pytest.raises(SafetyError, match="Fix: give `--geometry sform or qform`"):
+        read_nifti(path, geometry=geometry)
 
 
 BROKEN_SFORMS = [

@@ -241,11 +241,12 @@ def test_header_without_axes_is_refused_and_geometry_gives_them(suffix, tmp_path
 
 
 @pytest.mark.parametrize("suffix", OTHERS)
-def test_geometry_is_refused_where_the_header_has_axes(suffix, tmp_path):
+def test_geometry_is_not_used_where_the_header_has_axes(suffix, tmp_path, caplog):
     path = foreign_file(tmp_path / f"a{suffix}")
-    with pytest.raises(UsageError, match="a header without axes"):
-        read_volume_file(path, geometry="RAS")
-    read_volume_file(path, geometry="sform")  # which is of NIfTI
+    for geometry in ("RAS", "sform"):  # which is of NIfTI
+        volume = read_volume_file(path, geometry=geometry)
+        np.testing.assert_allclose(volume.affine, affine_of(degrees=20), atol=1e-5)
+    assert caplog.text.count("--geometry RAS is for others") == 1
 
 
 @pytest.mark.parametrize("space", ["scanner-xyz", "3D-right-handed"])

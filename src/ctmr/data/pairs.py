@@ -16,7 +16,7 @@ from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume, onto_grid, resampled_onto
 from ctmr.io.images import read_image
-from ctmr.io.listing import SHOWN, below_root, chooser, find_scans, stem_below
+from ctmr.io.listing import below_root, chooser, find_scans, shown, stem_below
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import info_within, read_scan, read_scan_within
 from ctmr.types import MODALITIES, OTHER, BoolArray, Modality
@@ -67,20 +67,21 @@ def find_pairs(
     files = {kind: _by_stem(folder, kind, reading) for kind in ("ct", "mr", "mask")}
     stems = sorted(files["ct"].keys() & files["mr"].keys())
     if not stems:
-        counts = ", ".join(f"{len(files[kind])} in {kind}/" for kind in ("ct", "mr"))
+        counts = ", ".join(
+            f"{len(files[m])} in {m}/ ({shown(sorted(files[m]))})" for m in MODALITIES
+        )
         raise DataError(
             f"expected scans of the same names in ct/ and mr/: found {counts}, none in both",
             file=folder,
-            fix="give a folder of pairs (docs/data.md)",
+            fix="give the CT and the MR of a patient one name, as ct/p1.nii.gz and mr/p1.nii.gz",
         )
     alone = sorted(files["ct"].keys() ^ files["mr"].keys())
     if alone:
         logger.warning(
-            "%s: left out %d scans without a partner: %s%s",
+            "%s: left out %d scans without a partner: %s",
             printable(str(folder)),
             len(alone),
-            printable(", ".join(alone[:SHOWN])),
-            ", ..." if alone[SHOWN:] else "",
+            shown(alone),
         )
     patient_of = patient_finder(patient_pattern)
     pairs = []
@@ -169,7 +170,7 @@ def without_maps(pairs: Sequence[Pair]) -> list[Pair]:
             fix="put scans there, or give --anyway if these are scans",
         )
     if maps:
-        names = ", ".join(pair.name for pair in maps[:SHOWN]) + (", ..." if maps[SHOWN:] else "")
+        names = shown([pair.name for pair in maps])
         logger.warning(
             "left out %d masks, label maps or maps of probabilities: %s", len(maps), names
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctmr.data.sources import Source
 from ctmr.data.store import Overlap
-from ctmr.errors import CtmrError, DataError, SafetyError, printable, refuse_all
+from ctmr.errors import CtmrError, DataError, SafetyError, refuse_all
 from ctmr.imaging.ct_values import with_ct_values
 from ctmr.imaging.descriptors import shows_head
 from ctmr.imaging.image import Image, luma
@@ -24,7 +24,7 @@ from ctmr.imaging.slices import head_slices
 from ctmr.imaging.volume import Volume
 from ctmr.io.image_info import read_bytes
 from ctmr.io.images import image_of
-from ctmr.io.listing import SHOWN
+from ctmr.io.listing import shown
 from ctmr.io.scan import content_hash, read_with_series
 from ctmr.types import MODALITIES, NAMES, Encoding, Modality, Progress, Spacing
 
@@ -185,7 +185,7 @@ def survey(
     _say_which(looks, "signed", "hold signed values with air, taken for HU", logging.WARNING)
     for note in dict.fromkeys(note for _, look in looks for note in look.notes):
         names = [source.label for source, look in looks if note in look.notes]
-        logger.warning("%d of %d scans: %s: %s", len(names), len(looks), note, _shown(names))
+        logger.warning("%d of %d scans: %s: %s", len(names), len(looks), note, shown(names))
     return Survey(looks, histograms)
 
 
@@ -197,13 +197,13 @@ def _leave_out(
         names = [source.label for source, _ in left_out if source.modality == modality]
         if not names:
             continue
-        shown = _shown(names)
+        some = shown(names)
         logger.warning(
-            "left out %d masks, label maps or maps of probabilities: %s", len(names), shown
+            "left out %d masks, label maps or maps of probabilities: %s", len(names), some
         )
         if not any((s.split, s.modality) == ("train", modality) for s, _ in looks):
             raise DataError(
-                f"expected {NAMES[modality]} to train on: found only masks and label maps ({shown})",
+                f"expected {NAMES[modality]} to train on: found only masks and label maps ({some})",
                 file=left_out[0][0].data,
                 fix="put scans there, or give --anyway if these are scans",
             )
@@ -330,9 +330,4 @@ def _require_grey_mr(source: Source, image: Image) -> None:
 def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, level: int) -> None:
     names = [source.label for source, look in looks if vars(look)[which]]
     if names:
-        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, _shown(names))
-
-
-def _shown(names: Sequence[str]) -> str:
-    """The first names of scans."""
-    return printable(", ".join(names[:SHOWN])) + (", ..." if names[SHOWN:] else "")
+        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, shown(names))

@@ -112,8 +112,7 @@ class Listing:
         """Warn of what is left out, a line for each reason."""
         for why, paths in self.left_out.items():
             names = [below_root(path, self.folder) for path in paths]
-            some = printable(", ".join(names[:SHOWN])) + (", ..." if names[SHOWN:] else "")
-            logger.warning("%s: %s: %s (%d)", printable(name), why, some, len(names))
+            logger.warning("%s: %s: %s (%d)", printable(name), why, shown(names), len(names))
 
 
 def find_scans(
@@ -346,6 +345,11 @@ def _fault(listing: Listing, path: Path, error: DataError) -> None:
 
 def _order(path: Path, root: Path) -> bytes:
     return os.fsencode(below_root(path, root))
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first of some names."""
+    return printable(", ".join(names[:SHOWN])) + (", ..." if names[SHOWN:] else "")
 
 
 def _counted(count: int, what: str) -> str:

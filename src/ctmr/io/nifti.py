@@ -15,7 +15,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
-from ctmr.errors import DataError, OutputError, SafetyError, UsageError, printable
+from ctmr.errors import DataError, OutputError, SafetyError, printable
 from ctmr.imaging.volume import Forms, Volume
 from ctmr.io.voxels import (
     COPY,
@@ -30,6 +30,7 @@ from ctmr.io.voxels import (
     is_sound,
     require,
     stored_voxels,
+    warn_of_clear_header,
 )
 from ctmr.system.files import write_bytes
 from ctmr.system.memory import require_memory
@@ -70,12 +71,11 @@ def read_nifti(path: Path, *, geometry: Geometry | None = None) -> Volume:
     Args:
         path: A single file, `.nii` or `.nii.gz`.
         geometry: What to trust where the header does not settle it: one of its two matrices or, if
-            it has no usable one, where its axes run.
+            it has no usable one, where its axes run. What it does not leave open stays, with a warning.
 
     Raises:
         DataError: If it is not an intact file of one 3-D volume of finite real numbers.
         SafetyError: If the header leaves open where left and right are, or contradicts itself.
-        UsageError: If `geometry` is a matrix that the header lacks, or axes although it has one.
     """
     data, expected = bytearray(), 352
     try:
@@ -172,6 +172,9 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
     is_sized = bool(np.isfinite(sides).all() and (sides > 0).all())
     fix = f"give `--geometry {' or '.join(usable or SIGNS)}` if you know that it is right, else correct the header"
     fix = fix if usable or is_sized else _CONVERT
+    if geometry is not None and (usable if geometry in SIGNS else geometry not in given):
+        warn_of_clear_header(geometry)
+        geometry = None
     if geometry is None or geometry in SIGNS:
         require(is_sized, "voxel sizes over 0 mm", str(sides), path, fix, SafetyError)
     if geometry is None:
@@ -188,10 +191,8 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
                 given["qform"], codes["qform"], given["sform"], codes["sform"]
             )
     if geometry in SIGNS:
-        require(not usable, "a header without axes", _stated(usable), path, fix, UsageError)
         affine = centred_axes(sides, header["dim"][1:4], geometry)
         return affine, Forms(affine, 2, affine, 2)
-    require(geometry in given, f"{geometry}_code over 0", "0", path, fix, UsageError)
     require(geometry in usable, f"an invertible {geometry}", "none", path, fix, SafetyError)
     affine = matrices[geometry]
     for name, matrix in matrices.items():

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable
+from ctmr.errors import CtmrError, DataError, SafetyError, printable
 from ctmr.imaging.head import air_for_missing
 from ctmr.imaging.volume import Volume
 from ctmr.system.memory import require_memory
@@ -77,7 +77,6 @@ def read_voxels(path: Path, parse: Parse, geometry: Geometry | None, *, gzipped:
     Raises:
         DataError: If it is not an intact file of one 3-D volume of finite real numbers.
         SafetyError: If the header leaves open where left and right are.
-        UsageError: If `geometry` gives axes although the header has them.
     """
     data = bytearray()
     with reading(path), open_regular(path, gzipped=gzipped) as stream:
@@ -222,6 +221,13 @@ def is_sound(matrix: Matrix) -> bool:
     return bool(abs(np.linalg.det(matrix[:3, :3])) > max(1e-9, 0.1 * volume))
 
 
+def warn_of_clear_header(geometry: Geometry) -> None:
+    """Say that a header which is clear is believed; without a file, so that a program says it once for all."""
+    logger.warning(
+        "a header that says how its axes run is believed: --geometry %s is for others", geometry
+    )
+
+
 def centred_axes(
     sides_mm: NDArray[np.float64], shape: tuple[int, ...], geometry: Geometry
 ) -> Matrix:
@@ -239,8 +245,8 @@ def _place(header: Header, geometry: Geometry | None, path: Path) -> Matrix:
     require(is_sized, "voxel sizes over 0 mm", str(sides)[:80], path, EXPORT, SafetyError)
     if header.affine is not None:
         require(is_sound(header.affine), "three axes", "others", path, EXPORT, SafetyError)
-        axes = geometry not in SIGNS
-        require(axes, "a header without axes", "one with axes", path, "leave it out", UsageError)
+        if geometry in SIGNS:
+            warn_of_clear_header(geometry)
         return header.affine
     fix = f"give `--geometry {' or '.join(SIGNS)}` if you know that it is right"
     expected = "a header that says how the axes lie in the patient"

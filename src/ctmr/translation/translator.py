@@ -33,7 +33,7 @@ from ctmr.models.quality import (
 )
 from ctmr.results import Correlation
 from ctmr.system.parallel import one_ahead
-from ctmr.translation.preprocessing import Preprocessor
+from ctmr.translation.preprocessing import NetworkInput, Preprocessor
 from ctmr.translation.uncertainty import Maps, QualityLevel, Uncertainty
 from ctmr.types import DIRECTION_TO, OTHER, Direction, FloatArray, Modality
 
@@ -138,6 +138,7 @@ class Translator:
             anyway: Translate what looks like another modality too; the result says so.
         """
         made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
+        _warn_of_wide_pixels(made)
         uncertainty = Uncertainty(made, quality)
 
         def prepared(start: int) -> tuple[range, FloatArray]:
@@ -171,13 +172,6 @@ class Translator:
     def check(self, scan: Scan, to: Modality, *, anyway: bool = False) -> Quality:
         """Judge a scan, and raise what `translation` would raise of it, without running a network."""
         made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
-        widest = 0.0 if made.head is None else max(made.head.volume.spacing_mm[:2])
-        if widest > WIDE_MM:
-            logger.warning(
-                "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and"
-                " its translation will be poor",
-                widest,
-            )
         described = [describe(made.window(made.batch([k])[0])) for k in made.kept]
         return judge(described, self.model.card.training[OTHER[to]], {})
 
@@ -230,3 +224,13 @@ def load_model(
     on_gpu = chosen == "torch" and torch.cuda.is_available()
     fitting = choose_precision(precision, "cuda" if on_gpu else "cpu")
     return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else fitting)
+
+
+def _warn_of_wide_pixels(made: NetworkInput) -> None:
+    widest = 0.0 if made.head is None else max(made.head.volume.spacing_mm[:2])
+    if widest > WIDE_MM:
+        logger.warning(
+            "an axial pixel of %.3g mm: the scan was not taken axially, or is coarse, and its"
+            " translation will be poor",
+            widest,
+        )
