@@ -16,6 +16,8 @@ from ctmr.synthetic.shapes import Array
 from ctmr.system.rng import stream
 
 LESION_SHARE = 0.25
+SHOWN_MR, SHOWN_HU, BRAIN_HU = 0.12, 7.0, 34.0
+"""A lesion is shown where its MR differs by so much of white matter from what it replaces, its HU from those of brain."""
 LESION_KINDS = ("bleed", "infarct", "tumour", "calcification")
 BRAIN_CODES = [
     CODE[n] for n in ("grey matter", "white matter", "deep grey", "brain stem", "csf", "ventricle")
@@ -69,11 +71,13 @@ def render_pair(
     shown_in_ct, shown_in_mr = tissue, tissue
     if rng.uniform() < LESION_SHARE:
         with_lesion, code = _with_lesion(rng, tissue, plane)
-        around = float(np.median(signals[tissue[with_lesion != tissue]])) if code else 0.0
-        if code and abs(float(signals[code]) - around) > 0.12:
-            shown_in_ct = with_lesion  # the MR shows it, so its CT should
-        if code and abs(float(hu[code]) - 34) > 7:
-            shown_in_mr = with_lesion
+        replaced = tissue[with_lesion != tissue]
+        if replaced.size > 0:
+            around = float(np.median(signals[replaced]))
+            if abs(float(signals[code]) - around) > SHOWN_MR:
+                shown_in_ct = with_lesion  # the MR shows it, so its CT should
+            if abs(float(hu[code]) - BRAIN_HU) > SHOWN_HU:
+                shown_in_mr = with_lesion
         tissue = with_lesion
     _remove(rng, (tissue, shown_in_ct, shown_in_mr), plane)
     heights = bone_hu(rng, shape)
