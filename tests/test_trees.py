@@ -239,7 +239,9 @@ def tree(tmp_path: Path) -> Path:
 def test_scans_are_chosen_by_their_relative_paths(tree, tmp_path, only, chosen):
     summary = translate_files(translator(), tree, tmp_path / "out", "ct", only=only)
     assert summary.written == len(chosen)
-    assert {name for name in files(tmp_path / "out") if name.endswith(".png")} == chosen
+    pictures = {name for name in files(tmp_path / "out") if name.endswith(".png")}
+    previews = {f"{name.removesuffix('.png')}.preview.png" for name in chosen}
+    assert pictures == chosen | previews
 
 
 def test_pattern_that_no_scan_matches_is_refused(tree, tmp_path):
@@ -289,8 +291,11 @@ def test_maps_lie_beside_each_translation_and_are_no_scans(tree, tmp_path, caplo
     )
     caplog.clear()
     assert translate_files(translator(), tmp_path / "out", tmp_path / "back", "mr").written == 4
-    assert "maps and figures that ctmr wrote are no scans: quality/a_cycle_error.png" in caplog.text
-    assert "(8)" in caplog.text
+    assert (
+        "maps and figures that ctmr wrote are no scans: a.preview.png, quality/a_cycle_e"
+        in caplog.text
+    )
+    assert "(12)" in caplog.text
 
 
 def test_scans_in_a_folder_for_maps_are_scans(tree, tmp_path):

@@ -242,8 +242,8 @@ def _fix_of(known: Mapping[Encoding, Intensity], scan: Scan) -> str:
         return "give --ct-values grey"
     if "HU" in known and isinstance(scan, Image):
         return (
-            "give --ct-values LOW:HIGH with the window in HU that its grey range stands for, for example"
-            " 0:80 for a brain window, or say its HU in a ctmr.json (docs/data.md)"
+            "give --ct-values LOW:HIGH, its window in HU (0:80 is a brain window), or say its HU in a"
+            " ctmr.json (docs/data.md)"
         )
     if "HU" in known:
         return "give --ct-values with what its values are"
