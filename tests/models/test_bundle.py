@@ -194,7 +194,7 @@ def test_picture_of_eight_bits_becomes_hu_and_the_other_way_is_refused_without_a
     words = ("translate", str(tmp_path / "a.png"), str(tmp_path / "mr.png"), "--to", "mr")
     done = CliRunner().invoke(app, [*words, "--anyway"])
     assert done.exit_code == 3
-    assert "give --ct-values LOW:HIGH with the window in HU" in done.stderr
+    assert "give --ct-values LOW:HIGH, its window in HU" in done.stderr
     other = tmp_path / "other" / "mr.png"
     run(*words[:2], str(other), *words[3:], "--anyway", "--ct-values", "-100:200")
     assert read_image(other).unit == "grey"

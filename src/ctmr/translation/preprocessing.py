@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ctmr.errors import DataError
+from ctmr.errors import DataError, SafetyError
 from ctmr.imaging.head import head_mask
 from ctmr.imaging.image import Image, Scan, luma
 from ctmr.imaging.intensity import PICTURES, UNITLESS, Intensity
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.resampling import guessed_spacing, resize
 from ctmr.imaging.slices import HeadSlices, Window, head_slices, picture_window, windowed
+from ctmr.imaging.upright import doubt_of
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.models.card import Card
 from ctmr.models.quality import require_claimed
@@ -155,6 +156,8 @@ class Preprocessor:
             spacing_mm = scan.spacing_mm
             if self._head_mm2 is not None:
                 inside = _head_in(scan)
+                if not anyway:
+                    _require_head(scan, inside)
                 intensity = intensity.fitted(scan.grey[inside])
                 guessed = None if spacing_mm else guessed_spacing(inside, self._head_mm2)
             height, width = array.shape[:2]
@@ -227,6 +230,16 @@ class Preprocessor:
             f"expected {NAMES[modality]} with {' or '.join(known)} values, as the model was trained on: found"
             f" {encoding}, whose range the model does not know",
             fix=_fix_of(known, scan),
+        )
+
+
+def _require_head(image: Image, head: BoolArray) -> None:
+    """Refuse a picture that is not one head in an axial slice."""
+    doubt = doubt_of(image.grey, head)
+    if doubt is not None:
+        raise SafetyError(
+            f"expected a head in an axial slice, front at the top: found {doubt}",
+            fix="turn the picture, name another, or give --anyway",
         )
 
 
