@@ -177,13 +177,16 @@ class Preprocessor:
         return made
 
     def target_encoding(self, scan: Scan, to: Modality) -> Encoding:
-        """How the translation is stored: in HU or MR units where the model knows them, else at the scan's depth."""
+        """How the translation is stored: in HU or MR units where the model knows them, else at the scan's depth.
+
+        A scan in HU has its depth for HU: its MR has 8 bits where the model knows such.
+        """
         known = self._intensities[to]
         if "HU" in known:
             return "HU"
         if isinstance(scan, Volume):
             return "MR" if to == "mr" else "grey"
-        same: Encoding = "8-bit" if scan.depth == 8 else "16-bit"
+        same: Encoding = "8-bit" if scan.depth == 8 or scan.unit == "HU" else "16-bit"
         return same if same in known else next(iter(known))
 
     def writes_hu(self, to: Modality) -> bool:
