@@ -12,6 +12,7 @@ from ctmr.synthetic.contrasts import (
 )
 from ctmr.synthetic.pairs import render_pair
 from ctmr.synthetic.planes import draw_plane
+from ctmr.synthetic.rendered_head import rendered_head
 from ctmr.system.rng import stream
 
 SHAPE = (144, 128)
@@ -79,6 +80,30 @@ def test_both_show_the_same_plane(ball):
         inside = np.corrcoef(pair.ct[pair.head], pair.true_ct[pair.head])[0, 1]
         assert inside > 0.8
     assert seen >= 10
+
+
+def test_both_show_one_side(ball, monkeypatch):
+    """The ventricle, which lies on one side of the head, lies at one place in both: dark in the MR, watery in the CT."""
+    monkeypatch.setattr(pairs, "LESION_SHARE", 0.0)
+    seen = 0
+    for n in range(40):
+        pair = render_pair([ball], SHAPE, 6, n)
+        inside = _deep(pair)
+        in_mr, in_ct = (pair.true_mr < 0.5) & inside, (pair.true_ct < 18) & inside
+        if min(in_mr.sum(), in_ct.sum()) < 30:
+            continue
+        seen += 1
+        assert np.argwhere(in_mr).mean(axis=0) == pytest.approx(
+            np.argwhere(in_ct).mean(axis=0), abs=2
+        )
+    assert seen >= 5
+
+
+def test_rendered_head_keeps_right_and_left(ball):
+    """The ventricle of the ball lies at +12 mm, to the right."""
+    head = rendered_head(ball, 0, shape=(110, 110, 60), spacing_mm=(1.0, 1.0, 2.0))
+    x = head.affine[0, 0] * np.argwhere(head.labels == CODE["ventricle"])[:, 0] + head.affine[0, 3]
+    assert np.median(x) == pytest.approx(12, abs=6)
 
 
 def test_head_of_the_plane_has_the_size_of_the_anatomy(ball):

@@ -68,9 +68,9 @@ def draw_plane(
     else:
         low, high = max(low - BELOW_MM, 8), min(high + 14, voxels[2] - 4)
     height = rng.uniform(low, high)
-    mirror, above_mm = -1.0 if rng.uniform() < 0.5 else 1.0, 0.0
+    across, above_mm = -1.0 if rng.uniform() < 0.5 else 1.0, 0.0  # 1: mirrored
     if cut is not None:
-        mirror, height = 1.0, sum(anatomy.brain) / 2
+        across, height = -1.0, sum(anatomy.brain) / 2
         above_mm, pixel_mm, thickness = cut
     offsets = thickness * ((np.arange(LAYERS) + 0.5) / LAYERS - 0.5)
 
@@ -78,7 +78,7 @@ def draw_plane(
     rows, columns = ((np.arange(n, dtype=np.float32) - (n - 1) / 2) * pixel_mm for n in shape)
     inside = np.array([(-0.25, -0.1), (0.1, -0.25), (0.25, 0.1), (-0.1, 0.25)]) * pixel_mm
     shift = rng.normal(0, 5, 2).clip(-12, 12)
-    x = mirror * (columns[None, None, :] + inside[:, :1, None] - shift[0])
+    x = across * (columns[None, None, :] + inside[:, :1, None] - shift[0])
     y = -(rows[None, :, None] + inside[:, 1:, None] - shift[1])
     z = above_mm + offsets[:, None, None]
     middle = np.array([voxels[0] / 2, voxels[1] / 2, height])
