@@ -1,6 +1,7 @@
 import hashlib
 import io
 import urllib.error
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,7 @@ from ctmr.data.anatomies import SHA256, fetch_anatomies
 from ctmr.errors import DataError, OutputError
 from ctmr.synthetic import anatomies as rooms
 from ctmr.synthetic.anatomies import CODE, cached_anatomies, read_anatomy, unpack
-from ctmr.synthetic.data_folder import _anatomy_of, _people
+from ctmr.synthetic.data_folder import _map_of, _people
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ def test_lesions_of_maps_are_refused(tmp_path):
 
 def test_test_heads_come_from_other_maps():
     people = _people(12, 0, 0.0)
-    maps = list(range(6))
-    trained = {_anatomy_of(p, maps) for p in people if p.split.startswith("train")}
-    tested = {_anatomy_of(p, maps) for p in people if not p.split.startswith("train")}
+    maps = [Path(f"{n}.nii.gz") for n in range(6)]
+    trained = {_map_of(p, maps) for p in people if p.split.startswith("train")}
+    tested = {_map_of(p, maps) for p in people if not p.split.startswith("train")}
     assert not trained & tested
     assert len(trained) > 1

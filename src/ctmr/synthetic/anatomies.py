@@ -218,26 +218,38 @@ def _stored(mask: npt.NDArray[np.bool_], step_mm: float) -> npt.NDArray[np.uint8
     return stored
 
 
-def cached_anatomies(source: str, synthetic: int = 20) -> list[Anatomy]:
-    """All anatomies of a folder of label maps, or so many synthetic ones for `synthetic`; made once, then from the cache.
+def label_maps(folder: Path) -> list[Path]:
+    """The label maps in a folder, by name.
 
     Raises:
-        DataError: If there is no map, or one cannot be read.
+        DataError: If there is none.
     """
-    if source == "synthetic":
-        keys = [f"synthetic-{seed}" for seed in range(synthetic)]
-        return [_cached(key, partial(synthetic_anatomy, seed)) for seed, key in enumerate(keys)]
-    paths = sorted(Path(source).glob("*.nii*"))
+    paths = sorted(folder.glob("*.nii*"))
     if not paths:
         raise DataError(
             "expected label maps (.nii.gz), found none",
-            file=Path(source),
+            file=folder,
             fix="ctmr fetch anatomies OUT",
         )
-    return [
-        _cached(hashlib.sha256(path.read_bytes()).hexdigest()[:32], partial(read_anatomy, path))
-        for path in paths
-    ]
+    return paths
+
+
+def cached_anatomy(path: Path) -> Anatomy:
+    """The anatomy of a label map; made once, then from the cache.
+
+    Raises:
+        DataError: If it cannot be read.
+        OutputError: If the cache cannot be written.
+    """
+    return _cached(hashlib.sha256(path.read_bytes()).hexdigest()[:32], partial(read_anatomy, path))
+
+
+def cached_anatomies(source: str, synthetic: int = 20) -> list[Anatomy]:
+    """The anatomies of a folder of label maps, or so many synthetic ones for `synthetic`; see `cached_anatomy`."""
+    if source == "synthetic":
+        keys = [f"synthetic-{seed}" for seed in range(synthetic)]
+        return [_cached(key, partial(synthetic_anatomy, seed)) for seed, key in enumerate(keys)]
+    return [cached_anatomy(path) for path in label_maps(Path(source))]
 
 
 def _cached(key: str, make: Callable[[], Anatomy]) -> Anatomy:

@@ -16,7 +16,7 @@ from ctmr.io.image_info import write_image_info
 from ctmr.io.images import write_image
 from ctmr.io.nifti import write_nifti
 from ctmr.io.scan import DESCRIPTION
-from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
+from ctmr.synthetic.anatomies import cached_anatomy, label_maps
 from ctmr.synthetic.head import Head, synthesise_head
 from ctmr.synthetic.lesions import LESIONS, Lesion
 from ctmr.synthetic.rendered_head import rendered_head
@@ -125,7 +125,8 @@ def write_heads(
         )
     require_empty(out)
     if anatomies is not None:
-        cached_anatomies(str(anatomies))  # once, before several processes need them
+        for path in label_maps(anatomies):  # once, before several processes need them
+            cached_anatomy(path)
     people = _people(subjects, seed, lesions)
     if image_format == "png":
         counts = _write_infos(out, people, size)  # first: no CT lies there without its HU
@@ -221,7 +222,7 @@ def _write_subject(
         )
     else:
         head = rendered_head(
-            _anatomy_of(person, cached_anatomies(str(anatomies))),
+            cached_anatomy(_map_of(person, label_maps(anatomies))),
             person.seed,
             shape=shape,
             spacing_mm=voxel_mm,
@@ -241,7 +242,7 @@ def _write_subject(
     )
 
 
-def _anatomy_of(person: Subject, maps: Sequence[Anatomy]) -> Anatomy:
+def _map_of(person: Subject, maps: Sequence[Path]) -> Path:
     """The map a subject is rendered from; of several maps, a third is for testing and choosing only."""
     kept = max(1, len(maps) // 3) if len(maps) > 1 else 0
     usable = (

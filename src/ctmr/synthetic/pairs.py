@@ -15,7 +15,8 @@ from ctmr.synthetic.planes import Plane, draw_plane, smooth
 from ctmr.synthetic.shapes import Array
 from ctmr.system.rng import stream
 
-LESION_SHARE = 0.25
+LESION_SHARE, STRIPPED_SHARE, DEFACED_SHARE = 0.25, 0.04, 0.06
+"""Of the pairs: with a lesion, without skull, without face."""
 SHOWN_MR, SHOWN_HU, BRAIN_HU = 0.12, 7.0, 34.0
 """A lesion is shown where its MR differs by so much of white matter from what it replaces, its HU from those of brain."""
 LESION_KINDS = ("bleed", "infarct", "tumour", "calcification")
@@ -79,7 +80,7 @@ def render_pair(
             if abs(float(hu[code]) - BRAIN_HU) > SHOWN_HU:
                 shown_in_mr = with_lesion
         tissue = with_lesion
-    _remove(rng, (tissue, shown_in_ct, shown_in_mr), plane)
+    _remove(rng, (tissue, shown_in_ct, shown_in_mr))
     heights = bone_hu(rng, shape)
     true_ct = blurred(
         with_bone(HU[shown_in_ct], shown_in_ct, heights[0]), TARGET_BLUR_MM / plane.pixel_mm
@@ -136,33 +137,23 @@ def _with_lesion(
     return out, CODE[kind]
 
 
-def _remove(
-    rng: np.random.Generator, tissues: Sequence[npt.NDArray[np.uint8]], plane: Plane
-) -> None:
+def _remove(rng: np.random.Generator, tissues: Sequence[npt.NDArray[np.uint8]]) -> None:
     """Sometimes take away the skull or the face from source and target alike."""
     draw = rng.uniform()
     removed: npt.NDArray[np.bool_] | None = None
-    if draw < 0.04:
-        brain = np.isin(
-            tissues[0],
-            [
-                *BRAIN_CODES,
-                *(CODE[kind] for kind in LESION_KINDS),
-                CODE["oedema"],
-                CODE["choroid plexus"],
-                CODE["spinal cord"],
-            ],
-        )
+    if draw < STRIPPED_SHARE:
+        beside = (*LESION_KINDS, "oedema", "choroid plexus", "spinal cord")
+        brain = np.isin(tissues[0], [*BRAIN_CODES, *(CODE[name] for name in beside)])
         kept = np.stack(
             [_filled(scipy.ndimage.binary_opening(layer, iterations=1)) for layer in brain]
         )
         removed = ~kept
-    elif draw < 0.10:
+    elif draw < STRIPPED_SHARE + DEFACED_SHARE:
         shape = tissues[0].shape[1:]
         y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         y, x = y / shape[0] - 0.5, x / shape[1] - 0.5
         front = y + rng.normal(0, 0.2) * x < -rng.uniform(0.15, 0.34)
-        if draw > 0.07:  # a box
+        if draw > STRIPPED_SHARE + DEFACED_SHARE / 2:  # a box
             front = (y < -rng.uniform(0.15, 0.34)) & (np.abs(x) < rng.uniform(0.2, 0.4))
         removed = np.broadcast_to(front, tissues[0].shape)
     if removed is not None:

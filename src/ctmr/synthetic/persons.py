@@ -12,7 +12,7 @@ _BONES = (CODE["cortical bone"], CODE["diploe"])
 
 
 def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.NDArray[np.uint8]:
-    """Tissue of each sampled voxel, with skin, fat, muscle and bone of this person."""
+    """Tissue of each sampled voxel (N, H, W), with skin, fat, muscle and bone of this person; changes `at.tissue`."""
     shape = at.tissue.shape[1:]
     tissue, zoom = at.tissue, plane.zoom
     # The surface of the head moves in or out, and with it the thickness of the scalp.
@@ -72,5 +72,6 @@ def with_bone(hu: Array, tissue: npt.NDArray[np.uint8], heights: Array) -> Array
 
 
 def draw_hu(rng: np.random.Generator) -> Array:
+    """HU of each tissue (tissues,) of this person on this scanner; bone has `bone_hu`."""
     spread = np.where(HU < -900, 0, np.maximum(1.5, 0.05 * np.abs(HU)))
     return (HU + spread * rng.normal(size=len(HU))).astype(np.float32)

@@ -43,9 +43,8 @@ def rendered_head(
     spacing_mm: tuple[float, float, float],
     sequence: Sequence = "t1",
     heights_mm: Many[float] | None = None,
-    face: bool = False,
 ) -> Head:
-    """One person with the anatomy of a label map in both modalities, without lesions.
+    """One person with the anatomy of a label map in both modalities, without face or lesions.
 
     Args:
         anatomy: Its map.
@@ -54,9 +53,8 @@ def rendered_head(
         spacing_mm: Voxel size; the third is the slice thickness.
         sequence: MR weighting.
         heights_mm: Only these planes, in mm below the top of the head, the lowest first.
-        face: Whether it keeps its face.
     """
-    packed = anatomy.packed if face else without_face(anatomy)
+    packed = without_face(anatomy)
     top_mm = anatomy.packed.shape[2] - 2 * MARGIN_VOXELS - sum(anatomy.brain) / 2
     heights = (
         spacing_mm[2] * (np.arange(shape[2])[::-1] - 2.0)

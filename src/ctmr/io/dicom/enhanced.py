@@ -136,11 +136,11 @@ def _times(group: Sequence[Dataset]) -> dict[str, Any]:
     for macro, names in _TIMES.items():
         item = _item(group, macro)
         for keyword, name in names.items():
-            said = item.get(keyword) if item is not None else None
-            several = isinstance(said, MultiValue | list) and name != "ScanningSequence"
-            said = (said[0] if said else None) if several else said
-            if said not in (None, ""):
-                found[name] = said
+            value = item.get(keyword) if item is not None else None
+            several = isinstance(value, MultiValue | list) and name != "ScanningSequence"
+            value = (value[0] if value else None) if several else value
+            if value not in (None, ""):
+                found[name] = value
     return found
 
 

@@ -26,7 +26,7 @@ def parts_of(images: Sequence[SliceFile]) -> list[list[SliceFile]]:
     places = _places(images)
     if places is None or len(np.unique(places)) == len(images):
         return whole
-    varying = [keyword for keyword in TELLING if len({_said(i, keyword) for i in images}) > 1]
+    varying = [keyword for keyword in TELLING if len({_value(i, keyword) for i in images}) > 1]
     for count in range(1, len(varying) + 1):
         for keywords in combinations(varying, count):
             parts = _taken_apart(images, keywords)
@@ -38,27 +38,27 @@ def parts_of(images: Sequence[SliceFile]) -> list[list[SliceFile]]:
 def told_apart(part: Sequence[SliceFile], others: Sequence[Sequence[SliceFile]]) -> str:
     """What tells a part from others of its series, as `EchoTime 80`; no text of a header is in it but numbers."""
     for keyword in TELLING:
-        said = _said(part[0], keyword)
-        if len({said, *(_said(other[0], keyword) for other in others)}) > 1:
-            return f"{keyword} {said:g}" if isinstance(said, float) else keyword
+        value = _value(part[0], keyword)
+        if len({value, *(_value(other[0], keyword) for other in others)}) > 1:
+            return f"{keyword} {value:g}" if isinstance(value, float) else keyword
     return ""
 
 
 def _taken_apart(images: Sequence[SliceFile], keywords: Sequence[str]) -> list[list[SliceFile]]:
     parts: dict[tuple[str | float, ...], list[SliceFile]] = {}
     for image in images:
-        parts.setdefault(tuple(_said(image, keyword) for keyword in keywords), []).append(image)
+        parts.setdefault(tuple(_value(image, keyword) for keyword in keywords), []).append(image)
     order = sorted(parts, key=lambda key: [(isinstance(v, str), v) for v in key])
     return [parts[key] for key in order]
 
 
-def _said(image: SliceFile, keyword: str) -> str | float:
+def _value(image: SliceFile, keyword: str) -> str | float:
     """A value as a number, or as a text where it is none."""
-    said = image.values.get(keyword, "")
+    value = image.values.get(keyword, "")
     try:
-        return float(said)
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        return str(said)
+        return str(value)
 
 
 @np.errstate(all="ignore")
