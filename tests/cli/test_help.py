@@ -15,7 +15,7 @@ COMMANDS = sorted(typer.main.get_command(app).commands)
 
 
 def shown(*words):
-    done = CliRunner().invoke(app, [*words, "--help"], terminal_width=80, env={"COLUMNS": "80"})
+    done = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
     assert done.exit_code == 0
     return done.output
 

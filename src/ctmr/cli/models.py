@@ -15,7 +15,7 @@ def models(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the models that come with ctmr, or print the page about one."""
+    """List the models that come with ctmr, or say more of one."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.models.bundle import bundled_models, bundled_page
 
