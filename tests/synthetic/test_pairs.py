@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 
 from ctmr.synthetic import pairs
 from ctmr.synthetic.anatomies import CODE, Anatomy, _anatomy, unpack
@@ -145,12 +146,24 @@ def test_lesion_that_the_source_cannot_show_is_left_out_of_the_target(ball, monk
 
 
 def _deep(pair):
-    from scipy import ndimage
-
     brain = (pair.true_ct > -20) & (pair.true_ct < 120) & pair.head
     bone = pair.true_ct > 300
-    inside = ndimage.binary_fill_holes(bone) & ~bone
-    return ndimage.binary_erosion(inside & brain, iterations=4)
+    inside = binary_fill_holes(bone) & ~bone
+    return binary_erosion(inside & brain, iterations=4)
+
+
+def test_what_the_source_had_removed_is_air_in_the_target_too(ball, monkeypatch):
+    monkeypatch.setattr(pairs, "LESION_SHARE", 0.0)
+    whole = [render_pair([ball], SHAPE, 8, n) for n in range(6)]
+    monkeypatch.setattr(pairs, "STRIPPED_SHARE", 1.0)
+    for n, before in enumerate(whole):
+        pair = render_pair([ball], SHAPE, 8, n)
+        assert (pair.true_ct > 300).sum() < 0.02 * (before.true_ct > 300).sum()
+        gone = before.head & ~binary_dilation(pair.head, iterations=3)
+        assert gone.sum() > 200
+        assert np.median(pair.true_ct[gone]) == np.median(pair.true_mr[gone]) - 1000 == -1000
+        assert np.median(pair.ct[gone]) < -900
+        assert np.median(pair.mr[gone]) < 0.2
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
