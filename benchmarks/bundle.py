@@ -91,7 +91,10 @@ def main() -> None:
     for direction, generator in generators.items():
         generator.load_state_dict(state["averages"][direction])
         generator.eval().requires_grad_(False).half().float()  # as it is stored
-    pairs = _pairs(cached_anatomies(options.anatomies), options.pairs)
+    pairs = _pairs(
+        cached_anatomies(None if options.anatomies == "synthetic" else options.anatomies),
+        options.pairs,
+    )
     card = _card()
     looks, names = _looks(card, pairs, _volumes(options))
     training = {m: _usual(looks[m], generators, m) for m in MODALITIES}

@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    heads = cached_anatomies(options.anatomies)
+    heads = cached_anatomies(None if options.anatomies == "synthetic" else options.anatomies)
     heads = [head for head in heads if not options.only or head.name in options.only]
     measure = {"contrasts": contrasts, "removed": removed, "lesions": lesions}[options.what]
     found = {

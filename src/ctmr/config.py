@@ -75,21 +75,31 @@ class NetworkConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights beside L_GAN in equation (4)."""
+    """Weights in equation (4), and of what is not in the paper; a weight of 0 saves the work."""
 
+    adversary: Weight = 1.0
+    """Weight of L_GAN (1); 0 trains without discriminators."""
     cycle: Weight
     """Weight of L_cyc (2)."""
     identity: Weight
-    """Weight of L_identity (3); 0 saves its two forward passes."""
+    """Weight of L_identity (3)."""
     structure: Weight
     """Weight of the structure term, which keeps edges where they are; not in the paper."""
     cycle_noise: float = Field(ge=0, le=1)
     """Standard deviation of the noise on a translated image before it goes back."""
+    truth: Weight = 0.0
+    """Weight of rendered pairs, whose translation is known; not in the paper."""
+    half_real: Weight = 0.0
+    """Weight of half-real pairs: a real CT and an MR rendered from it, a real MR and a CT made of it; not in the paper."""
+    pairs: Weight = 1.0
+    """Weight of the registered pairs of `--pairs`; not in the paper."""
 
 
 class TrainConfig(Section):
     """The schedule, the optimiser and what is written on the way."""
 
+    start: Literal["random", "bundled"] = "random"
+    """Weights of a new run: drawn at random, or those of the model that comes with ctmr; `--init` goes before it."""
     steps: Steps | None = None
     """Length of the whole schedule in steps; else `epochs` decides."""
     epochs: int = Field(ge=1, le=100_000)

@@ -69,6 +69,16 @@ def train(
     stop_after: Annotated[
         int | None, typer.Option(help="Stop at this step, without changing the schedule.")
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIRS", help="Registered pairs to train on too: a folder with ct, mr."
+        ),
+    ] = None,
+    anatomies: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Label maps of heads (ctmr fetch anatomies) as truth."),
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option(metavar="MODEL", help="Start from the networks of a trained model."),
@@ -114,6 +124,8 @@ def train(
                 resolved,
                 data,
                 out,
+                pairs=pairs,
+                anatomies=anatomies,
                 resume=resume,
                 init=init,
                 stop_after=stop_after,

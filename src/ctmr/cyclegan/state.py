@@ -30,6 +30,7 @@ class TrainState:
         history_y: Earlier fake MR shown to D_Y.
         ema: Moving averages of G and F under these names; empty where none are kept.
         step: Updates done, and the number of the next one.
+        adversarial: Whether D_X and D_Y are trained.
         shape: Of an image in training, (C, H, W).
     """
 
@@ -40,6 +41,7 @@ class TrainState:
     history_y: History
     ema: nn.ModuleDict
     step: int
+    adversarial: bool
     shape: tuple[int, int, int]
 
     def set_rate(self, rate: float) -> float:
@@ -92,6 +94,7 @@ def new_state(config: Config, device: torch.device) -> TrainState:
         history_y=History(train.history),
         ema=nn.ModuleDict(averaged).requires_grad_(False),
         step=0,
+        adversarial=config.loss.adversary > 0,
         shape=(config.data.channels, config.data.size, config.data.size),
     )
 
@@ -130,7 +133,8 @@ def restore(
     expected = {f"model.{key}": value for key, value in state.model.state_dict().items()}
     expected |= {f"ema.{key}": value for key, value in state.ema.state_dict().items()}
     for name, optimiser in state.optimisers().items():
-        for i, weight in enumerate(optimiser.param_groups[0]["params"] if step else ()):
+        used = step > 0 and (state.adversarial or optimiser is state.optimiser_g)
+        for i, weight in enumerate(optimiser.param_groups[0]["params"] if used else ()):
             expected[f"{name}.{i}.step"] = torch.zeros(())
             expected |= {f"{name}.{i}.exp_avg": weight, f"{name}.{i}.exp_avg_sq": weight}
     for (name, history), count in zip(state.histories().items(), kept, strict=True):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -103,20 +103,29 @@ class UnpairedSlices(Dataset[Sample]):
         return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # (C, size, size)
 
 
+class Samples(Protocol):
+    """A dataset of a store's slices."""
+
+    store: Store
+
+    def __getitem__(self, n: int) -> Any:
+        """Sample number `n >= 0` of the run."""
+
+
 class _Fetched(Dataset[Any]):
     """The samples of a dataset; an error is handed over as one, since `DataLoader` keeps its text alone."""
 
-    def __init__(self, dataset: UnpairedSlices) -> None:
+    def __init__(self, dataset: Samples) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, n: int) -> Sample | CtmrError:
+    def __getitem__(self, n: int) -> Any:
         try:
             return self._dataset[n]
         except CtmrError as error:
             return error
 
 
-def _collate(samples: list[Sample | CtmrError]) -> Any:
+def _collate(samples: list[Any]) -> Any:
     """A batch, or the first error among its samples."""
     errors = [sample for sample in samples if isinstance(sample, CtmrError)]
     return errors[0] if errors else default_collate(samples)
@@ -127,14 +136,14 @@ def _begin_worker(parent: int, _: int) -> None:
 
 
 def loader(
-    dataset: UnpairedSlices,
+    dataset: Samples,
     batch_size: int,
     start_step: int,
     stop_step: int,
     workers: int,
     *,
     pin_memory: bool = False,
-) -> Iterator[Sample]:
+) -> Iterator[Any]:
     """Batches of the steps `start_step` to `stop_step - 1`, the same for any number of workers.
 
     Iterating draws nothing from torch's global generator.
@@ -161,7 +170,7 @@ def loader(
     return _iterate(batches, start_step)
 
 
-def _iterate(batches: DataLoader[Any], step: int) -> Iterator[Sample]:
+def _iterate(batches: DataLoader[Any], step: int) -> Iterator[Any]:
     """The batches from `step` on; errors of workers come as they were, their death as a `ResourceError`."""
     others, workers = multiprocessing.active_children(), list[BaseProcess]()
     try:

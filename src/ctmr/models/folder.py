@@ -15,7 +15,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from ctmr.config import Config
+from ctmr.config import Config, NetworkConfig
 from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.cyclegan.networks import Discriminator, Generator
 from ctmr.cyclegan.state import TrainState, load_strictly
@@ -70,7 +70,8 @@ def model_of(state: TrainState, about: dict[str, Any]) -> Model:
         {"format": FORMAT, "sha256": UNSEALED.decode(), "files": {}, **about}
     )
     generators = dict(zip(GENERATOR_FILES, state.translators(), strict=True))
-    discriminators: dict[Modality, Any] = {"ct": state.model.D_X, "mr": state.model.D_Y}
+    trained: dict[Modality, Any] = {"ct": state.model.D_X, "mr": state.model.D_Y}
+    discriminators = trained if state.adversarial else {}
     return Model(generators, discriminators, card)
 
 
@@ -79,8 +80,9 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
     networks: dict[str, nn.Module] = dict(
         zip(GENERATOR_FILES.values(), state.translators(), strict=True)
     )
-    networks[DISCRIMINATOR_FILES["ct"]] = state.model.D_X
-    networks[DISCRIMINATOR_FILES["mr"]] = state.model.D_Y
+    if state.adversarial:
+        networks[DISCRIMINATOR_FILES["ct"]] = state.model.D_X
+        networks[DISCRIMINATOR_FILES["mr"]] = state.model.D_Y
     write_model(folder, networks, about)
 
 
@@ -208,32 +210,53 @@ def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> N
 def load_weights(path: Path, state: TrainState, config: Config) -> None:
     """Start from a model: its networks into a fresh state, whose optimisers stay fresh.
 
-    Discriminators stay fresh too, with a warning, where the model has none.
+    Discriminators stay fresh too, with a warning, where the model has none of the configuration's width.
 
     Raises:
-        CheckpointError: If the model cannot be read, or its networks are not the configuration's.
+        CheckpointError: If the model cannot be read, or its generators are not the configuration's.
     """
     with torch.random.fork_rng(devices=[]):  # layers draw weights first, which are replaced
         model = read_model(path)
-    architecture, channels = model.card.network, model.card.data.channels
-    if architecture != config.network or channels != config.data.channels:
+    has = _shape(model.card.network, model.card.data.channels)
+    asked = _shape(config.network, config.data.channels)
+    if has != asked:
+        wrong = [key for key in has if has[key] != asked.get(key)]
         raise CheckpointError(
-            f"its networks are {architecture}, {channels} channels; the configuration"
-            f" asks for {config.network}, {config.data.channels} channels",
+            f"its generators are {has}; the configuration asks for {asked}",
             file=path,
-            fix="train with the same network and data.channels settings",
+            fix="add " + " ".join(f"--set {key}={has[key]}" for key in wrong),
+        )
+    if model.card.data.ct_window != config.data.ct_window:
+        logger.warning(
+            "%s: it was trained with data.ct_window=%s, the configuration has %s",
+            printable(str(path)),
+            model.card.data.ct_window,
+            config.data.ct_window,
         )
     networks: dict[str, nn.Module] = {
         "G": model.generators["ct-to-mr"],
         "F": model.generators["mr-to-ct"],
     }
-    if model.discriminators:
+    wide = model.card.network.discriminator_filters == config.network.discriminator_filters
+    if model.discriminators and wide:
         networks |= {"D_X": model.discriminators["ct"], "D_Y": model.discriminators["mr"]}
-    else:
+    elif state.adversarial:
         logger.warning(
-            "%s: the model has no discriminators: they start fresh", printable(str(path))
+            "%s: the model has no discriminators%s: they start fresh",
+            printable(str(path)),
+            " of this width" if model.discriminators else "",
         )
     for name, network in networks.items():
         state.model.get_submodule(name).load_state_dict(network.state_dict())
         if name in state.ema:
             state.ema.get_submodule(name).load_state_dict(network.state_dict())
+
+
+def _shape(network: NetworkConfig, channels: int) -> dict[str, object]:
+    """The settings that decide the shapes of the generators' weights."""
+    needed = ["generator", "filters"]
+    needed += {"unet": [], "resnet": ["blocks", "upsample"]}.get(
+        network.generator, ["upsample", "skips"]
+    )
+    shape: dict[str, object] = {f"network.{key}": getattr(network, key) for key in needed}
+    return shape | {"data.channels": channels}

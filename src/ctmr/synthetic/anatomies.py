@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,8 +24,9 @@ from ctmr.synthetic.tissues import BRAIN, LABELS
 from ctmr.system.cache import cache_folder
 from ctmr.system.files import write_bytes
 
-TISSUE_NAMES = (*LABELS, "mucosa", "spinal cord", "choroid plexus", "soft tissue", "orbital tissue")
-"""Name of each code of `Anatomy.tissue`; the last two are split into fat and muscle as a pair is drawn."""
+_ADDED = ("mucosa", "spinal cord", "choroid plexus", "soft tissue", "orbital tissue", "tendon")
+TISSUE_NAMES = (*LABELS, *_ADDED)
+"""Name of each code. A person splits soft and orbital tissue into fat, muscle and tendon (`synthetic/persons.py`)."""
 CODE = {name: code for code, name in enumerate(TISSUE_NAMES)}
 
 # Numbers of the label maps of Billot et al. 2023, Medical Image Analysis 86:102789 (SynthSeg, `training_label_maps`).
@@ -50,8 +55,14 @@ ORBIT_MM = 13.0
 SKIN_STEP_MM, BONE_STEP_MM, CAVITY_STEP_MM = 0.25, 0.125, 0.5
 MARGIN_VOXELS = 6
 CELL_VOXELS, VAULT_MM = 200, 45
+SYNTHETIC_HEADS = 12
+HEADS = 1
+"""Raised whenever procedural heads come out otherwise."""
 PACKING = 2
 """Raised whenever anatomies are packed in another way, so that older ones in the cache are left alone."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +76,23 @@ class Anatomy:
         name: Of the file, or `synthetic-SEED`.
         packed: (I, J, K), see `unpack`.
         brain: First and last plane K that shows brain.
+        file: In the cache, from which other processes map it.
     """
 
     name: str
     packed: npt.NDArray[np.uint32]
     brain: tuple[int, int]
+    file: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.file is not None:
+            return _mapped, (self.file,)
+        return Anatomy, (self.name, self.packed, self.brain)
+
+    @property
+    def key(self) -> str:
+        """What it was made from; changes when anatomies are made otherwise."""
+        return self.file.stem if self.file is not None else self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,31 +258,47 @@ def label_maps(folder: Path) -> list[Path]:
 
 
 def cached_anatomy(path: Path) -> Anatomy:
-    """The anatomy of a label map; made once, then from the cache.
+    """The anatomy of a label map; made once, then in the cache.
 
     Raises:
         DataError: If it cannot be read.
         OutputError: If the cache cannot be written.
     """
-    return _cached(hashlib.sha256(path.read_bytes()).hexdigest()[:32], partial(read_anatomy, path))
+    key = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    return _cached(key, partial(read_anatomy, path))
 
 
-def cached_anatomies(source: str, synthetic: int = 20) -> list[Anatomy]:
-    """The anatomies of a folder of label maps, or so many synthetic ones for `synthetic`; see `cached_anatomy`."""
-    if source == "synthetic":
-        keys = [f"synthetic-{seed}" for seed in range(synthetic)]
-        return [_cached(key, partial(synthetic_anatomy, seed)) for seed, key in enumerate(keys)]
-    return [cached_anatomy(path) for path in label_maps(Path(source))]
+def cached_anatomies(folder: Path | str | None, synthetic: int = SYNTHETIC_HEADS) -> list[Anatomy]:
+    """The anatomies of a folder of label maps, or so many procedural ones for None; see `cached_anatomy`."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        if folder is not None:
+            return list(pool.map(cached_anatomy, label_maps(Path(folder))))
+        return list(pool.map(_cached_synthetic, range(synthetic)))
+
+
+def _cached_synthetic(seed: int) -> Anatomy:
+    return _cached(f"synthetic-{HEADS}-{seed}", partial(synthetic_anatomy, seed))
 
 
 def _cached(key: str, make: Callable[[], Anatomy]) -> Anatomy:
     file = cache_folder() / "anatomies" / f"{key}-{PACKING}.safetensors"
-    if file.is_file():
-        with safe_open(file, "numpy") as kept:
-            about = kept.metadata()
-            low, high = json.loads(about["brain"])
-            return Anatomy(about["name"], kept.get_tensor("packed"), (low, high))
-    anatomy = make()
+    if not file.is_file():
+        logger.info("making %s for the cache, once", key)
+        _write(file, make())
+    return _mapped(file)
+
+
+def _write(file: Path, anatomy: Anatomy) -> None:
     about = {"name": anatomy.name, "brain": json.dumps(anatomy.brain)}
     write_bytes(file, to_bytes({"packed": anatomy.packed}, about))
-    return anatomy
+
+
+def _mapped(file: Path) -> Anatomy:
+    """An anatomy of the cache, its voxels mapped, not read."""
+    with safe_open(file, "numpy") as kept:
+        about, shape = kept.metadata(), kept.get_slice("packed").get_shape()
+    with file.open("rb") as stream:
+        offset = 8 + int.from_bytes(stream.read(8), "little")
+    low, high = json.loads(about["brain"])
+    packed = np.memmap(file, "<u4", "r", offset, tuple(shape))
+    return Anatomy(about["name"], packed, (low, high), file)

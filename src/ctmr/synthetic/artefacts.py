@@ -5,7 +5,7 @@ import numpy.typing as npt
 import scipy
 from PIL import Image as Pillow
 
-from ctmr.synthetic.planes import Plane, smooth
+from ctmr.synthetic.planes import smooth
 from ctmr.synthetic.shapes import Array
 
 Image = npt.NDArray[np.float32]
@@ -61,7 +61,7 @@ def _metal(
 
 
 def mr_scanner(
-    rng: np.random.Generator, mr: Array, plane: Plane, head: npt.NDArray[np.bool_]
+    rng: np.random.Generator, mr: Array, pixel_mm: float, head: npt.NDArray[np.bool_]
 ) -> Image:
     """Texture, coil, resolution, motion, wrap-around, noise and gamma."""
     shape = mr.shape
@@ -70,7 +70,7 @@ def mr_scanner(
         + rng.uniform(0, 0.06) * smooth(rng, shape, 60)[0]
         + rng.uniform(0, 0.06) * smooth(rng, shape, 24)[0]
     )
-    out = scipy.ndimage.gaussian_filter(out, rng.uniform(0.3, 0.8) / plane.pixel_mm, truncate=3)
+    out = scipy.ndimage.gaussian_filter(out, rng.uniform(0.3, 0.8) / pixel_mm, truncate=3)
     if rng.uniform() < 0.3:
         out = _coarse(out, (rng.uniform(1, 2.4), rng.uniform(1, 2.4)))
     out = out * np.exp(rng.uniform(0, 0.35) * smooth(rng, shape, 4)[0])

@@ -10,7 +10,7 @@ from ctmr.synthetic.shapes import Array
 
 Contrast = Literal["t1", "t1-agent", "t2", "flair", "pd", "random"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
-SHARES = (0.30, 0.20, 0.12, 0.10, 0.06, 0.22)
+SHARES = (0.28, 0.20, 0.13, 0.14, 0.06, 0.19)
 """How often each of `CONTRASTS` is drawn."""
 
 # Chosen between their neighbours in `TISSUES`, as its lines marked ~.
@@ -18,6 +18,7 @@ _MORE: dict[str, Tissue] = {
     "mucosa": Tissue(40, 8, 0.95, (1100, 1300), (80, 75)),
     "spinal cord": Tissue(32, 1, 0.8, (800, 950), (78, 75)),
     "choroid plexus": Tissue(45, 10, 0.95, (1300, 1600), (110, 100)),
+    "tendon": Tissue(60, 5, 0.4, (700, 800), (6, 5)),
 }
 _TABLE = [
     (TISSUES | _MORE).get(name, TISSUES["fat"] if name == "orbital tissue" else TISSUES["muscle"])
@@ -47,6 +48,7 @@ def draw_signals(rng: np.random.Generator, contrast: Contrast) -> Array:
     if contrast == "random":
         signal = rng.uniform(0.05, 1.3, len(_TABLE))
         signal[_DARK] = rng.uniform(0, 0.12, 2)
+        signal[CODE["tendon"]] *= 0.5
     elif contrast in ("t1", "t1-agent"):
         if contrast == "t1-agent":
             for name, uptake in _UPTAKE.items():
@@ -56,6 +58,8 @@ def draw_signals(rng: np.random.Generator, contrast: Contrast) -> Array:
     else:
         signal = _t2_weighted(rng, contrast, pd, t1, t2)
     signal *= np.exp(rng.normal(0, 0.06, len(signal)))
+    if rng.uniform() < (0.15 if contrast == "t1-agent" else 0.4):  # blood that has flowed away
+        signal[CODE["blood vessel"]] *= rng.uniform(0, 0.4)
     if (
         contrast != "random"
     ):  # gradient echoes and distance from the coil dim fat, saturation removes it

@@ -51,19 +51,25 @@ class Pair:
 
 
 def render_pair(
-    anatomies: Sequence[Anatomy], shape: tuple[int, int], seed: int, number: int
+    anatomies: Sequence[Anatomy],
+    shape: tuple[int, int],
+    seed: int,
+    number: int,
+    *,
+    pixel_mm: float = 1.0,
 ) -> Pair:
     """Sample `number` of the stream of a seed, whatever came before it.
 
     Args:
         anatomies: Heads to choose from.
-        shape: Rows and columns, about 1 mm each.
+        shape: Rows and columns.
         seed: Of the stream.
         number: Of the sample, >= 0.
+        pixel_mm: Pixel size, from which that of a sample differs by up to a tenth.
     """
     rng = stream(seed, "pair", number)
     anatomy = anatomies[int(rng.integers(len(anatomies)))]
-    plane = draw_plane(rng, anatomy, shape)
+    plane = draw_plane(rng, anatomy, shape, pixel_mm)
     tissue = person_tissues(rng, unpack(plane.sample(anatomy.packed)), plane)
     contrast = draw_contrast(rng)
     signals = draw_signals(rng, contrast)
@@ -89,7 +95,7 @@ def render_pair(
     head = _filled((tissue > 0).mean(axis=0) > 0.5)
     return Pair(
         ct=ct_scanner(rng, ct, head),
-        mr=mr_scanner(rng, signals[tissue].mean(axis=0), plane, head),
+        mr=mr_scanner(rng, signals[tissue].mean(axis=0), plane.pixel_mm, head),
         true_ct=true_ct,
         true_mr=blurred(_TARGET[shown_in_mr].mean(axis=0)[None], 0.5 / plane.pixel_mm),
         head=head,

@@ -8,6 +8,7 @@ from ctmr.synthetic.contrasts import HU
 from ctmr.synthetic.planes import Plane, smooth
 from ctmr.synthetic.shapes import Array
 
+_CORTEX = (CODE["grey matter"], CODE["white matter"])
 _BONES = (CODE["cortical bone"], CODE["diploe"])
 
 
@@ -16,18 +17,20 @@ def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.ND
     shape = at.tissue.shape[1:]
     tissue, zoom = at.tissue, plane.zoom
     # The surface of the head moves in or out, and with it the thickness of the scalp.
-    skin = at.skin * zoom - (rng.uniform(0.5, 3.5) + 0.5 * smooth(rng, shape, 6))
-    bone = at.bone * zoom + rng.normal(-0.4, 0.4) + 0.35 * smooth(rng, shape, 8)
+    skin = at.skin * zoom - (rng.uniform(0, 2.5) + 0.5 * smooth(rng, shape, 6))
+    bone = at.bone * zoom + rng.normal(-0.9, 0.5) + 0.35 * smooth(rng, shape, 8)
     fat_mm = rng.uniform(3.5, 9) + 1.2 * smooth(rng, shape, 10)
     lumps, cells = smooth(rng, shape, 14), smooth(rng, shape, 50)
     was_bone = np.isin(tissue, _BONES)
     soft, orbital = tissue == CODE["soft tissue"], tissue == CODE["orbital tissue"]
 
-    # Fat below the skin and in lumps deeper; a thin dense layer on the bone; muscle.
-    galea = bone > -rng.uniform(0.4, 1.6)
+    # Fat below the skin and in lumps deeper; galea and periosteum, dark in MR, on the bone; muscle.
+    galea_mm = rng.uniform(0.4, 2)
+    galea, fibrous = bone > -galea_mm, bone > -galea_mm * rng.uniform(0.2, 1)
     deep_fat = (lumps > rng.uniform(0.6, 1.6)) & (skin > 12)
     tissue[soft] = CODE["muscle"]
     tissue[soft & ((skin < fat_mm) | deep_fat) & ~galea] = CODE["fat"]
+    tissue[soft & fibrous] = CODE["tendon"]
     tissue[orbital] = CODE["fat"]
     tissue[orbital & (skin < rng.uniform(2, 5))] = CODE["muscle"]
     tissue[(tissue == CODE["air"]) & (skin > 3)] = CODE["sinus air"]
@@ -35,9 +38,15 @@ def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.ND
     airy = (tissue == CODE["mucosa"]) & (cells > rng.uniform(-1.2, 1.2)) & (skin > 12)
     tissue[airy] = CODE["sinus air"]
 
+    # Brain shrinks from its surface in places.
+    if rng.uniform() < 0.35:
+        shrunk = at.cavity < rng.uniform(1, 9) * (smooth(rng, shape, 9) - rng.uniform(0, 1))
+        tissue[shrunk & np.isin(tissue, _CORTEX)] = CODE["csf"]
+
     # Bone grows into the scalp or shrinks from both sides.
     lost = was_bone & (bone < 0)
-    tissue[lost] = np.where(at.cavity[lost] > -3, CODE["dura"], CODE["muscle"])
+    outer = np.where(fibrous[lost], CODE["tendon"], CODE["muscle"])
+    tissue[lost] = np.where(at.cavity[lost] > -3, CODE["dura"], outer)
     grown = ~was_bone & (bone > 0) & (soft | (tissue == CODE["dura"]))
     tissue[grown] = CODE["cortical bone"]
     is_bone = (was_bone & ~lost) | grown
@@ -51,6 +60,7 @@ def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.ND
     tissue[outside] = CODE["air"]
     rim = (skin >= 0) & (skin < rng.uniform(1.2, 2.6)) & ~is_bone
     tissue[rim & (tissue != CODE["sinus air"])] = CODE["skin"]
+    tissue[rim & (skin < rng.uniform(0, 0.9))] = CODE["tendon"]  # the horny layer
     return tissue
 
 

@@ -47,20 +47,25 @@ class Cut(NamedTuple):
 
 
 def draw_plane(
-    rng: np.random.Generator, anatomy: Anatomy, shape: tuple[int, int], cut: Cut | None = None
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    shape: tuple[int, int],
+    pixel_mm: float = 1.0,
+    cut: Cut | None = None,
 ) -> Plane:
-    """A random slice of a head, front at the top, the patient's right at the left, about 1 mm a pixel.
+    """A random slice of a head, front at the top, the patient's right at the left.
 
     Args:
         rng: The same draws give the same pose, size and deformation.
         anatomy: The head.
         shape: Rows and columns.
+        pixel_mm: Pixel size, from which that of a slice differs by up to a tenth.
         cut: The slice wanted of that pose; None draws one, and mirrors half of the heads.
     """
     voxels = anatomy.packed.shape
     turn = _rotation(np.radians(rng.normal(0, (6, 3, 5)).clip(-14, 14)))
     zoom = rng.normal(1, 0.05) * np.exp(rng.normal(0, 0.03, 3))
-    pixel_mm = float(rng.uniform(0.9, 1.1))
+    pixel_mm *= float(rng.uniform(0.9, 1.1))
     thickness = float(rng.choice((1.0, 1.5, 3.0, 5.0), p=(0.4, 0.25, 0.2, 0.15)))
     low, high = (float(k) for k in anatomy.brain)
     if rng.uniform() < 0.6:  # most slices that people look at show brain

@@ -66,7 +66,7 @@ def rendered_head(
     for k, height in enumerate(heights):
         cut = Cut(top_mm - height, (spacing_mm[0] + spacing_mm[1]) / 2, spacing_mm[2])
         rng = stream(seed, "person")  # the same person in each plane
-        plane = draw_plane(rng, anatomy, (shape[1], shape[0]), cut)
+        plane = draw_plane(rng, anatomy, (shape[1], shape[0]), cut=cut)
         tissue = _LABEL[person_tissues(rng, unpack(plane.sample(packed)), plane)]
         images.append(_scanned(tissue, protocol, spacing_mm, (seed, k)))
     labels, ct, mr, mask = (

@@ -1,5 +1,7 @@
 """Where a run and its model come from: what they say of their settings, data, machine and versions."""
 
+import hashlib
+import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -24,11 +26,24 @@ from ctmr.training.distributed import Runtime
 from ctmr.types import MODALITIES, FloatArray, Modality
 
 
-def run_about(config: Config, store: Store, runtime: Runtime) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors: settings, data, and all that exactness depends on."""
+def run_about(
+    config: Config, store: Store, runtime: Runtime, sources: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors: settings, data, and all that exactness depends on.
+
+    Args:
+        config: Of the run.
+        store: The user's slices.
+        runtime: What trains.
+        sources: Hashes of what else is trained on.
+    """
+    data = store.fingerprint
+    if sources:
+        whole = json.dumps({"data": data, **sources}, sort_keys=True)
+        data = hashlib.sha256(whole.encode()).hexdigest()
     return {
         "config": config.model_dump(),
-        "data": store.fingerprint,
+        "data": data,
         "exact": {
             "ctmr": version("ctmr"),
             "torch": torch.__version__,

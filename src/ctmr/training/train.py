@@ -15,10 +15,12 @@ from ctmr.config import Config, schedule_steps
 from ctmr.cyclegan.cyclegan import check_size
 from ctmr.cyclegan.state import TrainState, new_state
 from ctmr.cyclegan.step import train_step, update_average
-from ctmr.data.dataset import UnpairedSlices, loader
+from ctmr.data.dataset import loader
+from ctmr.data.known import Known, TrainingSamples, training_samples
 from ctmr.data.prepare import prepare
 from ctmr.errors import CheckpointError, ResourceError, UsageError
 from ctmr.io.reading import DEFAULT, Reading
+from ctmr.models.bundle import HEAD
 from ctmr.models.folder import load_weights
 from ctmr.system.files import require_writable
 from ctmr.system.memory import peak_bytes
@@ -69,6 +71,8 @@ def train(
     data: Path | str,
     run: Path | str,
     *,
+    pairs: Path | str | None = None,
+    anatomies: Path | str | None = None,
     resume: bool = False,
     init: Path | str | None = None,
     stop_after: int | None = None,
@@ -82,8 +86,10 @@ def train(
         config: Every setting; of a resumed run only those in `RESUMABLE` may have changed.
         data: Data folder (docs/data.md) or a store made by `prepare`.
         run: Where everything is written.
+        pairs: Folder with `ct/` and `mr/`: scans of the same names are registered pairs, which are trained on too.
+        anatomies: Folder of label maps of whole heads for rendered pairs; None draws them from procedural heads.
         resume: Go on from the newest checkpoint, exactly.
-        init: Model whose four networks are the start, with a fresh optimiser ("loaded" in the paper).
+        init: Model whose networks are the start, with a fresh optimiser ("loaded" in the paper).
         stop_after: Stop when the model has had this many updates; the schedule stays.
         reading: What to believe of scans that say too little.
         overwrite: Replace files of others in the place of a run's files; never a run, and never a folder.
@@ -98,7 +104,7 @@ def train(
     if stop_after is not None and stop_after < 1:
         raise UsageError(f"--stop-after must be at least 1: found {stop_after}", fix="raise it")
     folder = RunFolder(Path(run))
-    inputs = [Path(place) for place in (data, init) if place is not None]
+    inputs = [Path(place) for place in (data, init, pairs, anatomies) if place is not None]
     if not resume:
         folder.require_new(overwrite=overwrite, inputs=inputs)
     with StopSignals() as signals, ExitStack() as held:
@@ -108,35 +114,42 @@ def train(
             state = new_state(config, runtime.device)
             require_writable(folder.path, checkpoint.space_needed(state))
             store = prepare(Path(data), config.data, reading=reading)
-            pairs = pairs_to_choose_by(Path(data), config.data.patient_pattern, reading)
+            chosen = pairs_to_choose_by(Path(data), config.data.patient_pattern, reading)
+            samples, sources = training_samples(config, store, pairs, anatomies, reading)
             held.enter_context(folder.locked())
             if not resume:
                 # Preparing takes time, in which another process can train.
                 folder.require_new(overwrite=overwrite, inputs=inputs)
                 checkpoint.remove_all(folder.checkpoints)  # of one that was killed before its start
-            about = run_about(config, store, runtime)
+            about = run_about(config, store, runtime, sources)
             resumed_from = None
             if resume:
                 check_config(folder.config, folder.read_config(), config)
                 resumed_from = _resume(folder, state, about)
-            elif init is not None:
-                load_weights(Path(init), state, config)
+            elif init is not None or config.train.start == "bundled":
+                load_weights(Path(init or HEAD), state, config)
             if not resume:
                 checkpoint.save(folder.checkpoints, state, about)
                 folder.remove_others()
             folder.write_config(config)  # last: from here on there is a run that can be resumed
 
             # The schedule and the batches are functions of the step.
-            dataset = UnpairedSlices(store, config.data, config.seed)
-            total = schedule_steps(config, dataset.images)
+            images = samples.unpaired.images
+            total = schedule_steps(config, images)
             last = total if stop_after is None else min(total, stop_after)
             ends = (last, total)
             records = Records(
-                folder, dataset, config, ends, about=about, pairs=pairs, precision=runtime.precision
+                folder,
+                samples.unpaired,
+                config,
+                ends,
+                about=about,
+                pairs=chosen,
+                precision=runtime.precision,
             )
             records.begin(state)
         batches = loader(
-            dataset,
+            samples,
             config.train.batch_size,
             state.step,
             last,
@@ -146,7 +159,7 @@ def train(
         started, durations = time.perf_counter(), []
         row: dict[str, float] = {}
         try:
-            for row in _updates(state, batches, config, runtime, ends, dataset.images):
+            for row in _updates(state, batches, config, runtime, ends, samples):
                 durations.append(row["seconds_per_step"])
                 if observer is not None:
                     observer(row, total)
@@ -172,26 +185,30 @@ def train(
 
 def _updates(
     state: TrainState,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[tuple[Tensor, Tensor, Known]],
     config: Config,
     runtime: Runtime,
     ends: tuple[int, int],
-    images: int,
+    samples: TrainingSamples,
 ) -> Iterator[dict[str, float]]:
     """Do one update for each batch and yield its row; while a GPU works, with what was read last.
 
     Args:
         ends: The step at which this training ends, and that at which the schedule does.
-        images: In an epoch.
+        samples: What the batches are of.
     """
+    images, knots = samples.unpaired.images, samples.knots
     row, busy, waited, steps = dict[str, float](), 0.0, 0.0, 0
     total = ends[1]
     before = time.perf_counter()
-    for x, y in batches:
+    for x, y, known in batches:
         waited, steps = waited + time.perf_counter() - before, steps + 1
         rate = state.set_rate(learning_rate(state.step, total, config.train.learning_rate))
         x, y = runtime.to_device(x), runtime.to_device(y)
-        values = train_step(state, x, y, config.loss, runtime.autocast, config.seed)
+        known = {name: runtime.to_device(image) for name, image in known.items()}
+        values = train_step(
+            state, x, y, config.loss, runtime.autocast, config.seed, known=known, knots=knots
+        )
         update_average(state, config.train.ema)
         due = not row or state.step in ends or state.step % config.train.log_every == 0
         if due or not runtime.queues:
