@@ -21,6 +21,7 @@ import torch
 
 from ctmr.config import PRESETS
 from ctmr.cyclegan.networks import UNet
+from ctmr.data.known import HEAD_MM2
 from ctmr.errors import CtmrError
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.intensity import MR_UNITS, Intensity, ct_window
@@ -53,9 +54,6 @@ SEED = 1  # the training has seed 0: these pairs are no pairs of it
 SLICES = 40  # of a real volume
 CYCLED = 8  # rendered and real images each, translated there and back
 PERCENTILES = (0.5, 99.5)  # of the head, of MR pictures
-HEAD_MM2 = (
-    24_500.0  # of axial slices 45 to 120 mm below the top of the free real heads: 20,000 to 29,000
-)
 GREY_OF_WHITE_MATTER = 20_000.0  # of a rendered MR as a picture of 16 bits
 # Cormack units, which give soft tissue more room, and HU (Rorden et al. 2012).
 CORMACK = (0, 900, 3100, 6000), (-1000, -100, 100, 3000)

@@ -8,8 +8,8 @@ that the training kept out. Errors are mean absolute ones in the head; each figu
 
 contrasts: MR -> CT in HU for each contrast, and the ratio to plain T1.
 removed:   skull stripped, or face removed: the share of those voxels that come out as bone (above 300 HU).
-lesions:   kinds, shapes and contrasts kept out of training: an abscess (a dark core in a bright rim), a crescent under the
-           skull, and old blood (bright in T1 and T2). One is counted where it changes the source by twice the roughness of
+lesions:   the kinds of the training, and kinds, shapes and contrasts kept out of it: an abscess (a dark core in a bright
+           rim), a crescent under the skull, and old blood (bright in T1 and T2). One is counted where it changes the source by twice the roughness of
            its brain. It survives if the result differs from that of the same slice without it by half of what the truth
            does, with the right sign. Something is invented in a healthy slice where the result is off by more than
            25 HU (or 0.25 of white matter) over 50 mm2 in the brain.
@@ -26,8 +26,9 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from ctmr.cyclegan.losses import decoded
 from ctmr.cyclegan.networks import Generator, UNet
-from ctmr.imaging.intensity import CT_WINDOWS
+from ctmr.data.known import TOP_OF_TRUE_MR
 from ctmr.models.bundle import HEAD
 from ctmr.models.folder import read_model
 from ctmr.synthetic import pairs
@@ -38,7 +39,7 @@ from ctmr.synthetic.planes import Plane, smooth
 from ctmr.system.files import write_json
 from ctmr.system.rng import stream
 from ctmr.types import DIRECTIONS, Direction
-from train_bundled import FILTERS, MR_TOP, SHAPE, decoded
+from train_bundled import FILTERS, SHAPE, WINDOW
 
 Image = npt.NDArray[np.float32]
 Translate = Callable[[Image], Image]
@@ -67,12 +68,11 @@ def networks(state: Path | None) -> dict[str, Translate]:
 
     def to_ct(mr: Image) -> Image:
         top = np.quantile(mr[mr > 0.1 * np.quantile(mr, 0.99)], 0.985)
-        return np.asarray(decoded(run("mr-to-ct", (2 * mr / top - 1).clip(-1, 1))))
+        return np.asarray(decoded(run("mr-to-ct", (2 * mr / top - 1).clip(-1, 1)), WINDOW))
 
     def to_mr(ct: Image) -> Image:
-        knots = CT_WINDOWS["piecewise"]
-        coded = np.interp(ct, [hu for hu, _ in knots], [level for _, level in knots])
-        return np.asarray((run("ct-to-mr", coded) + 1) / 2 * MR_TOP)
+        coded = np.interp(ct, [hu for hu, _ in WINDOW], [level for _, level in WINDOW])
+        return np.asarray((run("ct-to-mr", coded) + 1) / 2 * TOP_OF_TRUE_MR)
 
     return {"ct": to_ct, "mr": to_mr}
 
@@ -154,6 +154,17 @@ def removed(heads: Sequence[Anatomy], to: dict[str, Translate], count: int) -> d
 Drawn = tuple[npt.NDArray[np.uint8], int]
 
 
+def _trained(kind: str) -> Callable[..., Drawn]:
+    """A lesion of one of the kinds of the training, as that draws it."""
+    draws = pairs._with_lesion
+
+    def draw(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: Plane) -> Drawn:
+        with settings(LESION_KINDS=(kind,)):
+            return draws(rng, tissue, plane)
+
+    return draw
+
+
 def _abscess(rng: np.random.Generator, tissue: npt.NDArray[np.uint8], plane: Plane) -> Drawn:
     """A core like an infarct in a rim like a tumour, 6 to 14 mm."""
     away, brain = _distance(rng, tissue, plane)
@@ -206,8 +217,9 @@ def _old_signals(rng: np.random.Generator, contrast: Contrast) -> npt.NDArray[np
 
 
 def lesions(heads: Sequence[Anatomy], to: dict[str, Translate], count: int) -> dict[str, object]:
-    """Which unknown lesions survive where the source shows them, and what is invented in healthy slices."""
-    drawn = {"abscess": _abscess, "crescent": _crescent, "old blood": _old_blood}
+    """Which lesions survive where the source shows them, and what is invented in healthy slices."""
+    drawn = {kind: _trained(kind) for kind in pairs.LESION_KINDS}
+    drawn |= {"abscess": _abscess, "crescent": _crescent, "old blood": _old_blood}
     table: dict[str, object] = {}
     for name, draw in drawn.items():
         survived: dict[str, list[float]] = {"ct": [], "mr": []}

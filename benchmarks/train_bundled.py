@@ -21,7 +21,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ctmr.cyclegan.losses import decoded
 from ctmr.cyclegan.networks import UNet, initialise
+from ctmr.data.known import TOP_OF_TRUE_MR, as_network_sees
 from ctmr.imaging.intensity import CT_WINDOWS
 from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.pairs import render_pair
@@ -31,8 +33,6 @@ SHAPE, BATCH, FILTERS, SEED = (224, 192), 2, 24, 0
 RATE, WARM_UP, AVERAGE = 1.2e-3, 100, 0.998
 KEEP_EVERY_S = 240
 WINDOW = CT_WINDOWS["piecewise"]
-MR_TOP = 1.3
-"""Target signal, white matter 1, at the value 1 of CT -> MR."""
 
 
 class Stream(Dataset[tuple[Tensor, ...]]):
@@ -48,28 +48,15 @@ class Stream(Dataset[tuple[Tensor, ...]]):
         torch.set_num_threads(1)
         pair = render_pair(self.anatomies, SHAPE, SEED, number)
         rng = stream(SEED, "entry", number)
-        inside = pair.mr[pair.head] if pair.head.any() else pair.mr
-        low, high = np.quantile(inside, (0.005, rng.uniform(0.975, 0.999)))
-        low = min(low, 0.15 * high) * rng.uniform()
-        mr = 2 * (pair.mr - low) / max(high - low, 1e-3) - 1
+        mr = as_network_sees(rng, pair.mr, pair.head)
         ct = np.interp(pair.ct, [hu for hu, _ in WINDOW], [level for _, level in WINDOW])
         weight = np.where(_wider(pair.head), 1.0, 0.2)
-        images = (mr.clip(-1, 1), ct, pair.true_ct, 2 * pair.true_mr / MR_TOP - 1, weight)
+        images = (mr, ct, pair.true_ct, 2 * pair.true_mr / TOP_OF_TRUE_MR - 1, weight)
         return tuple(torch.from_numpy(np.asarray(image, np.float32)[None]) for image in images)
 
 
 def _wider(head: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.asarray(ndimage.binary_dilation(head, iterations=6))
-
-
-def decoded(code: Tensor) -> Tensor:
-    """HU of values in [-1, 1], linear between the knots and beyond the ends."""
-    hu = torch.zeros_like(code)
-    for (low, a), (high, b) in pairwise(WINDOW):
-        first, last = a == WINDOW[0][1], b == WINDOW[-1][1]
-        inside = code.clamp(None if first else a, None if last else b) - a
-        hu = hu + inside * ((high - low) / (b - a))
-    return hu + WINDOW[0][0]
 
 
 def losses(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -151,7 +138,7 @@ def main() -> None:
         for group in optimiser.param_groups:
             group["lr"] = RATE * schedule(step / options.steps) * min(1, (step + 1) / WARM_UP)
         code = networks["mr-to-ct"](mr)
-        loss = losses(decoded(code) / 1000, hu / 1000, weight)
+        loss = losses(decoded(code, WINDOW) / 1000, hu / 1000, weight)
         loss = loss + 0.15 * losses(code, coded(hu), weight)
         row = {"step": step, "ct": loss.item()}
         optimiser.zero_grad()

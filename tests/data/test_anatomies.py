@@ -15,6 +15,7 @@ from ctmr.errors import DataError, OutputError
 from ctmr.synthetic import anatomies as rooms
 from ctmr.synthetic.anatomies import CODE, cached_anatomies, read_anatomy, unpack
 from ctmr.synthetic.data_folder import _map_of, _people
+from support.label_maps import write_map
 
 
 @pytest.fixture
@@ -72,18 +73,6 @@ def test_place_that_is_taken_is_refused(downloads, tmp_path):
 def test_twenty_maps_are_known():
     assert len(SHA256) == 20
     assert all(len(value) == 64 for value in SHA256.values())
-
-
-def write_map(path, numbers=(511, 507, 515, 24, 3, 2), side=110):
-    """A round head of 50 mm in the numbers of the label maps, stored left to right reversed."""
-    at = np.indices((side, side, side)) - side // 2
-    radius = np.sqrt((at**2).sum(axis=0))
-    labels = np.zeros(radius.shape, np.int16)
-    for number, outer in zip(numbers, (50, 48, 42, 37, 35, 31), strict=True):
-        labels[radius < outer] = number
-    labels[at[0] > 15] = np.where(labels[at[0] > 15] == 2, 7, labels[at[0] > 15])
-    nib.save(nib.Nifti1Image(labels, np.diag([-1.0, 1, 1, 1])), path)
-    return path
 
 
 def test_map_is_read_in_ras(tmp_path, monkeypatch):

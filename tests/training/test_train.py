@@ -22,6 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from ctmr.config import config_yaml, overlaid
+from ctmr.cyclegan import losses
 from ctmr.cyclegan.mind import structure
 from ctmr.cyclegan.state import new_state
 from ctmr.cyclegan.step import train_step, update_average
@@ -304,6 +305,156 @@ def test_average_moves_towards_the_weights_faster_in_the_first_steps(state):
     update_average(state, 0.9)  # min(0.9, 1000 / 1002) = 0.9: 0.5 -> 0.5 + 0.1 * 0.5
     assert torch.allclose(mean(), torch.tensor(0.55))
     assert not mean().requires_grad
+
+
+# What is not in the paper
+
+
+@pytest.fixture
+def known():
+    """What is known beside a batch of two images of 32 pixels."""
+    names = ("truth_ct", "truth_true_mr", "truth_mr", "truth_true_ct", "half_real_mr")
+    names += ("pairs_ct", "pairs_true_mr", "pairs_mr", "pairs_true_ct")
+    values = torch.rand((len(names), 2, 1, 32, 32), generator=torch_stream("known"))
+    return dict(zip(names, 2 * values - 1, strict=True))
+
+
+def distance(made, true):
+    """Mean |difference|, and half of that of neighbouring pixels' steps, over both axes."""
+    steps = [(made.diff(dim=d) - true.diff(dim=d)).abs().mean() for d in (2, 3)]
+    return (made - true).abs().mean() + 0.5 * sum(steps) / 2
+
+
+def test_known_translations_are_added_to_the_generators_loss(tiny_config, images, known, autocast):
+    x, y = images
+    weights = {"truth": 2.0, "half_real": 3.0, "pairs": 5.0}
+    state = new_state(tiny_config, CPU)
+    with torch.no_grad():
+        G, F, averaged = state.model.G, state.model.F, state.ema["F"]
+        made = averaged(y).clamp(-1, 1)
+        expected = {
+            "truth": distance(F(known["truth_mr"]), known["truth_true_ct"])
+            + distance(G(known["truth_ct"]), known["truth_true_mr"]),
+            "half_real": distance(F(known["half_real_mr"]), x) + distance(G(made), y),
+            "pairs": distance(F(known["pairs_mr"]), known["pairs_true_ct"])
+            + distance(G(known["pairs_ct"]), known["pairs_true_mr"]),
+        }
+    plain, _ = stepped(tiny_config, images, autocast)
+    loss = loss_of(tiny_config, **weights)
+    found = train_step(state, x, y, loss, autocast, 0, known=known)
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    added = sum(weights[name] * value for name, value in expected.items())
+    assert found["loss_g"].item() == pytest.approx((plain["loss_g"] + added).item(), rel=1e-5)
+    for name in ("gan", "cycle", "identity"):
+        assert torch.equal(found[name], plain[name])
+
+
+def test_known_ct_counts_in_hu():
+    """100 HU too much everywhere, in soft tissue: 0.1 thousands of HU, and 0.15 times 100/300 of the values."""
+    knots = ((-1024.0, -1.0), (-100.0, -0.7), (200.0, 0.3), (3071.0, 1.0))
+    true = torch.full((1, 1, 8, 8), -0.5)
+    made = true + 100 / 300
+    assert losses.known_ct(made, true, knots).item() == pytest.approx(0.1 + 0.15 / 3, rel=1e-5)
+    assert losses.known_ct(made, true, None).item() == pytest.approx(1 / 3, rel=1e-5)
+    hu = torch.tensor([-1024.0, -562.0, -100.0, 50.0, 3071.0])
+    values = torch.tensor(np.interp(hu, *zip(*knots, strict=True)))
+    assert losses.decoded(values, knots).tolist() == pytest.approx(hu.tolist(), abs=1e-3)
+    beyond = losses.decoded(torch.tensor([1.1, -1.1]), knots)
+    assert beyond[0] > 3071
+    assert beyond[1] < -1024
+
+
+def test_first_half_of_a_half_real_pair_gets_no_gradient(tiny_config, images, known, autocast):
+    """With a CT made by F as its only task G moves and F does not."""
+    config = overlaid(tiny_config, [*WITHOUT_ADVERSARY, "train.ema=0"])
+    state = new_state(config, CPU)
+    before = weights_of(state.model.F)
+    seen = {}
+
+    def look(*_):
+        seen["F"] = [p.grad is None or not p.grad.any() for p in state.model.F.parameters()]
+        seen["G"] = [p.grad is not None and p.grad.any() for p in state.model.G.parameters()]
+
+    state.optimiser_g.register_step_pre_hook(look)
+    images = images[0].clone(), images[1]
+    with torch.no_grad():  # F finds the CT of the rendered MR without error
+        images = state.model.F(known["half_real_mr"]), images[1]
+    mr = {"half_real_mr": known["half_real_mr"]}
+    train_step(state, *images, config.loss, autocast, 0, known=mr)
+    assert all(seen["G"])
+    assert all(seen["F"])
+    assert len(before) == len(seen["F"])
+
+
+WITHOUT_ADVERSARY = ["loss.adversary=0", "loss.cycle=0", "loss.identity=0", "loss.half_real=1"]
+
+
+def test_without_an_adversary_the_discriminators_rest(tiny_config, images, known, autocast):
+    config = overlaid(tiny_config, WITHOUT_ADVERSARY)
+    state = new_state(config, CPU)
+    before = weights_of(state.model.D_X, state.model.D_Y)
+    passes = []
+    for network in (state.model.D_X, state.model.D_Y):
+        network.register_forward_hook(lambda *_: passes.append(1))
+    found = train_step(state, *images, config.loss, autocast, 0, known=known)
+    assert not any(moved(before, state.model.D_X, state.model.D_Y))
+    assert passes == []
+    assert found["gan"] == found["loss_d_ct"] == found["loss_d_mr"] == found["grad_d"] == 0
+    assert state.history_x.images == []
+
+
+KNOWN = ["loss.truth=1", "loss.half_real=1", "data.size=48"]
+
+
+def test_run_with_what_is_known_resumes_exactly(
+    tiny_config, tiny_data, tiny_pairs, label_maps, tmp_path
+):
+    """With truth, half-real and registered pairs, and without an adversary."""
+    config = overlaid(tiny_config, [*WITHOUT_ADVERSARY, *KNOWN])
+    known = {"anatomies": label_maps, "pairs": tiny_pairs}
+    train(config, tiny_data, tmp_path / "whole", **known)
+    train(config, tiny_data, tmp_path / "parts", stop_after=2, **known)
+    workers = overlaid(config, ["train.workers=1"])
+    train(workers, tiny_data, tmp_path / "parts", resume=True, **known)
+    assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
+    model = read_model(tmp_path / "whole")
+    assert model.discriminators == {}
+    row = read_log(tmp_path / "whole" / "log.jsonl")[-1]
+    assert min(row[name] for name in ("truth", "half_real", "pairs")) > 0
+    with pytest.raises(CheckpointError, match="data"):
+        train(config, tiny_data, tmp_path / "parts", resume=True, anatomies=label_maps)
+
+
+def test_discriminators_start_fresh_where_a_model_has_none(
+    tiny_config, tiny_data, label_maps, tmp_path, caplog
+):
+    config = overlaid(tiny_config, [*WITHOUT_ADVERSARY, *KNOWN])
+    train(config, tiny_data, tmp_path / "first", stop_after=1, anatomies=label_maps)
+    asked = overlaid(tiny_config, ["data.size=48", "train.steps=1"])
+    train(asked, tiny_data, tmp_path / "second", init=tmp_path / "first")
+    assert "the model has no discriminators: they start fresh" in caplog.text
+    assert set(read_model(tmp_path / "second").discriminators) == {"ct", "mr"}
+
+
+def test_run_can_start_from_the_bundled_model(bundled, tiny_config, tiny_data, tmp_path):
+    network = read_model(bundled).card.network
+    settings = [f"network.{key}={getattr(network, key)}" for key in ("generator", "filters")]
+    config = overlaid(tiny_config, [*settings, "train.start=bundled", "train.learning_rate=1e-9"])
+    train(config, tiny_data, tmp_path / "run", stop_after=1)
+    for direction, generator in read_model(tmp_path / "run").generators.items():
+        own = read_model(bundled).generators[direction].state_dict()
+        for key, value in generator.state_dict().items():
+            assert torch.allclose(value, own[key], atol=1e-6)
+
+
+def test_generators_of_another_shape_are_refused_with_the_settings_that_fit(
+    bundled, tiny_config, tiny_data, tmp_path
+):
+    config = overlaid(tiny_config, ["train.start=bundled"])
+    with pytest.raises(CheckpointError) as caught:
+        train(config, tiny_data, tmp_path / "run")
+    assert "--set network.generator=unet" in str(caught.value)
 
 
 # Whole runs

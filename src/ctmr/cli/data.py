@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ctmr.cli.options import (
+    Anatomies,
     Anyway,
     ConfigFile,
     CtValues,
@@ -14,6 +15,7 @@ from ctmr.cli.options import (
     Irregular,
     Json,
     Overwrite,
+    Pairs,
     Preset,
     SeriesOption,
     Settings,
@@ -119,6 +121,8 @@ def audit(
 def prepare(
     data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
     store: Annotated[Path, typer.Argument(help="New folder for the prepared slices.")],
+    pairs: Pairs = None,
+    anatomies: Anatomies = None,
     preset: Preset = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -139,7 +143,15 @@ def prepare(
         resolved = load_config(preset or "default", config, settings or [])
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         with progress_bars() as progress:
-            made = prepare_data(data, resolved.data, store, progress("preparing"), reading=reading)
+            made = prepare_data(
+                data,
+                resolved.data,
+                store,
+                progress("preparing"),
+                reading=reading,
+                pairs=pairs,
+                anatomies=anatomies,
+            )
         say(repr(made))
         outcome.update(store=str(made.path), fingerprint=made.fingerprint)
 

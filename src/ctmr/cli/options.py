@@ -32,6 +32,19 @@ ConfigFile = Annotated[
     ),
 ]
 
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PAIRS", help="Registered pairs to train on too: a folder with ct and mr."
+    ),
+]
+Anatomies = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Label maps of heads (ctmr fetch anatomies) to render pairs of."
+    ),
+]
+
 # How scans are read: one set for every command that reads them.
 GeometryOption = Annotated[
     Literal["sform", "qform", "RAS", "LAS", "LPS"] | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctmr.cli.options import (
+    Anatomies,
     Anyway,
     ConfigFile,
     CtValues,
@@ -14,6 +15,7 @@ from ctmr.cli.options import (
     Irregular,
     Json,
     Overwrite,
+    Pairs,
     Preset,
     SeriesOption,
     Settings,
@@ -69,16 +71,8 @@ def train(
     stop_after: Annotated[
         int | None, typer.Option(help="Stop at this step, without changing the schedule.")
     ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PAIRS", help="Registered pairs to train on too: a folder with ct, mr."
-        ),
-    ] = None,
-    anatomies: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Label maps of heads (ctmr fetch anatomies) as truth."),
-    ] = None,
+    pairs: Pairs = None,
+    anatomies: Anatomies = None,
     init: Annotated[
         Path | None,
         typer.Option(metavar="MODEL", help="Start from the networks of a trained model."),
@@ -109,8 +103,9 @@ def train(
                 say(line)
             outcome.update(resolved.model_dump())
             return
+        data = data or pairs  # the scans of pairs are scans too
         if data is None or out is None:
-            missing = "DATA" if data is None else "--out"
+            missing = "DATA or --pairs" if data is None else "--out"
             raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
         from ctmr.training.run_folder import RunFolder
 

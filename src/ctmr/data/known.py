@@ -41,7 +41,7 @@ Known = dict[str, Tensor]
 WINDOW_IMAGES = 48
 """CT images, and rendered ones, by which a window is estimated."""
 HEAD_MM2 = 24_500.0
-"""Area of a head in an axial slice, by which the pixel size of pictures is known."""
+"""Area of a head in an axial slice 45 to 120 mm below its top, by which the pixel size of pictures is known."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
 def training_samples(
     config: Config,
     store: Store,
-    pairs: Path | str | None,
-    anatomies: Path | str | None,
+    pairs: Path | str | None = None,
+    anatomies: Path | str | None = None,
     reading: Reading = DEFAULT,
 ) -> tuple[TrainingSamples, dict[str, str]]:
     """The training samples, and the hashes of the anatomies and registered pairs that they come from.
@@ -209,7 +209,8 @@ def training_samples(
     """
     heads, registered = list[Anatomy](), None
     sources: dict[str, str] = {}
-    if config.loss.truth > 0 or config.loss.half_real > 0:
+    has_hu = next(iter(store.intensities["ct"].values())).unit == "HU"
+    if config.loss.truth > 0 or (config.loss.half_real > 0 and not has_hu):
         heads = cached_anatomies(anatomies)
         sources["anatomies"] = _hash_of(head.key.encode() for head in heads)
     elif anatomies is not None:

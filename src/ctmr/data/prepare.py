@@ -6,13 +6,23 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from ctmr.config import DataConfig
+from ctmr.data.copies import (
+    ANATOMIES,
+    PAIRS,
+    VAL,
+    Copies,
+    copied_files,
+    hashes_of,
+    kept,
+    write_copies,
+)
 from ctmr.data.folders import require_sources
 from ctmr.data.planning import Plan, plan
 from ctmr.data.sources import Source
@@ -59,6 +69,8 @@ def prepare(
     progress: Progress | None = None,
     *,
     reading: Reading = DEFAULT,
+    pairs: Path | None = None,
+    anatomies: Path | None = None,
 ) -> Store:
     """The store of a data folder, written now unless there is one of the same data and settings.
 
@@ -68,6 +80,8 @@ def prepare(
         store: Where the store shall be; None puts it into the user's cache folder.
         progress: Called with the work done and the work to do.
         reading: What to believe of scans that say too little; a store keeps it.
+        pairs: Registered pairs, and
+        anatomies: label maps of heads, which a store with a place of its own keeps, and `val/` of the data with them.
 
     Raises:
         CtmrError: If folders are missing, or for all scans that cannot be used, at once.
@@ -88,14 +102,17 @@ def prepare(
             raise DataError("files changed while they were read", file=data, fix="run it again")
         fingerprint = _fingerprint(sources, hashes, config, reading)
         place = store or cache_folder() / "stores" / fingerprint[:16]
-        prepared = _existing(place, fingerprint, in_cache=store is None)
+        files = copied_files(_beside(data, pairs, anatomies)) if store is not None else {}
+        copies = hashes_of(files)
+        prepared = _existing(place, fingerprint, copies, in_cache=store is None)
         if prepared is None:
             found = survey(pool, sources, progress, config.size, scale)
             sources = [source for source, _ in found.looks]
             _require_in_place(pool, sources)
             index, plans = plan(found, config, scale, fingerprint)
-            index = index.model_copy(update={"reading": reading.vouched(), "let_in": let_in(found)})
-            prepared = _write(pool, place, index, sources, plans, progress)
+            more = {"reading": reading.vouched(), "let_in": let_in(found), "copies": copies}
+            index = index.model_copy(update=more)
+            prepared = _write(pool, place, index, sources, plans, progress, files)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
     return prepared
@@ -161,7 +178,13 @@ def _fingerprint(
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
+def _beside(data: Path, pairs: Path | None, anatomies: Path | None) -> dict[str, Path]:
+    """What is kept beside the slices, by its name in the store."""
+    folders = {VAL: kept(data, VAL), PAIRS: pairs, ANATOMIES: anatomies}
+    return {name: folder for name, folder in folders.items() if folder is not None}
+
+
+def _existing(place: Path, fingerprint: str, copies: Copies, *, in_cache: bool) -> Store | None:
     """The store that is there already, if it is the one wanted; None if nothing is there."""
     try:
         if not (place.exists() or place.is_symlink()):
@@ -187,7 +210,7 @@ def _existing(place: Path, fingerprint: str, *, in_cache: bool) -> Store | None:
             file=place,
             fix="give another place, or delete it",
         ) from error
-    if store.fingerprint == fingerprint:
+    if store.fingerprint == fingerprint and store.index.copies == copies:
         return store
     raise OutputError(
         "expected an empty place for the store: found a store of other data or settings",
@@ -215,6 +238,7 @@ def _write(
     sources: Sequence[Source],
     plans: Sequence[Plan],
     progress: Progress | None,
+    files: Mapping[str, Path],
 ) -> Store:
     """Write the store beside its place and move it there whole."""
 
@@ -232,6 +256,7 @@ def _write(
                 digest.update(content)
                 constant += int((np.ptp(array, axis=(1, 2, 3)) == 0).sum())
         sync(draft / SLICES_NAME)
+        write_copies(draft, files)
         index = index.model_copy(update={"slices_sha256": digest.hexdigest()})
         write_text(draft / INDEX_NAME, index.as_json())
         _publish(draft, place)

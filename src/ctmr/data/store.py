@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ctmr.config import DataConfig
+from ctmr.data.copies import require_copies
 from ctmr.errors import DataError, UsageError
 from ctmr.imaging.intensity import Intensities
 from ctmr.imaging.resampling import Scale
@@ -83,9 +84,12 @@ class Index(BaseModel):
     let_in: dict[str, int] = {}
     """How many scans only `--anyway` let in, by reason."""
 
+    copies: dict[str, str] = {}
+    """SHA-256 of what is kept beside the slices, by its path below the store (`ctmr.data.copies`)."""
+
     def as_json(self) -> str:
         """The text of `store.json`; what the reading options did is left out where none was given."""
-        empty = {name for name in ("reading", "let_in") if not getattr(self, name)}
+        empty = {name for name in ("reading", "let_in", "copies") if not getattr(self, name)}
         return self.model_dump_json(indent=1, exclude=empty) + "\n"
 
 
@@ -189,6 +193,7 @@ def open_store(path: Path) -> Store:
             file=path / SLICES_NAME,
             fix="delete the store and prepare it again",
         )
+    require_copies(path, index.copies)
     return Store(path, index)
 
 

@@ -58,7 +58,10 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
             known.append(
                 (scan, modality, patient_of(label_of(data, scan.path)) or _patient(scan, data))
             )
-    splits = split_of({patient for _, _, patient in known})
+    patients = {patient for _, _, patient in known}
+    splits: dict[str, Split] = dict.fromkeys(patients, "train")
+    if not is_pairs(data):
+        splits = split_of(patients)
     found = Sources()
     infos: dict[Modality, dict[Path, ImageInfo]] = {}
     for modality in MODALITIES:
@@ -83,6 +86,11 @@ def tree_sources(data: Path, patient_of: Callable[[str], str | None], reading: R
     found.listings.append(listing)
     _log(data, splits)
     return found
+
+
+def is_pairs(folder: Path) -> bool:
+    """Whether a folder is one of pairs, with `ct/` and `mr/`: all of them are for training."""
+    return all((folder / modality).is_dir() for modality in MODALITIES)
 
 
 def split_of(patients: set[str]) -> dict[str, Split]:
@@ -139,6 +147,8 @@ def _patient(scan: Found, root: Path) -> str:
     if scan.header is not None and scan.header.patient is not None:
         return scan.header.patient
     parts = scan.path.relative_to(root).parts
+    if is_pairs(root) and len(parts) > 1:
+        parts = parts[1:]
     for part in parts:
         subject = re.match(r"sub-([0-9A-Za-z]+)", part)
         if subject:

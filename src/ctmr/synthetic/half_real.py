@@ -13,7 +13,7 @@ from ctmr.system.rng import stream
 Mask = npt.NDArray[np.bool_]
 
 # Between tissues, in HU.
-AIR_HU, FAT_HU, BONE_HU, DENSE_HU = -350.0, -25.0, 280.0, 850.0
+AIR_HU, FAT_HU, BONE_HU, DENSE_HU = -350.0, -25.0, 200.0, 850.0
 FLUID_HU, BLOOD_HU, CALCIUM_HU = 18.0, 58.0, 110.0
 HIDES_FAT_HU = -60.0
 """A window that begins above this shows fat as it shows air."""
@@ -38,7 +38,7 @@ def rendered_mr(hu: Image, pixel_mm: float, *key: int | str, low_hu: float = -10
     if low_hu > HIDES_FAT_HU:
         tissue, head = _with_fat(rng, tissue, head, pixel_mm)
     signals = draw_signals(rng, draw_contrast(rng))
-    signals[CODE["cortical bone"]] = max(signals[CODE["cortical bone"]], rng.uniform(0, 0.15))
+    signals[CODE["cortical bone"]] = max(signals[CODE["cortical bone"]], rng.uniform(0, 0.3))
     return mr_scanner(rng, signals[tissue], pixel_mm, head)
 
 
@@ -58,13 +58,13 @@ def _tissues(
     shape = (hu.shape[0], hu.shape[1])
     tissue = np.full(shape, CODE["air"], np.uint8)
     depth = scipy.ndimage.distance_transform_edt(head) * pixel_mm
-    bone = head & (hu > BONE_HU)
+    peak = scipy.ndimage.maximum_filter(hu, 2 * max(1, round(2.5 / pixel_mm)) + 1)
+    bone = head & (hu > np.maximum(BONE_HU, peak / 2))  # the rest of its edge is blur of the CT
     bone_depth = scipy.ndimage.distance_transform_edt(bone) * pixel_mm
     tissue[head & (hu <= AIR_HU)] = CODE["sinus air"]
     tissue[head & (hu > AIR_HU) & (hu <= FAT_HU)] = CODE["fat"]
-    soft = head & (hu > FAT_HU) & (hu <= BONE_HU)
+    soft = head & (hu > FAT_HU) & ~bone
     tissue[soft] = CODE["muscle"]
-    tissue[soft & (hu > CALCIUM_HU)] = CODE["tendon"]  # the edge of bone
 
     cavity = _cavity(soft & (hu < CALCIUM_HU), head, pixel_mm)
     mild = scipy.ndimage.gaussian_filter(
@@ -77,14 +77,14 @@ def _tissues(
     tissue[cavity & (ribbon | folds)] = CODE["grey matter"]
     tissue[cavity & (mild < rng.normal(FLUID_HU, 2))] = CODE["csf"]
     tissue[cavity & (mild > BLOOD_HU)] = CODE["bleed"]
-    tissue[cavity & (inner < rng.uniform(0, 1.5))] = CODE["dura"]
+    tissue[cavity & (inner < rng.uniform(0, 1))] = CODE["dura"]
 
     tissue[bone] = CODE["cortical bone"]
     tissue[bone & (hu < DENSE_HU) & (bone_depth > 1.2)] = CODE["diploe"]
     rim = head & (depth < rng.uniform(1.2, 2.6)) & ~bone
     tissue[rim] = CODE["skin"]
     tissue[rim & (depth < rng.uniform(0, 0.9))] = CODE["tendon"]
-    near_bone = scipy.ndimage.distance_transform_edt(~bone) * pixel_mm < rng.uniform(0, 1.6)
+    near_bone = scipy.ndimage.distance_transform_edt(~bone) * pixel_mm < rng.uniform(0, 1.4)
     tissue[near_bone & ~bone & ~cavity & head & (tissue != CODE["sinus air"])] = CODE["tendon"]
     return tissue
 

@@ -15,6 +15,7 @@ from ctmr.config import Config, schedule_steps
 from ctmr.cyclegan.cyclegan import check_size
 from ctmr.cyclegan.state import TrainState, new_state
 from ctmr.cyclegan.step import train_step, update_average
+from ctmr.data.copies import ANATOMIES, PAIRS, kept
 from ctmr.data.dataset import loader
 from ctmr.data.known import Known, TrainingSamples, training_samples
 from ctmr.data.prepare import prepare
@@ -115,6 +116,11 @@ def train(
             require_writable(folder.path, checkpoint.space_needed(state))
             store = prepare(Path(data), config.data, reading=reading)
             chosen = pairs_to_choose_by(Path(data), config.data.patient_pattern, reading)
+            if store.path == Path(data):
+                pairs, anatomies = (
+                    pairs or kept(store.path, PAIRS),
+                    anatomies or kept(store.path, ANATOMIES),
+                )
             samples, sources = training_samples(config, store, pairs, anatomies, reading)
             held.enter_context(folder.locked())
             if not resume:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctmr.cyclegan.state import TrainState
+from ctmr.data.copies import VAL
 from ctmr.data.pairs import Pair, find_pairs, require_all, without_maps
 from ctmr.data.store import Store, evenly
 from ctmr.errors import OutputError
@@ -35,7 +36,6 @@ from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Direction, S
 logger = logging.getLogger(__name__)
 
 
-VAL = "val"  # of the folder in a data folder that holds pairs to choose by
 MAX_SLICES = 48  # pairs of slices, or slices of each modality, that are looked at, evenly chosen
 MAX_VOLUMES = 4  # pairs: a volume has more slices than that, and each is translated three times
 MIN_TEST_SLICES = 8  # held-out slices of each modality whose distances say something
