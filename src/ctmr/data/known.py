@@ -39,7 +39,7 @@ Known = dict[str, Tensor]
 
 
 WINDOW_IMAGES = 48
-"""CT images, and rendered ones, by which a window is estimated."""
+"""Images by which a window or a pixel size is estimated."""
 HEAD_MM2 = 24_500.0
 """Area of a head in an axial slice 45 to 120 mm below its top, by which the pixel size of pictures is known."""
 
@@ -67,11 +67,8 @@ class CtValues:
         return self.map.from_unit(values)
 
 
-def ct_values_of(store: Store, anatomies: Sequence[Anatomy], seed: int) -> CtValues:
-    """How HU become the values of the CT images of a store, and a line in the log where they are cut by a window.
-
-    Where the images have no HU, the window is estimated by rendered heads (`imaging/ct_window.py`).
-    """
+def ct_values_of(store: Store) -> CtValues:
+    """How HU become the values of the CT images of a store; a warning where they are cut by a window nobody stated."""
     own = next(iter(store.intensities["ct"].values()))
     if own.unit == "HU":
         stated = window_of(str(store.index.reading.get("ct_values", "hu")))
@@ -79,9 +76,7 @@ def ct_values_of(store: Store, anatomies: Sequence[Anatomy], seed: int) -> CtVal
         return CtValues(own, max(low, own.low), min(high, own.high))
     places = evenly(store.count("train", "ct"), WINDOW_IMAGES)
     shown = [store.slice("train", "ct", place)[::2, ::2].ravel() for place in places]
-    pairs = [render_pair(anatomies, (224, 192), seed, n) for n in range(WINDOW_IMAGES)]
-    usual = np.concatenate([pair.ct[pair.head] for pair in pairs])
-    low, high = estimated_window((np.concatenate(shown) + np.float32(1)) / np.float32(2), usual)
+    low, high = estimated_window((np.concatenate(shown) + np.float32(1)) / np.float32(2))
     logger.warning(
         "the CT images have no HU: their window is estimated as %g to %g HU, and rendered pairs pass through"
         " it (--ct-values LOW:HIGH states it)",
@@ -126,7 +121,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
         self._size, self._channels, self._flip = data.size, data.channels, data.flip
         self._anatomies, self._pairs = anatomies, pairs or []
         if self._loss.truth > 0 or self._loss.half_real > 0:
-            self._ct = ct_values_of(store, anatomies, config.seed)
+            self._ct = ct_values_of(store)
             self._pixel_mm = typical_pixel_mm(store)
 
     def __getitem__(self, n: int) -> tuple[Tensor, Tensor, Known]:
@@ -209,12 +204,14 @@ def training_samples(
     """
     heads, registered = list[Anatomy](), None
     sources: dict[str, str] = {}
-    has_hu = next(iter(store.intensities["ct"].values())).unit == "HU"
-    if config.loss.truth > 0 or (config.loss.half_real > 0 and not has_hu):
+    if config.loss.truth > 0:
         heads = cached_anatomies(anatomies)
         sources["anatomies"] = _hash_of(head.key.encode() for head in heads)
     elif anatomies is not None:
-        raise UsageError("--anatomies has no use without loss.truth", fix="set loss.truth=1")
+        raise UsageError(
+            "--anatomies has no use without loss.truth",
+            fix="add --set loss.truth=1, or leave it out",
+        )
     if pairs is not None:
         registered = registered_slices(Path(pairs), store, config.data.patient_pattern, reading)
         sources["pairs"] = _hash_of(array.tobytes() for pair in registered for array in pair)
