@@ -39,7 +39,8 @@ def rendered_mr(hu: Image, pixel_mm: float, *key: int | str, low_hu: float = -10
         tissue, head = _with_fat(rng, tissue, head, pixel_mm)
     signals = draw_signals(rng, draw_contrast(rng))
     signals[CODE["cortical bone"]] = max(signals[CODE["cortical bone"]], rng.uniform(0, 0.3))
-    return mr_scanner(rng, signals[tissue], pixel_mm, head)
+    partial = scipy.ndimage.gaussian_filter(signals[tissue], rng.uniform(0.3, 0.8) / pixel_mm)
+    return mr_scanner(rng, partial, pixel_mm, head)
 
 
 def _head(hu: Image, above: float) -> Mask:
@@ -77,14 +78,14 @@ def _tissues(
     tissue[cavity & (ribbon | folds)] = CODE["grey matter"]
     tissue[cavity & (mild < rng.normal(FLUID_HU, 2))] = CODE["csf"]
     tissue[cavity & (mild > BLOOD_HU)] = CODE["bleed"]
-    tissue[cavity & (inner < rng.uniform(0, 1))] = CODE["dura"]
+    tissue[cavity & (inner < rng.uniform(0, 0.7))] = CODE["dura"]
 
     tissue[bone] = CODE["cortical bone"]
     tissue[bone & (hu < DENSE_HU) & (bone_depth > 1.2)] = CODE["diploe"]
     rim = head & (depth < rng.uniform(1.2, 2.6)) & ~bone
     tissue[rim] = CODE["skin"]
     tissue[rim & (depth < rng.uniform(0, 0.9))] = CODE["tendon"]
-    near_bone = scipy.ndimage.distance_transform_edt(~bone) * pixel_mm < rng.uniform(0, 1.4)
+    near_bone = scipy.ndimage.distance_transform_edt(~bone) * pixel_mm < rng.uniform(0, 1.1)
     tissue[near_bone & ~bone & ~cavity & head & (tissue != CODE["sinus air"])] = CODE["tendon"]
     return tissue
 
