@@ -41,7 +41,8 @@ READINGS = {
     "resnet50": (*HALF, "network.generator=resnet50"),
     "resnet, 16 blocks": (*HALF, "network.generator=resnet", "network.blocks=16"),
 }
-ADVISED = (  # what `small` does beside its generator
+OLD_SMALL = Path(__file__).with_name("small-0.1.0.yaml")
+ADVISED = (  # what that does beside its generator
     "data.ct_window=piecewise",
     "network.initialisation=uniform",
     "loss.cycle=2",
@@ -181,7 +182,8 @@ def line_config(options: argparse.Namespace, name: str, steps: int, seed: int) -
         f"train.checkpoint_every={max(1, steps // 2)}",
         *lines[name],
     )
-    return with_steps(load_config(preset, overrides=overrides), steps, None)
+    file = OLD_SMALL if preset == "small" else None
+    return with_steps(load_config(preset, file, overrides), steps, None)
 
 
 def seconds_per_step(options: argparse.Namespace, name: str) -> float:

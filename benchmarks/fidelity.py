@@ -39,6 +39,7 @@ from ctmr.translation.batch import translate_files
 from ctmr.translation.translator import load_model
 from ctmr.types import MODALITIES, OTHER, FloatArray
 
+OLD_SMALL = Path(__file__).with_name("small-0.1.0.yaml")
 WEIGHTS = {  # lambda_A, lambda_B, lambda_identity, which multiplies the other two
     "its defaults (10, 10, 0.5)": ("10", "10", "0.5"),
     "the paper's (8, 8, 2)": ("8", "8", "2"),
@@ -236,14 +237,14 @@ def run_reference(options: argparse.Namespace, weights: str) -> Path:
 
 
 def our_config(options: argparse.Namespace, steps: int) -> Config:
-    """The preset `small` at the size, for that many steps."""
+    """The preset `small` of 0.1.0 at the size, for that many steps."""
     overrides = (
         f"seed={options.seed}",
         f"data.size={options.size}",
         f"train.sample_every={steps}",
         *(() if options.data else ("data.patient_pattern=(subject-[0-9]+)",)),
     )
-    return with_steps(load_config("small", overrides=overrides), steps, None)
+    return with_steps(load_config("small", OLD_SMALL, overrides), steps, None)
 
 
 def train_ours(options: argparse.Namespace, run: Path, steps: int) -> None:

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--sequence", choices=get_args(Sequence), default="t1")
     parser.add_argument("--heads", type=int, default=60, help="with lesions, to test on")
+    parser.add_argument("--config", type=Path, help="such as benchmarks/small-0.1.0.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     found = {name: table_of(options, name, data) for name, data in folders(options).items()}
@@ -72,6 +73,7 @@ def table_of(options: argparse.Namespace, name: str, data: Path) -> Lesions:
     run = options.work / f"run-{data.name}-{options.steps}"
     config = load_config(
         "small",
+        options.config,
         overrides=(
             f"data.size={options.size}",
             "data.patient_pattern=(subject-[0-9]+)",

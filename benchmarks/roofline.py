@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,17 @@ PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
 RUNS = 30  # of the convolution whose best is the peak
 # The reference's generator has nine blocks. Preset, file and changes, as `load_config` takes them.
 NINE_BLOCKS = ("network.generator=resnet", "network.blocks=9", "data.channels=1")
-GENERATORS: dict[str, tuple[str, None, tuple[str, ...]]] = {
+GENERATORS: dict[str, tuple[str, Path | None, tuple[str, ...]]] = {
     "9-blocks": ("paper", None, NINE_BLOCKS),
     "paper": ("paper", None, ()),
     "default": ("default", None, ()),
     "small": ("small", None, ()),
+    "small-0.1.0": ("small", Path(__file__).with_name("small-0.1.0.yaml"), ()),
+    "small-0.1.0 with known": (
+        "small",
+        Path(__file__).with_name("small-0.1.0.yaml"),
+        ("loss.truth=1", "loss.half_real=1"),
+    ),
 }
 
 
@@ -55,7 +62,7 @@ def main() -> None:
     rows = []
     for name in options.generators.split(","):
         config = load_config(*GENERATORS[name])
-        size = options.size // 2 if name == "small" else options.size
+        size = options.size // 2 if name.startswith("small") else options.size
         for row in rows_of(name, config, size, options.rounds):
             row["share"] = row["gflops"] / peaks[row["precision"]]
             rows.append(row)

@@ -73,7 +73,9 @@ def stripped(head: Head) -> Head:
     return replace(head, ct=ct, mr=np.where(brain, head.mr, np.float32(0)), mask=brain)
 
 
-def measured(model: Any, head: Head, change: Change | None, *, mr_only: bool = False) -> dict[str, Any]:
+def measured(
+    model: Any, head: Head, change: Change | None, *, mr_only: bool = False
+) -> dict[str, Any]:
     """Error and quality of one form of the head; a change of the MR alone leaves the truth."""
     mr, ct, mask = head.mr, head.ct, head.mask
     if change is not None:
@@ -87,7 +89,11 @@ def measured(model: Any, head: Head, change: Change | None, *, mr_only: bool = F
         return {"refused": error.what[:160]}
     error = np.abs(done.scan.array - ct)[mask]
     quality = done.quality
-    return {"mae_hu": round(float(error.mean()), 1), "level": quality.level, "reasons": quality.reasons}
+    return {
+        "mae_hu": round(float(error.mean()), 1),
+        "level": quality.level,
+        "reasons": quality.reasons,
+    }
 
 
 def main() -> None:

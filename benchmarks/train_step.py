@@ -79,9 +79,9 @@ def main() -> None:
 
 def config_of(line: str, precision: str, size: int | None) -> Config:
     """The settings of a line."""
-    preset, _, overrides = GENERATORS[line]
+    preset, file, overrides = GENERATORS[line]
     sized = (f"data.size={size}",) if size else ()
-    return load_config(preset, overrides=(*overrides, f"train.precision={precision}", *sized))
+    return load_config(preset, file, (*overrides, f"train.precision={precision}", *sized))
 
 
 def measure(config: Config, steps: int) -> dict[str, float | str]:
@@ -91,9 +91,12 @@ def measure(config: Config, steps: int) -> dict[str, float | str]:
     shape = (2, config.train.batch_size, config.data.channels, config.data.size, config.data.size)
     first, second = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 1
     x, y = runtime.to_device(first), runtime.to_device(second)
+    known = {"half_real_mr": y} if config.loss.half_real > 0 else {}
+    if config.loss.truth > 0:
+        known |= {"truth_ct": x, "truth_true_mr": y, "truth_mr": y, "truth_true_ct": x}
 
     def step() -> None:
-        losses = train_step(state, x, y, config.loss, runtime.autocast, config.seed)
+        losses = train_step(state, x, y, config.loss, runtime.autocast, config.seed, known=known)
         update_average(state, config.train.ema)
         float(losses["loss_g"])  # waits for a GPU
 

@@ -27,7 +27,16 @@ COMMANDS = (
     "fetch",
 )
 TINY = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4"),
+    *(
+        "--preset",
+        "small",
+        "--set",
+        "data.size=32",
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+    ),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
 ]
 

@@ -33,10 +33,14 @@ RANGES = {
     "network.blocks": (1, 64),
     "network.filters": (4, 256),
     "network.discriminator_filters": (4, 256),
+    "loss.adversary": (0.0, 1000.0),
     "loss.cycle": (0.0, 1000.0),
     "loss.identity": (0.0, 1000.0),
     "loss.structure": (0.0, 1000.0),
     "loss.cycle_noise": (0.0, 1.0),
+    "loss.truth": (0.0, 1000.0),
+    "loss.half_real": (0.0, 1000.0),
+    "loss.pairs": (0.0, 1000.0),
     "train.steps": (1, 100_000_000),
     "train.epochs": (1, 100_000),
     "train.batch_size": (1, 1024),
@@ -60,6 +64,7 @@ CHOICES = {
     "network.upsample": ("deconvolution", "nearest"),
     "network.skips": (False, True),
     "network.initialisation": ("normal", "uniform"),
+    "train.start": ("random", "bundled"),
     "train.precision": ("auto", "float32", "bfloat16"),
     "train.tensorboard": (False, True),
 }
@@ -428,8 +433,8 @@ def test_presets_for_use_have_one_channel_an_average_and_no_checkerboards(name):
     assert preset.network.upsample == "nearest"
 
 
-def test_preset_small_is_for_128_pixels():
-    assert SMALL.data.size == 128
+def test_preset_small_is_for_176_pixels():
+    assert SMALL.data.size == 176
 
 
 def test_generator_of_the_default_preset_costs_at_most_7_gmac_at_256_pixels():

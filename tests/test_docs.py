@@ -35,6 +35,7 @@ LANGUAGES = ("bash", "console", "python")
 SMALLER = (
     "data.size=32",
     "network.filters=4",
+    "train.start=random",
     "network.blocks=1",
     "network.discriminator_filters=4",
 )

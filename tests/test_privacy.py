@@ -108,7 +108,16 @@ def test_no_canary_leaves_the_headers(clinic, say, tmp_path, tiny_config, monkey
     assert len(canaries) >= 40
     monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
     small = [
-        *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4"),
+        *(
+            "--preset",
+            "small",
+            "--set",
+            "data.size=32",
+            "--set",
+            "network.filters=4",
+            "--set",
+            "train.start=random",
+        ),
         *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
         *("--set", "data.pixel_mm=5.0"),
     ]

@@ -18,7 +18,16 @@ HEADS = [
 ]
 TINY = [
     *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=7"),
-    *("--set", "network.filters=4", "--set", "network.blocks=1", "--steps", "2"),
+    *(
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+        "--set",
+        "network.blocks=1",
+        "--steps",
+        "2",
+    ),
     *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
 ]
 

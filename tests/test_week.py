@@ -22,7 +22,16 @@ SPACING_MM = (4.0, 4.0, 5.0)
 PATIENTS = ("patient-C", "patient-Z")  # the first is for testing by the rule of `split_of`
 TINY = [
     *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=6"),
-    *("--set", "network.filters=4", "--set", "network.blocks=1", "--steps", "20"),
+    *(
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+        "--set",
+        "network.blocks=1",
+        "--steps",
+        "20",
+    ),
     *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
 ]
 

@@ -63,7 +63,7 @@ def test_the_limit_of_the_machine_is_above_what_generators_reach(run):
 
 def test_the_whole_program_is_measured_on_a_gpu_or_without(run):
     options = ("--preset", "small", "--minutes", 0.001, "--subjects", 1, "--size", 32)
-    options += ("--set", "network.filters=4", "network.discriminator_filters=4")
+    options += ("--set", "network.filters=4", "train.start=random")
     text, found = run("gpu", *options)
     assert f"device {found['machine']['device']} | precision" in text
     for part in ("train", "translate"):

@@ -170,7 +170,16 @@ def contents(path: Path) -> bytes:
 
 
 MODEL = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4"),
+    *(
+        "--preset",
+        "small",
+        "--set",
+        "data.size=32",
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+    ),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
 ]
 

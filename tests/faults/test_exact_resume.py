@@ -14,6 +14,7 @@ from ctmr.training.train import train
 
 SMALL = (
     *("data.size=64", "network.filters=8", "network.blocks=1", "network.discriminator_filters=8"),
+    "train.start=random",
     *("train.history=3", "train.checkpoint_every=100", "train.log_every=1"),
     *("train.sample_every=3", "train.evaluate_every=5"),
 )

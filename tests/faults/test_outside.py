@@ -18,7 +18,18 @@ from support import stand_ins
 
 MAIN = stand_ins.program()
 TINY = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4", "--steps", "2"),
+    *(
+        "--preset",
+        "small",
+        "--set",
+        "data.size=32",
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+        "--steps",
+        "2",
+    ),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
 ]
 # A program that has loaded what calls home before it uses ctmr.

@@ -28,7 +28,16 @@ from support import stand_ins
 Put = Callable[[Path], object]
 REAL = b"a real scan of somebody"
 NETWORK = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "network.filters=4"),
+    *(
+        "--preset",
+        "small",
+        "--set",
+        "data.size=32",
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+    ),
     *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
 ]
 LOOKS = ["--set", "train.sample_every=1", "--set", "train.evaluate_every=1"]

@@ -9,7 +9,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 SMALL = (
-    *("data.size=32", "network.filters=4", "network.blocks=1"),
+    *("data.size=32", "network.filters=4", "train.start=random"),
     *("network.discriminator_filters=4", "train.checkpoint_every=1000"),
 )
 

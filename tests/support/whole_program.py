@@ -20,7 +20,16 @@ CT = np.rint(HEAD.ct).astype(np.float32)
 MR = np.rint(HEAD.mr * (900 / HEAD.mr.max())).astype(np.float32)
 TINY = [
     *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=7"),
-    *("--set", "network.filters=4", "--set", "network.blocks=1", "--steps", "2"),
+    *(
+        "--set",
+        "network.filters=4",
+        "--set",
+        "train.start=random",
+        "--set",
+        "network.blocks=1",
+        "--steps",
+        "2",
+    ),
     *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
 ]
 
