@@ -8,6 +8,7 @@ from ctmr.synthetic.contrasts import HU
 from ctmr.synthetic.planes import Plane, smooth
 from ctmr.synthetic.shapes import Array
 
+_INNER_MM, _INNER_BONE_MM = 3.0, 0.5  # this near to the cavity bone is thicker by so much
 _CORTEX = (CODE["grey matter"], CODE["white matter"])
 _BONES = (CODE["cortical bone"], CODE["diploe"])
 
@@ -19,6 +20,7 @@ def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.ND
     # The surface of the head moves in or out, and with it the thickness of the scalp.
     skin = at.skin * zoom - (rng.uniform(0, 2.5) + 0.5 * smooth(rng, shape, 6))
     bone = at.bone * zoom + rng.normal(-0.9, 0.5) + 0.35 * smooth(rng, shape, 8)
+    bone += np.where(at.cavity > -_INNER_MM, np.float32(_INNER_BONE_MM), np.float32(0))
     fat_mm = rng.uniform(3.5, 9) + 1.2 * smooth(rng, shape, 10)
     lumps, cells = smooth(rng, shape, 14), smooth(rng, shape, 50)
     was_bone = np.isin(tissue, _BONES)
@@ -38,10 +40,14 @@ def person_tissues(rng: np.random.Generator, at: Voxels, plane: Plane) -> npt.ND
     airy = (tissue == CODE["mucosa"]) & (cells > rng.uniform(-1.2, 1.2)) & (skin > 12)
     tissue[airy] = CODE["sinus air"]
 
-    # Brain shrinks from its surface in places.
-    if rng.uniform() < 0.35:
+    # Brain shrinks from its surface in places, or fills its cavity.
+    fluid = rng.uniform()
+    if fluid < 0.25:
         shrunk = at.cavity < rng.uniform(1, 9) * (smooth(rng, shape, 9) - rng.uniform(0, 1))
         tissue[shrunk & np.isin(tissue, _CORTEX)] = CODE["csf"]
+    elif fluid < 0.75:
+        near = at.cavity < rng.uniform(2, 5)
+        tissue[near & (tissue == CODE["csf"])] = CODE["grey matter"]
 
     # Bone grows into the scalp or shrinks from both sides.
     lost = was_bone & (bone < 0)
