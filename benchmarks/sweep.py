@@ -82,15 +82,15 @@ def measured(
         mr = change(mr)
         if not mr_only:
             ct, mask = change(ct), change(mask.astype(np.float32)) > 0.5
-    scan = Volume(np.ascontiguousarray(mr, np.float32), head.affine, "mr", unit="MR")
+    scan = Volume(np.ascontiguousarray(mr, np.float32), head.affine, "mr")
     try:
         done = model.translation(scan, "ct", quality="fast", anyway=False)
     except CtmrError as error:
         return {"refused": error.what[:160]}
-    error = np.abs(done.scan.array - ct)[mask]
+    off = np.abs(done.scan.array - ct)[mask]
     quality = done.quality
     return {
-        "mae_hu": round(float(error.mean()), 1),
+        "mae_hu": round(float(off.mean()), 1),
         "level": quality.level,
         "reasons": quality.reasons,
     }

@@ -91,7 +91,7 @@ def measure(config: Config, steps: int) -> dict[str, float | str]:
     shape = (2, config.train.batch_size, config.data.channels, config.data.size, config.data.size)
     first, second = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 1
     x, y = runtime.to_device(first), runtime.to_device(second)
-    known = {"half_real_mr": y} if config.loss.half_real > 0 else {}
+    known = {"half_real_mr": y, "half_real_true_ct": x} if config.loss.half_real > 0 else {}
     if config.loss.truth > 0:
         known |= {"truth_ct": x, "truth_true_mr": y, "truth_mr": y, "truth_true_ct": x}
 

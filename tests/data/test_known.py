@@ -32,12 +32,22 @@ def samples(known_config, store, label_maps):
 
 def test_each_sample_has_what_is_known(samples):
     x, y, known = samples[3]
-    names = {"truth_ct", "truth_true_mr", "truth_mr", "truth_true_ct", "half_real_mr"}
+    names = {"truth_ct", "truth_true_mr", "truth_mr", "truth_true_ct"}
+    names |= {"half_real_mr", "half_real_true_ct"}
     assert known.keys() == names
     for image in (x, y, *known.values()):
         assert image.shape == (1, 48, 48)
         assert image.dtype == torch.float32
         assert -1 <= image.min() <= image.max() <= 1
+
+
+def test_real_ct_of_a_half_real_pair_is_its_own_without_the_table(samples):
+    for n in range(4):
+        x, _, known = samples[n]
+        true = known["half_real_true_ct"]
+        same = true == x
+        assert same.float().mean() > 0.3
+        assert (true[~same] == -1).all()
 
 
 def test_sample_is_a_function_of_seed_and_number(samples, known_config, store, label_maps):

@@ -118,6 +118,15 @@ def test_loss_curves_have_the_names_of_the_run_folder() -> None:
     ]
 
 
+def test_training_without_an_adversary_has_curves_of_what_is_known_alone() -> None:
+    plain = dict.fromkeys(("gan", "cycle", "identity", "structure", "loss_d_ct", "loss_d_mr"), 0.0)
+    known = [{**plain, "step": n, "epoch": 0, "loss_g": 1.0, "half_real": 1.0} for n in range(3)]
+    curves = loss_curves(known)
+    assert list(curves) == ["losses_generators.png"]
+    _, below = curves["losses_generators.png"].axes[:2]
+    assert [line.get_label() for line in below.get_lines()] == ["half-real pairs, not in the paper"]
+
+
 @pytest.mark.parametrize("count", [0, 1, 5000])
 def test_loss_curves_of_any_length_are_drawn(count: int, tmp_path: Path) -> None:
     for name, figure in loss_curves(rows(count)).items():

@@ -34,7 +34,7 @@ def parts() -> dict[str, np.ndarray]:
 
 
 def test_mr_depends_on_its_key_alone():
-    one, again, other = (rendered_mr(head_hu(), 1.0, 3, n) for n in (1, 1, 2))
+    one, again, other = (rendered_mr(head_hu(), 1.0, 3, n)[0] for n in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
     assert one.shape == (SIDE, SIDE)
@@ -46,7 +46,9 @@ def test_mr_of_every_contrast_shows_what_the_ct_shows(parts):
     """Bone is dark, the table is not there, and the ventricle differs from brain in most contrasts."""
     differs = 0
     for n in range(30):
-        mr = rendered_mr(head_hu(), 1.0, 5, n)
+        mr, head = rendered_mr(head_hu(), 1.0, 5, n)
+        assert not head[parts["table"]].any()
+        assert head[parts["brain"] | parts["fat"]].all()
         level = {name: float(np.median(mr[where])) for name, where in parts.items()}
         assert level["skull"] < 0.6 * max(level["brain"], level["fat"], level["ventricle"])
         assert level["table"] < 0.3 * max(level.values())
@@ -68,12 +70,13 @@ def test_tissues_follow_hu(parts):
 
 def test_window_that_hides_fat_gets_a_scalp(parts):
     """In 0 to 80 HU fat is as black as air: an MR of that head has a scalp all the same."""
-    mr = [rendered_mr(head_hu().clip(0, 80), 1.0, 7, n, low_hu=0.0) for n in range(12)]
+    mr = [rendered_mr(head_hu().clip(0, 80), 1.0, 7, n, low_hu=0.0)[0] for n in range(12)]
     scalps = [float(np.median(image[parts["fat"]])) / float(image.max()) for image in mr]
     assert np.median(scalps) > 0.15
 
 
 def test_slice_without_a_head_is_dark():
-    mr = rendered_mr(np.full((64, 64), -1000, np.float32), 1.0, 0)
+    mr, head = rendered_mr(np.full((64, 64), -1000, np.float32), 1.0, 0)
+    assert not head.any()
     assert mr.shape == (64, 64)
     assert np.isfinite(mr).all()

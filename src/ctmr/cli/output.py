@@ -162,10 +162,9 @@ def training_shown(
     def observe(row: Mapping[str, float], total: int) -> None:
         nonlocal unsaid, due, began
         step, last = int(row["step"]), min(total, stop_after or total)
-        note = (
-            f"G {row['loss_g']:.3f}  D_ct {row['loss_d_ct']:.3f}  D_mr {row['loss_d_mr']:.3f}"
-            f"  {row['seconds_per_step']:.2f} s/step"
-        )
+        shown = {"G": "loss_g", "D_ct": "loss_d_ct", "D_mr": "loss_d_mr"}
+        losses = [f"{name} {row[key]:.3f}" for name, key in shown.items() if row[key] != 0]
+        note = "  ".join([*losses, f"{row['seconds_per_step']:.2f} s/step"])
         show(step, last, note)
         if on_terminal:
             return

@@ -67,7 +67,7 @@ def train_step(
     )  # (4)
     if loss.structure > 0:
         loss_g = loss_g + loss.structure * kept
-    found = _known_losses(state, x, y, known, loss, autocast, knots, seed)  # not in the paper
+    found = _known_losses(state, y, known, loss, autocast, knots, seed)  # not in the paper
     for name, value in found.items():
         loss_g = loss_g + getattr(loss, name) * value
     state.optimiser_g.zero_grad()
@@ -105,7 +105,6 @@ def train_step(
 
 def _known_losses(
     state: TrainState,
-    x: Tensor,
     y: Tensor,
     known: Mapping[str, Tensor],
     loss: LossConfig,
@@ -125,7 +124,7 @@ def _known_losses(
             to_ct[name] = known[f"{name}_mr"], known[f"{name}_true_ct"]
             to_mr[name] = known[f"{name}_ct"], known[f"{name}_true_mr"]
     if "half_real_mr" in known:
-        to_ct["half_real"] = known["half_real_mr"], x
+        to_ct["half_real"] = known["half_real_mr"], known["half_real_true_ct"]
         with torch.no_grad(), autocast():
             made = state.translators()[1](y).clamp(-1, 1).to(y.dtype)
         noise = gaussian_noise(made, loss.cycle_noise, seed, "half-real", state.step)

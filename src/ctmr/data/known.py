@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -38,6 +39,8 @@ Known = dict[str, Tensor]
 """Images `(C, size, size)` in [-1, 1] by name: `SOURCE_mr` -> `SOURCE_true_ct` and `SOURCE_ct` -> `SOURCE_true_mr`."""
 
 
+RIM_PIXELS = 2
+"""Of a real CT round its head, which belong to the blur of its surface."""
 WINDOW_IMAGES = 48
 """Images by which a window or a pixel size is estimated."""
 HEAD_MM2 = 24_500.0
@@ -131,7 +134,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
         if self._loss.truth > 0:
             known |= self._rendered(n)
         if self._loss.half_real > 0:
-            known["half_real_mr"] = self._half_real(n, x)
+            known |= self._half_real(n, x)
         if self._loss.pairs > 0 and self._pairs:
             known |= self._registered(n)
         return x, y, known
@@ -154,11 +157,16 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
             "truth_true_ct": self._tensor(self._ct.to_unit(pair.true_ct)),
         }
 
-    def _half_real(self, n: int, x: Tensor) -> Tensor:
+    def _half_real(self, n: int, x: Tensor) -> Known:
+        """An MR rendered from a CT, and that CT without what lies round the head, of which the MR tells nothing."""
         hu = self._ct.to_hu(x.numpy().mean(axis=0))
-        mr = rendered_mr(hu, self._pixel_mm, self._seed, n, low_hu=self._ct.low_hu)
-        head = mr > np.quantile(mr, 0.5) / 2
-        return self._tensor(as_network_sees(stream(self._seed, "half-real ends", n), mr, head))
+        mr, head = rendered_mr(hu, self._pixel_mm, self._seed, n, low_hu=self._ct.low_hu)
+        seen = as_network_sees(stream(self._seed, "half-real ends", n), mr, head)
+        near = torch.from_numpy(binary_dilation(head, iterations=RIM_PIXELS))
+        return {
+            "half_real_mr": self._tensor(seen),
+            "half_real_true_ct": torch.where(near, x, x.new_tensor(-1.0)),
+        }
 
     def _registered(self, n: int) -> Known:
         draw = stream(self._seed, "registered", n)

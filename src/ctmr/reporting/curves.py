@@ -23,6 +23,9 @@ CURVES = {
     "cycle": ("L_cyc  (2)", "#D55E00"),
     "identity": ("L_identity  (3)", "#009E73"),
     "structure": ("structure term, not in the paper", "#CC79A7"),
+    "truth": ("rendered pairs, not in the paper", "#E69F00"),
+    "half_real": ("half-real pairs, not in the paper", "#56B4E9"),
+    "pairs": ("registered pairs, not in the paper", "#999999"),
     "loss_d_ct": ("discriminator loss  (5)", "#0072B2"),
     "loss_d_mr": ("discriminator loss  (5)", "#0072B2"),
 }
@@ -34,17 +37,18 @@ EVALUATED = {
     "structure_kept": "structure kept",
     "cycle_error": "cycle error",
 }
-PARTS = ("gan", "cycle", "identity", "structure")  # the last two only where they are used
+PARTS = ("gan", "cycle", "identity", "structure", "truth", "half_real", "pairs")
 CHANCE = 0.25  # equation (5) where D says 0.5 of every image: 1/2 (0.25 + 0.25)
 
 
 def loss_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
     """Figures 8 to 10 of Li 2023 from the rows of `log.jsonl`, under their file names."""
-    return {
-        "losses_generators.png": _generator_curves(rows),
-        "losses_D_ct.png": _discriminator_curve(rows, "loss_d_ct", "CT"),
-        "losses_D_mr.png": _discriminator_curve(rows, "loss_d_mr", "MRI"),
-    }
+    curves = {"losses_generators.png": _generator_curves(rows)}
+    for modality, name in (("ct", "CT"), ("mr", "MRI")):
+        if _is_used(rows, f"loss_d_{modality}"):  # not in a training without an adversary
+            key = f"loss_d_{modality}"
+            curves[f"losses_D_{modality}.png"] = _discriminator_curve(rows, key, name)
+    return curves
 
 
 def evaluation_curves(lines: Sequence[EvaluationLine], best: int) -> Figure:
@@ -78,12 +82,17 @@ def _generator_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(8, 7.4), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     _finish(above, _draw_curve(above, rows, "loss_g"))
-    used = [key for key in PARTS if key in PARTS[:2] or np.nan_to_num(_column(rows, key)).any()]
+    used = [key for key in PARTS if _is_used(rows, key)] or PARTS[:2]
     _finish(below, max(_draw_curve(below, rows, key) for key in used))
     above.set_title("Generators", loc="left", fontweight="bold")
     below.set_xlabel("step")
     _epochs_on_top(above, rows)
     return figure
+
+
+def _is_used(rows: Sequence[Mapping[str, float]], key: str) -> bool:
+    """Whether a loss is anywhere but zero."""
+    return bool(np.nan_to_num(_column(rows, key)).any())
 
 
 def _discriminator_curve(rows: Sequence[Mapping[str, float]], key: str, modality: str) -> Figure:

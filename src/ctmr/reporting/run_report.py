@@ -108,11 +108,12 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """The last value of each logged number, and its mean over the newest lines."""
+    """The last value of each logged number that is not always 0, and its mean over the newest lines."""
     return {
         key: (value, statistics.mean(_known(rows[-RECENT:], key)))
         for key in (rows[-1] if rows else ())
         for value in _known(rows[-1:], key)
+        if any(_known(rows, key))
     }
 
 
@@ -155,11 +156,11 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]], overwrite: bool) -> di
     from ctmr.reporting.curves import loss_curves  # matplotlib takes a second to import
     from ctmr.reporting.figures import save
 
-    for name, figure in loss_curves(rows).items():
+    curves = loss_curves(rows)
+    for name, figure in curves.items():
         save(figure, run / name, overwrite=overwrite)
     return {
-        name.removesuffix(".png").replace("_", " "): (run / name).read_bytes()
-        for name in LOSS_CURVES
+        name.removesuffix(".png").replace("_", " "): (run / name).read_bytes() for name in curves
     }
 
 

@@ -21,8 +21,10 @@ MIN_CAVITY_SHARE = 0.12
 """Of the head: a smaller part of soft tissue is not taken for the brain."""
 
 
-def rendered_mr(hu: Image, pixel_mm: float, *key: int | str, low_hu: float = -1024.0) -> Image:
-    """An MR (H, W) of a random contrast with the anatomy of a real CT slice, white matter about 1.
+def rendered_mr(
+    hu: Image, pixel_mm: float, *key: int | str, low_hu: float = -1024.0
+) -> tuple[Image, Mask]:
+    """An MR (H, W) of a random contrast with the anatomy of a real CT slice, white matter about 1, and where its head is.
 
     Grey and white matter, which a CT hardly tells apart, are divided at random.
 
@@ -40,7 +42,7 @@ def rendered_mr(hu: Image, pixel_mm: float, *key: int | str, low_hu: float = -10
     signals = draw_signals(rng, draw_contrast(rng))
     signals[CODE["cortical bone"]] = max(signals[CODE["cortical bone"]], rng.uniform(0, 0.3))
     partial = scipy.ndimage.gaussian_filter(signals[tissue], rng.uniform(0.3, 0.8) / pixel_mm)
-    return mr_scanner(rng, partial, pixel_mm, head)
+    return mr_scanner(rng, partial, pixel_mm, head), head
 
 
 def _head(hu: Image, above: float) -> Mask:

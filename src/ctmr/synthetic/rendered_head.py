@@ -23,7 +23,8 @@ from ctmr.synthetic.tissues import LABELS
 from ctmr.system.rng import stream
 
 # Tissues of the maps that the scanners of the synthetic heads do not know.
-_NEAREST = {"mucosa": "muscle", "spinal cord": "brain stem", "choroid plexus": "grey matter"}
+_NEAREST = {"mucosa": "muscle", "tendon": "muscle"}
+_NEAREST |= {"spinal cord": "brain stem", "choroid plexus": "grey matter"}
 _LABEL = np.array(
     [
         LABELS.index(_NEAREST.get(name, name)) if _NEAREST.get(name, name) in LABELS else 0
