@@ -63,7 +63,8 @@ def right_half_gone(array: np.ndarray) -> np.ndarray:
 def noisy(array: np.ndarray) -> np.ndarray:
     """Noise of a tenth of the brightest percentile."""
     noise = np.random.default_rng(0).normal(0, 0.1 * np.percentile(array, 99), (2, *array.shape))
-    return np.hypot(array + noise[0], noise[1])
+    noisy_one: np.ndarray = np.hypot(array + noise[0], noise[1])
+    return noisy_one
 
 
 def stripped(head: Head) -> Head:
