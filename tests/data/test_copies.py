@@ -86,7 +86,7 @@ def test_commands_take_pairs_alone(tiny_config, tiny_pairs, tmp_path):
     assert row["pairs"] > 0
     nothing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "other")])
     assert nothing.exit_code == 2
-    assert "DATA or --pairs is missing" in nothing.output
+    assert "DATA is missing" in nothing.output
 
 
 def test_folder_that_is_not_there_is_refused(config, data, tmp_path):

@@ -105,8 +105,9 @@ def train(
             return
         data = data or pairs  # the scans of pairs are scans too
         if data is None or out is None:
-            missing = "DATA or --pairs" if data is None else "--out"
-            raise UsageError(f"{missing} is missing", fix="ctmr train DATA --out RUN")
+            missing = "DATA" if data is None else "--out"
+            fix = "ctmr train DATA --out RUN, or --pairs PAIRS in place of DATA"
+            raise UsageError(f"{missing} is missing", fix=fix)
         from ctmr.training.run_folder import RunFolder
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -39,8 +39,8 @@ Known = dict[str, Tensor]
 """Images `(C, size, size)` in [-1, 1] by name: `SOURCE_mr` -> `SOURCE_true_ct` and `SOURCE_ct` -> `SOURCE_true_mr`."""
 
 
-RIM_PIXELS = 2
-"""Of a real CT round its head, which belong to the blur of its surface."""
+RIM_MM = 10.0
+"""Of a real CT round its head: blur, hair, a pillow. What lies further away is taken for air."""
 WINDOW_IMAGES = 48
 """Images by which a window or a pixel size is estimated."""
 HEAD_MM2 = 24_500.0
@@ -158,11 +158,11 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
         }
 
     def _half_real(self, n: int, x: Tensor) -> Known:
-        """An MR rendered from a CT, and that CT without what lies round the head, of which the MR tells nothing."""
+        """An MR rendered from a CT, and that CT without the table, of which the MR tells nothing."""
         hu = self._ct.to_hu(x.numpy().mean(axis=0))
         mr, head = rendered_mr(hu, self._pixel_mm, self._seed, n, low_hu=self._ct.low_hu)
         seen = as_network_sees(stream(self._seed, "half-real ends", n), mr, head)
-        near = torch.from_numpy(binary_dilation(head, iterations=RIM_PIXELS))
+        near = torch.from_numpy(distance_transform_edt(~head) * self._pixel_mm <= RIM_MM)
         return {
             "half_real_mr": self._tensor(seen),
             "half_real_true_ct": torch.where(near, x, x.new_tensor(-1.0)),
