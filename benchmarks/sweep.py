@@ -93,7 +93,7 @@ def measured(
     return {
         "mae_hu": round(float(off.mean()), 1),
         "level": quality.level,
-        "reasons": quality.reasons,
+        "reasons": quality.why,
     }
 
 
