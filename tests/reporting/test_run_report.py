@@ -99,8 +99,8 @@ def test_report_has_all_of_a_run(tmp_path: Path) -> None:
     assert "0.5 seconds a step (median)" in page.words
     assert "10.0% of the time waiting for data" in page.words
     assert "Generators, equation (4) 3.5 3.5" in page.words
-    assert "data.size 128 Side in pixels of a training crop" in page.words
-    rate = PRESETS["small"].train.learning_rate
+    size, rate = PRESETS["small"].data.size, PRESETS["small"].train.learning_rate
+    assert f"data.size {size} Side in pixels of a training crop" in page.words
     assert f"train.learning_rate {rate}" in page.words
     assert {"losses_generators.png", "losses_D_ct.png", "losses_D_mr.png"} <= {
         entry.name for entry in run.iterdir()

@@ -102,8 +102,8 @@ def test_gradient_that_is_not_finite_ends_the_same_step(config, tiny_data, tmp_p
 
     step = training.train_step
 
-    def spoil(state, *arguments):
-        found = step(state, *arguments)
+    def spoil(state, *arguments, **options):
+        found = step(state, *arguments, **options)
         return found | {"grad_d": torch.tensor(float("inf"))} if state.step == 3 else found
 
     monkeypatch.setattr(training, "train_step", spoil)

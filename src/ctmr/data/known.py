@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -162,7 +162,9 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
         hu = self._ct.to_hu(x.numpy().mean(axis=0))
         mr, head = rendered_mr(hu, self._pixel_mm, self._seed, n, low_hu=self._ct.low_hu)
         seen = as_network_sees(stream(self._seed, "half-real ends", n), mr, head)
-        near = torch.from_numpy(distance_transform_edt(~head) * self._pixel_mm <= RIM_MM)
+        near = torch.from_numpy(
+            scipy.ndimage.distance_transform_edt(~head) * self._pixel_mm <= RIM_MM
+        )
         return {
             "half_real_mr": self._tensor(seen),
             "half_real_true_ct": torch.where(near, x, x.new_tensor(-1.0)),
