@@ -229,7 +229,6 @@ PRESETS["small"] = PRESETS["default"].model_copy(
                 "epochs": 30,
                 "learning_rate": 0.0005,  # for the fewer steps that two cores do
                 "ema": 0.9995,
-                "workers": 1,  # an MR rendered from a CT costs some 40 ms
                 "checkpoint_every": 500,
                 "sample_every": 500,
                 "evaluate_every": 500,
