@@ -48,7 +48,7 @@ from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.pairs import render_pair
 from ctmr.translation.preprocessing import Preprocessor
 from ctmr.types import DIRECTION_TO, DIRECTIONS, MODALITIES, OTHER, Direction, FloatArray, Modality
-from train_bundled import FILTERS, SHAPE
+from train_bundled import FILTERS, SHAPE, label_maps
 
 SEED = 1  # the training has seed 0: these pairs are no pairs of it
 SLICES = 40  # of a real volume
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("state", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--anatomies", default="synthetic", help="folder of label maps")
+    parser.add_argument("--anatomies", type=label_maps, help="folder of label maps")
     parser.add_argument("--real", type=Path, help="folder of real scans, for statistics")
     parser.add_argument("--leave-out", nargs="*", default=[], help="parts of names of such scans")
     parser.add_argument("--cormack", nargs="*", default=[], help="parts of names in Cormack units")
@@ -90,7 +90,7 @@ def main() -> None:
         generator.load_state_dict(state["averages"][direction])
         generator.eval().requires_grad_(False).half().float()  # as it is stored
     pairs = _pairs(
-        cached_anatomies(None if options.anatomies == "synthetic" else options.anatomies),
+        cached_anatomies(options.anatomies),
         options.pairs,
     )
     card = _card()
@@ -106,7 +106,7 @@ def main() -> None:
             "script": "benchmarks/train_bundled.py",
             "steps": state["step"],
             "hours": round(state["seconds"] / 3600, 2),
-            "maps": _maps_hash(options.anatomies),
+            "maps": _maps_hash(options.anatomies or "synthetic"),
             "statistics": {
                 "rendered": {m: len(looks[m].rendered) for m in MODALITIES},
                 "real": {m: len(looks[m].real) for m in MODALITIES},

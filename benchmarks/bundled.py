@@ -9,8 +9,8 @@ that the training kept out. Errors are mean absolute ones in the head; each figu
 contrasts: MR -> CT in HU for each contrast, and the ratio to plain T1.
 removed:   skull stripped, or face removed: the share of those voxels that come out as bone (above 300 HU).
 lesions:   the kinds of the training, and kinds, shapes and contrasts kept out of it: an abscess (a dark core in a bright
-           rim), a crescent under the skull, and old blood (bright in T1 and T2). One is counted where it changes the source by twice the roughness of
-           its brain. It survives if the result differs from that of the same slice without it by half of what the truth
+           rim), a crescent under the skull, and old blood (bright in T1 and T2). One is counted where it changes the
+           source by twice the roughness of its brain. It survives if the result differs from that of the same slice without it by half of what the truth
            does, with the right sign. Something is invented in a healthy slice where the result is off by more than
            25 HU (or 0.25 of white matter) over 50 mm2 in the brain.
 """
@@ -39,7 +39,7 @@ from ctmr.synthetic.planes import Plane, smooth
 from ctmr.system.files import write_json
 from ctmr.system.rng import stream
 from ctmr.types import DIRECTIONS, Direction
-from train_bundled import FILTERS, SHAPE, WINDOW
+from train_bundled import FILTERS, SHAPE, WINDOW, label_maps
 
 Image = npt.NDArray[np.float32]
 Translate = Callable[[Image], Image]
@@ -309,14 +309,14 @@ def _inside(pair: Pair) -> npt.NDArray[np.bool_]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("contrasts", "removed", "lesions"))
-    parser.add_argument("anatomies")
+    parser.add_argument("anatomies", type=label_maps)
     parser.add_argument("--state", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--slices", type=int, default=60)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    heads = cached_anatomies(None if options.anatomies == "synthetic" else options.anatomies)
+    heads = cached_anatomies(options.anatomies)
     heads = [head for head in heads if not options.only or head.name in options.only]
     measure = {"contrasts": contrasts, "removed": removed, "lesions": lesions}[options.what]
     found = {

@@ -76,6 +76,11 @@ def coded(hu: Tensor) -> Tensor:
     return code
 
 
+def label_maps(text: str) -> str | None:
+    """The folder of label maps meant on the command line; None for `synthetic`, procedural heads."""
+    return None if text == "synthetic" else text
+
+
 def schedule(done: float) -> float:
     """Factor of the learning rate after a share of the training: cosine."""
     return 0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
@@ -83,7 +88,7 @@ def schedule(done: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("anatomies")
+    parser.add_argument("anatomies", type=label_maps)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument(
@@ -93,11 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    anatomies = [
-        a
-        for a in cached_anatomies(None if options.anatomies == "synthetic" else options.anatomies)
-        if a.name not in options.kept_out
-    ]
+    anatomies = [a for a in cached_anatomies(options.anatomies) if a.name not in options.kept_out]
     options.out.mkdir(parents=True, exist_ok=True)
     state = options.out / "state.pt"
     networks = {name: UNet(1, FILTERS) for name in ("mr-to-ct", "ct-to-mr")}

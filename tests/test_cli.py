@@ -14,6 +14,7 @@ from ctmr.cli.app import app
 from ctmr.config import load_config
 from ctmr.imaging.image import Image
 from ctmr.io.images import write_image
+from support.tiny import TINY
 
 COMMANDS = (
     "demo",
@@ -26,19 +27,6 @@ COMMANDS = (
     "report",
     "fetch",
 )
-TINY = [
-    *(
-        "--preset",
-        "small",
-        "--set",
-        "data.size=32",
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-    ),
-    *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
-]
 
 
 def run(*arguments: object) -> Result:

@@ -15,6 +15,7 @@ from ctmr.cli.app import app
 from ctmr.errors import CtmrError
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
+from support.tiny import TINY
 
 KEYWORDS = (
     *(
@@ -107,20 +108,7 @@ def test_no_canary_leaves_the_headers(clinic, say, tmp_path, tiny_config, monkey
     data, canaries = clinic
     assert len(canaries) >= 40
     monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
-    small = [
-        *(
-            "--preset",
-            "small",
-            "--set",
-            "data.size=32",
-            "--set",
-            "network.filters=4",
-            "--set",
-            "train.start=random",
-        ),
-        *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
-        *("--set", "data.pixel_mm=5.0"),
-    ]
+    small = [*TINY, "--set", "data.pixel_mm=5.0"]
     run = tmp_path / "run"
     say("train", data, "--out", run, *small, "--steps", "2", "--json")
     model = ("--model", run)

@@ -12,24 +12,12 @@ from ctmr.cli.app import app
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.synthetic.head import synthesise_head
+from support import tiny
 
 HEADS = [
     synthesise_head(n, shape=(40, 46, 26), spacing_mm=(4.5, 4.5, 6.0)) for n in (40, 41, 42, 43)
 ]
-TINY = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=7"),
-    *(
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-        "--set",
-        "network.blocks=1",
-        "--steps",
-        "2",
-    ),
-    *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
-]
+TINY = [*tiny.TINY, "--set", "data.pixel_mm=7", "--steps", "2"]
 
 
 def nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -16,24 +16,12 @@ from ctmr.imaging.volume import Volume, resampled_onto
 from ctmr.io.dicom.header import hashed
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.synthetic.head import synthesise_head
+from support import tiny
 from support.whole_program import called, object_of
 
 SPACING_MM = (4.0, 4.0, 5.0)
 PATIENTS = ("patient-C", "patient-Z")  # the first is for testing by the rule of `split_of`
-TINY = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=6"),
-    *(
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-        "--set",
-        "network.blocks=1",
-        "--steps",
-        "20",
-    ),
-    *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
-]
+TINY = [*tiny.TINY, "--set", "data.pixel_mm=6", "--steps", "20"]
 
 
 def finer(volume: Volume) -> Volume:

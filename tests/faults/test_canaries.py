@@ -29,6 +29,7 @@ from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.header import PATIENT, STUDY
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.system.privacy import quiet
+from support import tiny
 from support.pictures import slices
 
 # Texts of every VR, in places that are read, copied, or neither. A canary is `CANARYnnn` or, where digits only are usual,
@@ -169,19 +170,7 @@ def contents(path: Path) -> bytes:
     return found + packed
 
 
-MODEL = [
-    *(
-        "--preset",
-        "small",
-        "--set",
-        "data.size=32",
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-    ),
-    *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
-]
+MODEL = tiny.TINY
 
 
 def test_no_text_of_a_patient_is_said_or_written(say, tmp_path):

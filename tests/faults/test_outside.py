@@ -14,24 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from support import stand_ins
+from support import stand_ins, tiny
 
 MAIN = stand_ins.program()
-TINY = [
-    *(
-        "--preset",
-        "small",
-        "--set",
-        "data.size=32",
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-        "--steps",
-        "2",
-    ),
-    *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
-]
+TINY = [*tiny.TINY, "--steps", "2"]
 # A program that has loaded what calls home before it uses ctmr.
 PROGRAM = """
 import sys

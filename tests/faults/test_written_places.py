@@ -23,23 +23,11 @@ from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.image_info import write_image_info
 from ctmr.io.nifti import read_nifti
 from ctmr.system.ownership import RUN_FILES
-from support import stand_ins
+from support import stand_ins, tiny
 
 Put = Callable[[Path], object]
 REAL = b"a real scan of somebody"
-NETWORK = [
-    *(
-        "--preset",
-        "small",
-        "--set",
-        "data.size=32",
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-    ),
-    *("--set", "network.blocks=1", "--set", "network.discriminator_filters=4"),
-]
+NETWORK = tiny.TINY
 LOOKS = ["--set", "train.sample_every=1", "--set", "train.evaluate_every=1"]
 TO_CT = ["--to", "ct", "--anyway"]
 IMAGES, VOLUMES = ["--model", "@/run", *TO_CT], ["--model", "@/volume-run", *TO_CT]

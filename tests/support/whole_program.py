@@ -13,25 +13,13 @@ from ctmr.cli.app import app
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.synthetic.head import synthesise_head
+from support import tiny
 from support.volume_files import foreign_file
 
 HEAD = synthesise_head(50, shape=(36, 42, 12), spacing_mm=(5.0, 5.0, 12.0))
 CT = np.rint(HEAD.ct).astype(np.float32)
 MR = np.rint(HEAD.mr * (900 / HEAD.mr.max())).astype(np.float32)
-TINY = [
-    *("--preset", "small", "--set", "data.size=32", "--set", "data.pixel_mm=7"),
-    *(
-        "--set",
-        "network.filters=4",
-        "--set",
-        "train.start=random",
-        "--set",
-        "network.blocks=1",
-        "--steps",
-        "2",
-    ),
-    *("--set", "network.discriminator_filters=4", "--set", "train.workers=0"),
-]
+TINY = [*tiny.TINY, "--set", "data.pixel_mm=7", "--steps", "2"]
 
 
 def called(*words: object, code: int = 0) -> str:

@@ -38,7 +38,7 @@ def hashes_of(files: Mapping[str, Path]) -> Copies:
     Raises:
         DataError: If one cannot be read.
     """
-    return {name: _sha256(path) for name, path in files.items()}
+    return {name: sha256_of(path) for name, path in files.items()}
 
 
 def write_copies(store: Path, files: Mapping[str, Path]) -> None:
@@ -67,7 +67,7 @@ def require_copies(store: Path, copies: Copies) -> None:
             fix="prepare the data again",
         )
     for name, sha256 in copies.items():
-        if _sha256(store / name) != sha256:
+        if sha256_of(store / name) != sha256:
             raise DataError(
                 "damaged: another content than was stored",
                 file=store / name,
@@ -80,7 +80,12 @@ def kept(data: Path, name: str) -> Path | None:
     return data / name if (data / name).is_dir() else None
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -16,13 +17,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ctmr.config import DataConfig
 from ctmr.data.store import Store, from_codes
-from ctmr.errors import CtmrError, ResourceError
+from ctmr.errors import CtmrError, ResourceError, UsageError
 from ctmr.system.parallel import serve, worker_context
 from ctmr.system.rng import stream
 from ctmr.types import MODALITIES, Modality
 
 Sample = tuple[Tensor, Tensor]
 GRACE_S = 5.0
+MAX_TMPDIR_BYTES = 107 - len("/pymp-01234567/listener-01234567")  # Linux: sockets have 107
 SAME_HEIGHT_MM = 6.0  # heights that count as similar
 
 
@@ -150,9 +152,17 @@ def loader(
 
     Raises:
         DataError: If the store is gone, now or later, in a worker too.
+        UsageError: If the path for temporary files is too long for the socket of workers.
         ResourceError: While iterating, if a worker has died.
     """
     dataset.store.codes("train", "ct", 0)
+    temporary = tempfile.gettempdir()
+    if workers and len(os.fsencode(temporary)) > MAX_TMPDIR_BYTES:
+        raise UsageError(
+            f"loader workers need a path for temporary files of at most {MAX_TMPDIR_BYTES} bytes",
+            file=temporary,
+            fix="set TMPDIR to a shorter path, or train.workers=0",
+        )
     # Having imported torch once, the fork server starts a worker in 30 ms.
     context = worker_context(__name__)
     batches = DataLoader(

@@ -135,7 +135,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, Known]]):
             known |= self._rendered(n)
         if self._loss.half_real > 0:
             known |= self._half_real(n, x)
-        if self._loss.pairs > 0 and self._pairs:
+        if self._pairs:
             known |= self._registered(n)
         return x, y, known
 
@@ -210,18 +210,26 @@ def training_samples(
         reading: What to believe of pairs that say too little.
 
     Raises:
-        CtmrError: If anatomies or pairs cannot be read, or anatomies have no use.
+        CtmrError: If anatomies or pairs cannot be read or have no use, or nothing is left to learn from.
     """
-    heads, registered = list[Anatomy](), None
+    loss, heads, registered = config.loss, list[Anatomy](), None
+    for name, given in (("truth", anatomies), ("pairs", pairs)):
+        if given is not None and getattr(loss, name) == 0:
+            option = "anatomies" if name == "truth" else name
+            raise UsageError(
+                f"--{option} has no use without loss.{name}",
+                fix=f"add --set loss.{name}=1, or leave it out",
+            )
+    weights = (loss.adversary, loss.cycle, loss.identity, loss.structure, loss.truth)
+    if not any((*weights, loss.half_real, pairs is not None)):
+        raise UsageError(
+            "every weight of the loss is 0, so that nothing can be learnt",
+            fix="set loss.half_real=1",
+        )
     sources: dict[str, str] = {}
-    if config.loss.truth > 0:
+    if loss.truth > 0:
         heads = cached_anatomies(anatomies)
         sources["anatomies"] = _hash_of(head.key.encode() for head in heads)
-    elif anatomies is not None:
-        raise UsageError(
-            "--anatomies has no use without loss.truth",
-            fix="add --set loss.truth=1, or leave it out",
-        )
     if pairs is not None:
         registered = registered_slices(Path(pairs), store, config.data.patient_pattern, reading)
         sources["pairs"] = _hash_of(array.tobytes() for pair in registered for array in pair)

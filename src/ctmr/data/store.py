@@ -1,6 +1,5 @@
 """The store of prepared slices: `store.json`, which says what and where, and `slices.u16`, memory-mapped."""
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ctmr.config import DataConfig
-from ctmr.data.copies import require_copies
+from ctmr.data.copies import require_copies, sha256_of
 from ctmr.errors import DataError, UsageError
 from ctmr.imaging.intensity import Intensities
 from ctmr.imaging.resampling import Scale
@@ -186,7 +185,7 @@ def open_store(path: Path) -> Store:
             file=path,
             fix="delete the store and prepare it again",
         )
-    found = _sha256(path / SLICES_NAME)
+    found = sha256_of(path / SLICES_NAME)
     if found != index.slices_sha256:
         raise DataError(
             f"damaged: expected sha256 {index.slices_sha256[:16]}..., found {found[:16]}...",
@@ -195,16 +194,6 @@ def open_store(path: Path) -> Store:
         )
     require_copies(path, index.copies)
     return Store(path, index)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"cannot read the prepared slices ({error.strerror})", file=path, fix="check the disk"
-        ) from error
 
 
 def with_settings(store: Store, config: DataConfig) -> Store:
