@@ -33,8 +33,8 @@ from ctmr.io.listing import find_scans
 from ctmr.io.reading import Reading
 from ctmr.io.scan import read_with_series
 from ctmr.models.card import Card
-from ctmr.models.engines import run_generator
-from ctmr.models.folder import GENERATOR_FILES, read_model, write_model
+from ctmr.models.export import exported_files
+from ctmr.models.folder import read_model, write_files
 from ctmr.models.quality import (
     Distribution,
     Usual,
@@ -44,6 +44,7 @@ from ctmr.models.quality import (
     training_distribution,
     training_ranges,
 )
+from ctmr.models.torch_engine import run_generator
 from ctmr.synthetic.anatomies import Anatomy, cached_anatomies
 from ctmr.synthetic.pairs import render_pair
 from ctmr.translation.preprocessing import Preprocessor
@@ -117,8 +118,7 @@ def main() -> None:
             **(json.loads(options.about.read_text()) if options.about else {}),
         },
     }
-    files = {GENERATOR_FILES[d]: generator for d, generator in generators.items()}
-    write_model(options.out, files, about, half=True)
+    write_files(options.out, exported_files(generators, 1, "onnx", half=True), about)
     made = read_model(options.out).card
     size = sum(path.stat().st_size for path in options.out.iterdir())
     print(json.dumps({"sha256": made.sha256, "mb": round(size / 1e6, 2)}))

@@ -22,7 +22,8 @@ from ctmr.config import Config, load_config
 from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.cyclegan.networks import Generator, initialise
 from ctmr.errors import UsageError
-from ctmr.models.engines import NEEDS, Precision, forward_by, require_engine
+from ctmr.models.engines import NEEDS, Precision, require_engine
+from ctmr.models.torch_engine import network_by
 from ctmr.system.rng import torch_stream
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
@@ -98,7 +99,7 @@ def rows_of(name: str, config: Config, size: int, rounds: int) -> list[dict[str,
 def _seconds(
     generator: Generator, images: Any, engine: Any, precision: Precision, rounds: int
 ) -> float:
-    forward = forward_by(engine, generator, images.shape[1], precision)
+    forward = network_by(engine, generator, images.shape[1], precision).forward
     forward(images)
     return statistics.median(timed(lambda: forward(images)) for _ in range(rounds))
 

@@ -22,7 +22,8 @@ from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.errors import UsageError
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.io.nifti import write_nifti
-from ctmr.models.engines import NEEDS, choose_precision, require_engine
+from ctmr.models.engines import NEEDS, require_engine
+from ctmr.models.torch_engine import choose_precision
 from ctmr.synthetic.data_folder import write_heads
 from ctmr.synthetic.head import synthesise_head
 from ctmr.training.train import train

@@ -11,6 +11,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
     "project"
 ]
 NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
+TRAINING = [Requirement(text) for text in PROJECT["optional-dependencies"]["train"]]
 # Row S24 of docs/reliability.md.
 AT_LEAST = {"torch": "2.10", "pydicom": "3.0.2", "pillow": "11"}
 UNWANTED = {"torchvision", "monai", "opencv-python", "pandas", "tensorflow"}
@@ -23,12 +24,12 @@ def floor(requirement: Requirement) -> Version:
 
 
 def test_each_dependency_has_a_floor_and_is_at_least_that_here():
-    for requirement in NEEDED:
+    for requirement in (*NEEDED, *TRAINING):
         assert Version(version(requirement.name)) >= floor(requirement), requirement
 
 
 def test_floors_are_at_least_those_that_were_promised():
-    floors = {requirement.name: floor(requirement) for requirement in NEEDED}
+    floors = {requirement.name: floor(requirement) for requirement in (*NEEDED, *TRAINING)}
     assert all(floors[name] >= Version(oldest) for name, oldest in AT_LEAST.items())
 
 
@@ -46,3 +47,4 @@ def test_nothing_unwanted_is_installed_with_the_package():
             ]
     assert len(found) > len(NEEDED)
     assert found & UNWANTED == set()
+    assert found & {"torch", "onnx", "openvino", "lightning-fabric"} == set()

@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from ctmr.errors import OF_TRAINING
+
 if TYPE_CHECKING:
     from ctmr.config import Config, load_config
     from ctmr.errors import CtmrError
@@ -67,4 +69,11 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import ctmr` alone loads neither torch nor matplotlib."""
     if name not in _HOMES:
         raise AttributeError(f"module 'ctmr' has no attribute {name!r}")
-    return getattr(import_module(f"ctmr.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"ctmr.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in OF_TRAINING:
+            raise
+        raise ImportError(
+            f"ctmr.{name} needs {error.name}: pip install 'ctmr[train]'", name=error.name
+        ) from error

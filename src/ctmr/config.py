@@ -55,6 +55,10 @@ class DataConfig(Section):
         return value
 
 
+GENERATOR_SIDES = {"resnet": (4, 16), "resnet34": (32, 64), "resnet50": (32, 64), "unet": (16, 16)}
+"""Of each generator: of what height and width have to be multiples, and the least that they may be."""
+
+
 class NetworkConfig(Section):
     """The generators and the discriminators."""
 

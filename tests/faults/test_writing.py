@@ -10,7 +10,8 @@ import torch
 
 from ctmr.cyclegan.state import new_state
 from ctmr.errors import OutputError
-from ctmr.models.folder import model_folder, read_model, save_model
+from ctmr.models.folder import read_model, save_model
+from ctmr.models.lookup import model_folder
 from ctmr.system.files import replacing_folder, set_aside, write_json, write_text
 from ctmr.training.checkpoint import checkpoints, resume, save
 from ctmr.training.run_folder import RunFolder

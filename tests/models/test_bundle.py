@@ -17,14 +17,8 @@ from ctmr.cyclegan.state import new_state
 from ctmr.errors import CheckpointError
 from ctmr.imaging.image import Image
 from ctmr.models.bundle import bundled_models, bundled_names
-from ctmr.models.folder import (
-    GENERATOR_FILES,
-    load_weights,
-    model_folder,
-    read_model,
-    results_folder,
-    write_model,
-)
+from ctmr.models.folder import load_weights, read_model, write_model
+from ctmr.models.lookup import GENERATOR_FILES, model_folder, results_folder
 from ctmr.system.rng import torch_stream
 from support.identity import bundled_about
 

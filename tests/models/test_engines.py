@@ -10,14 +10,9 @@ import torch
 
 from ctmr.cyclegan.networks import build_generator, initialise
 from ctmr.errors import UsageError
-from ctmr.models.engines import (
-    best_engine,
-    choose_precision,
-    forward_by,
-    require_engine,
-    run_batch,
-    torch_forward,
-)
+from ctmr.models import engines
+from ctmr.models.engines import best_engine, require_engine, run_batch
+from ctmr.models.torch_engine import choose_precision, network_by
 from ctmr.system.rng import torch_stream
 from ctmr.translation.translator import load_model
 
@@ -38,8 +33,7 @@ def images(count, height, width, channels=1):
 
 
 def by(engine, network, given, precision="float32"):
-    forward = forward_by(engine, network, given.shape[-1], precision)
-    return run_batch(forward, network, given)
+    return run_batch(network_by(engine, network, given.shape[-1], precision), given)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -49,10 +43,10 @@ def by(engine, network, given, precision="float32"):
 )
 def test_engines_agree_with_torch(engine, name, channels, upsample, skips):
     network = generator(name, channels, upsample, skips)
-    forward = forward_by(engine, network, channels, "float32")
+    ready = network_by(engine, network, channels, "float32")
     for given in (images(3, 70, 40, channels), images(1, 96, 96, channels)):
-        expected = run_batch(torch_forward(network, "float32"), network, given)
-        found = run_batch(forward, network, given)
+        expected = by("torch", network, given)
+        found = run_batch(ready, given)
         assert found.dtype == np.float32
         assert np.abs(found - expected).max() < 1e-4
 
@@ -90,14 +84,14 @@ for name in sys.argv[1:]:
 before = len(sent)
 
 import numpy as np
-from ctmr.models.engines import forward_by
+from ctmr.models.torch_engine import network_by
 from ctmr.cyclegan.networks import build_generator
 
 network = build_generator(
     "resnet", channels=1, filters=4, blocks=1, upsample="nearest", skips=False
 )
 for engine in ("openvino", "onnx"):
-    forward = forward_by(engine, network.eval().requires_grad_(False), 1, "float32")
+    forward = network_by(engine, network.eval().requires_grad_(False), 1, "float32").forward
     forward(np.zeros((1, 1, 32, 32), np.float32))
 assert sys.modules["openvino_telemetry"] is openvino_telemetry
 print(json.dumps([before, len(sent) - before]))
@@ -131,23 +125,39 @@ def without(monkeypatch, *names):
 
 
 def test_best_engine_is_openvino_where_it_is_installed(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert best_engine() == "openvino"
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    assert best_engine(exported=True) == best_engine(exported=False) == "openvino"
     without(monkeypatch, "openvino")
-    assert best_engine() == "torch"
+    assert best_engine(exported=True) == "onnx"
+    assert best_engine(exported=False) == "torch"
 
 
-def test_best_engine_is_torch_on_a_gpu(monkeypatch):
+def test_best_engine_is_torch_on_a_gpu_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    assert best_engine(exported=True) == best_engine(exported=False) == "torch"
+    without(monkeypatch, "torch", "openvino")
+    assert best_engine(exported=True) == "onnx"
+
+
+def test_torch_is_asked_for_a_gpu_only_where_there_is_a_driver(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert best_engine() == "torch"
+    monkeypatch.setattr(engines, "_DRIVERS", (str(tmp_path / "nvidiactl"),))
+    assert not engines.has_gpu()
+    (tmp_path / "nvidiactl").touch()
+    assert engines.has_gpu()
 
 
 @pytest.mark.parametrize(
-    ("engine", "package"), [("openvino", "openvino"), ("onnx", "onnx and onnxruntime")]
+    ("engine", "package", "fix"),
+    [
+        ("openvino", "openvino", r"ctmr\[openvino\]"),
+        ("onnx", "onnxruntime", "onnxruntime"),
+        ("torch", "torch", r"ctmr\[train\]"),
+    ],
 )
-def test_engine_that_is_not_installed_is_refused(monkeypatch, engine, package):
-    without(monkeypatch, *package.split(" and "))
-    with pytest.raises(UsageError, match=rf"{package}: not installed.*ctmr\[{engine}\]"):
+def test_engine_that_is_not_installed_is_refused(monkeypatch, engine, package, fix):
+    without(monkeypatch, package)
+    with pytest.raises(UsageError, match=rf"{package}: not installed.*pip install '{fix}'"):
         require_engine(engine, "auto")
 
 
@@ -170,14 +180,14 @@ def test_precision_is_that_of_the_hardware_unless_one_is_wanted(monkeypatch):
 SIGNALLED = """
 import os, signal
 import numpy as np
-from ctmr.models.engines import forward_by
+from ctmr.models.torch_engine import network_by
 from ctmr.cyclegan.networks import build_generator
 
 def ready():
     network = build_generator(
         "resnet", channels=1, filters=4, blocks=1, upsample="nearest", skips=False
     )
-    forward = forward_by("openvino", network.eval().requires_grad_(False), 1, "float32")
+    forward = network_by("openvino", network.eval().requires_grad_(False), 1, "float32").forward
     forward(np.zeros((1, 1, 32, 32), np.float32))
     return forward
 
@@ -199,8 +209,13 @@ def test_signal_after_two_models_were_used_and_dropped_is_answered():
 
 
 def test_openvino_is_not_asked_for_what_it_would_leave_undone(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    monkeypatch.setattr(engines, "openvino_has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="does not multiply in bfloat16"):
         require_engine("openvino", "bfloat16")
     require_engine("openvino", "auto")
     require_engine("torch", "bfloat16")
+
+
+def test_openvino_and_torch_agree_on_what_the_processor_multiplies():
+    torch_says = choose_precision("auto", "cpu") == "bfloat16"
+    assert engines.openvino_has_bfloat16() == torch_says

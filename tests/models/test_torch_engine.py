@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ctmr.cyclegan.networks import EncoderDecoder, build_generator
 from ctmr.errors import ResourceError
-from ctmr.models.engines import run_batch, run_generator
+from ctmr.models.engines import Network, run_batch
+from ctmr.models.torch_engine import run_generator
 from support.identity import Identity
 
 
@@ -73,7 +74,7 @@ def test_images_for_which_memory_does_not_suffice_are_translated_half_of_them_at
         return images
 
     images = np.random.default_rng(0).uniform(-1, 1, (7, 20, 24, 1)).astype(np.float32)
-    assert np.array_equal(run_batch(forward, Identity(), images), images)
+    assert np.array_equal(run_batch(Network(forward, 4, 16), images), images)
     assert seen == [1, 2, 2, 2]
 
 
@@ -85,7 +86,7 @@ def test_image_for_which_memory_does_not_suffice_is_a_resource_error_with_number
     with pytest.raises(
         ResourceError, match=r"an image of 20 x 24 pixels: found [\d,]+ bytes free"
     ) as caught:
-        run_batch(forward, Identity(), np.zeros((4, 20, 24, 1), np.float32))
+        run_batch(Network(forward, 4, 16), np.zeros((4, 20, 24, 1), np.float32))
     assert caught.value.exit_code == 7
 
 
@@ -94,4 +95,4 @@ def test_other_errors_of_a_generator_are_not_taken_for_want_of_memory():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        run_batch(forward, Identity(), np.zeros((4, 20, 24, 1), np.float32))
+        run_batch(Network(forward, 4, 16), np.zeros((4, 20, 24, 1), np.float32))

@@ -13,7 +13,8 @@ from ctmr.cyclegan.networks import UNet, initialise
 from ctmr.imaging.intensity import MR_UNITS, Intensity, ct_window
 from ctmr.imaging.resampling import Scale
 from ctmr.models.card import Card
-from ctmr.models.folder import GENERATOR_FILES, Model, write_model
+from ctmr.models.folder import Model, write_model
+from ctmr.models.lookup import GENERATOR_FILES
 from ctmr.models.quality import Distribution, Usual
 from ctmr.system.rng import torch_stream
 from ctmr.translation.translator import Translator

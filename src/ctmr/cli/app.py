@@ -11,7 +11,7 @@ import typer
 
 from ctmr.cli.data import audit, fetch, prepare, synth
 from ctmr.cli.evaluate import evaluate, report
-from ctmr.cli.models import models
+from ctmr.cli.models import export, models
 from ctmr.cli.output import fail, say
 from ctmr.cli.train import demo, train
 from ctmr.cli.translate import translate
@@ -29,17 +29,23 @@ app = typer.Typer(
 )
 
 
+def _pytorch() -> str:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "no PyTorch"
+    gpu = torch.cuda.is_available()
+    return f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if gpu else 'CPU'}"
+
+
 def _print_version(wanted: bool) -> None:
-    """Print the versions that matter for a result, and what PyTorch runs on."""
+    """Print the versions that matter for a result, and what PyTorch, where it is installed, runs on."""
     if not wanted:
         return
-    import torch
-
-    device = "CPU"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    python = platform.python_version()
-    say(f"ctmr {version('ctmr')}, Python {python}, PyTorch {torch.__version__}, {device}")
+    say(
+        f"ctmr {version('ctmr')}, Python {platform.python_version()},"
+        f" ONNX Runtime {version('onnxruntime')}, {_pytorch()}"
+    )
     raise typer.Exit
 
 
@@ -65,6 +71,7 @@ app.command(epilog="Example: ctmr prepare DATA STORE --preset small")(prepare)
 app.command(epilog="Example: ctmr train DATA --out runs/first --preset small --epochs 20")(train)
 app.command(epilog="Example: ctmr translate scan.nii.gz ct.nii.gz --to ct")(translate)
 app.command(epilog="Example: ctmr models head")(models)
+app.command(epilog="Example: ctmr export runs/first first-onnx --format onnx")(export)
 app.command(epilog="Example: ctmr evaluate runs/first heads/test")(evaluate)
 app.command(epilog="Example: ctmr report runs/first")(report)
 app.command(epilog="Example: ctmr fetch kaggle ct-mri")(fetch)

@@ -56,7 +56,7 @@ def evaluate(
     """Measure a model on pairs, or on test scans without truth."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.evaluation.evaluate import evaluate as evaluate_model
-        from ctmr.models.folder import results_folder
+        from ctmr.models.lookup import results_folder
 
         folders = dict(_named_folder(item) for item in answers or [])
 

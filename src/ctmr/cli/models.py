@@ -1,11 +1,12 @@
-"""The command that names the models of the package."""
+"""Commands about models: those of the package, and handing one on."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from ctmr.cli.options import Debug, Json
-from ctmr.cli.output import outcome_of, say
+from ctmr.cli.output import RESEARCH_USE, outcome_of, say
 
 
 def models(
@@ -37,3 +38,36 @@ def models(
         if not found:
             say("no model comes with this installation")
         outcome.update(models=[model.as_json() for model in found])
+
+
+def export(
+    model: Annotated[
+        Path,
+        typer.Argument(help="Run folder, model folder, or name of a model that comes with ctmr."),
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the exported model.")],
+    form: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option("--format", help="ONNX, or OpenVINO's own format."),
+    ],
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="SPDX",
+            help="Licence of the weights, written into model.json and README.md.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model as graphs, which translate without PyTorch, with a card that says what it is."""
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.models.export import export_model
+
+        graphs = export_model(model, out, form, licence=licence)
+        size = sum(path.stat().st_size for path in out.iterdir())
+        say(f"{', '.join(path.name for path in graphs)} written to {out}, {size / 1e6:.1f} MB")
+        say(f"translate with it: ctmr translate INPUT OUTPUT --to ct --model {out}")
+        say(RESEARCH_USE)
+        outcome.update(output=str(out), graphs=[path.name for path in graphs], bytes=size)

@@ -15,7 +15,15 @@ from typing import Any
 
 import typer
 
-from ctmr.errors import CtmrError, DataError, OutputError, ResourceError, printable
+from ctmr.errors import (
+    OF_TRAINING,
+    CtmrError,
+    DataError,
+    OutputError,
+    ResourceError,
+    UsageError,
+    printable,
+)
 from ctmr.system.memory import free_bytes, is_want_of_memory
 
 RESEARCH_USE = "research use only: a translated image can add or remove disease"
@@ -70,6 +78,11 @@ def _ctmr_error(error: BaseException) -> CtmrError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted at once", fix="run it again")
+    if isinstance(error, ModuleNotFoundError) and error.name in OF_TRAINING:
+        return UsageError(
+            f"this command needs {error.name}, which is not installed",
+            fix="pip install 'ctmr[train]' (docs/install.md says which build of PyTorch)",
+        )
     if is_want_of_memory(error):
         free = free_bytes()
         left = "" if free is None else f": {free:,} bytes are free"

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ctmr.config import GENERATOR_SIDES
+
 Upsample = Literal["deconvolution", "nearest"]
 
 
@@ -131,8 +133,7 @@ class ResnetGenerator(nn.Module):
     Maps `(B, C, H, W)` in [-1, 1] to the same; H and W are multiples of `multiple`, at least `smallest`.
     """
 
-    multiple = 4
-    smallest = 16
+    multiple, smallest = GENERATOR_SIDES["resnet"]
 
     def __init__(self, channels: int, filters: int, blocks: int, upsample: Upsample) -> None:
         super().__init__()
@@ -162,8 +163,7 @@ class EncoderDecoder(nn.Module):
     below it an instance norm would see a 1x1 map.
     """
 
-    multiple = 32
-    smallest = 64
+    multiple, smallest = GENERATOR_SIDES["resnet50"]
 
     def __init__(
         self,
@@ -225,8 +225,7 @@ class UNet(nn.Module):
     Maps `(B, C, H, W)` in [-1, 1] to the same; H and W are multiples of `multiple`, at least `smallest`.
     """
 
-    multiple = 16
-    smallest = 16
+    multiple, smallest = GENERATOR_SIDES["unet"]
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__()

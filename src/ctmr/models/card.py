@@ -18,7 +18,8 @@ from ctmr.results import Correlation
 from ctmr.system.files import read_regular
 from ctmr.types import Direction, Modality
 
-FORMAT = 2
+FORMAT = 3
+READ_FORMATS = (2, 3)
 CARD_NAME = "model.json"
 MAX_HEADER_BYTES = 2**24  # of model.json, and of a file beside its weights
 MIN_SIDE, MAX_SIDE = 8, 2**14  # of scale.short_side
@@ -32,7 +33,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
-    format: Literal[2]
+    format: Literal[2, 3]
     sha256: str
     """Hash of `model.json`, this value taken as zeros; it covers the weights, whose hashes are in `files`."""
     network: NetworkConfig
@@ -67,9 +68,9 @@ def read_card(file: Path) -> Card:
         stated = json.loads(content, parse_constant=_number, parse_float=_number)["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _foreign(file, error) from error
-    if stated != FORMAT:
+    if stated not in READ_FORMATS:
         raise CheckpointError(
-            f"expected model format {FORMAT}, found {stated!r}",
+            f"expected model format {' or '.join(map(str, READ_FORMATS))}, found {stated!r}",
             file=file,
             fix="use the version of ctmr that wrote it",
         )

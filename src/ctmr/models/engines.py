@@ -1,56 +1,88 @@
-"""Run a generator on whole images, by PyTorch, OpenVINO or ONNX Runtime: padding, device, layout and precision behind one call."""
+"""Run a generator on whole images by OpenVINO, ONNX Runtime or PyTorch: padding, layout and precision behind one call.
+
+Without PyTorch: `models/torch_engine.py` has what needs it.
+"""
 
 import functools
 import importlib.util
-import io
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ctmr.cyclegan.networks import Generator
 from ctmr.errors import ResourceError, UsageError
+from ctmr.models.card import Card
 from ctmr.system.contained import without_telemetry
 from ctmr.system.memory import free_bytes, is_want_of_memory
-from ctmr.system.privacy import quiet
-from ctmr.types import FloatArray
+from ctmr.system.parallel import threads
+from ctmr.types import Direction, FloatArray
 
+Engine = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16"]
+WantedPrecision = Literal["auto", "float32", "bfloat16"]
 Forward = Callable[[FloatArray], FloatArray]
 """A generator at work: (N, C, h, w) in [-1, 1] to the same, h and w as it needs them."""
 
+NEEDS: Mapping[Engine, tuple[str, ...]] = {
+    "torch": ("torch",),
+    "openvino": ("openvino",),
+    "onnx": ("onnxruntime",),
+}
+_EXTRA: Mapping[Engine, str] = {
+    "torch": "ctmr[train]",
+    "openvino": "ctmr[openvino]",
+    "onnx": "onnxruntime",
+}
+# Where a driver of a GPU shows itself, so that PyTorch, which takes seconds to import, is only asked where there may be one.
+_DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
 
-def run_generator(generator: Generator, image: FloatArray) -> FloatArray:
-    """Translate an image whole, in float32 on the generator's device: no tiles, so no seams.
 
-    Args:
-        generator: Maps `(B, C, H, W)` in [-1, 1] to the same.
-        image: (H, W, C) in [-1, 1], of any size; it is mirrored at its border up to a shape that fits.
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A generator made ready by an engine.
+
+    Attributes:
+        forward: Runs it.
+        multiple: Of which height and width have to be multiples.
+        smallest: Height and width that it takes at least.
+    """
+
+    forward: Forward
+    multiple: int
+    smallest: int
+
+
+class RunnableModel(Protocol):
+    """What a translation needs of a model, whether PyTorch holds it or a graph in a file."""
+
+    @property
+    def card(self) -> Card:
+        """What `model.json` says."""
+
+    def network(self, direction: Direction, engine: Engine, precision: Precision) -> Network:
+        """One of its generators, made ready."""
+
+
+def run_batch(network: Network, images: FloatArray) -> FloatArray:
+    """Translate images (N, H, W, C) in [-1, 1] of one size together, whole: no tiles, so no seams.
+
+    Each is mirrored at its border up to a shape that fits. Where memory does not suffice, half of them at a time, down to one.
 
     Returns:
-        (H, W, C) in [-1, 1].
-    """
-    forward = torch_forward(generator, "float32")
-    result: FloatArray = run_batch(forward, generator, image[None])[0]
-    return result
-
-
-def run_batch(forward: Forward, generator: Generator, images: FloatArray) -> FloatArray:
-    """Translate images (N, H, W, C) in [-1, 1] of one size together by a generator made ready; see `run_generator`.
-
-    Where memory does not suffice, half of them at a time, down to one.
+        (N, H, W, C) in [-1, 1].
 
     Raises:
-        ResourceError: If it does not suffice for one.
+        ResourceError: If memory does not suffice for one.
     """
     height, width = images.shape[1:3]
-    around = [_padding(side, generator.multiple, generator.smallest) for side in (height, width)]
+    around = [_padding(side, network.multiple, network.smallest) for side in (height, width)]
     padded = np.pad(images, ((0, 0), *around, (0, 0)), mode="symmetric").transpose(0, 3, 1, 2)
-    array = _in_parts(forward, np.ascontiguousarray(padded)).transpose(0, 2, 3, 1)  # (N, H, W, C)
+    array = _in_parts(network.forward, np.ascontiguousarray(padded)).transpose(0, 2, 3, 1)
     (top, _), (left, _) = around
-    return array[:, top : top + height, left : left + width]
+    return array[:, top : top + height, left : left + width]  # (N, H, W, C)
 
 
 def _in_parts(forward: Forward, images: FloatArray) -> FloatArray:
@@ -72,99 +104,78 @@ def _in_parts(forward: Forward, images: FloatArray) -> FloatArray:
     return np.concatenate([_in_parts(forward, images[:half]), _in_parts(forward, images[half:])])
 
 
-def torch_forward(generator: Generator, precision: Precision) -> Forward:
-    """A generator run by PyTorch where its weights are, its multiplications in `precision`."""
-    device = next(generator.parameters()).device
-    if device.type == "cpu":
-        nn.utils.convert_conv2d_weight_memory_format(generator, torch.channels_last)
-
-    def forward(images: FloatArray) -> FloatArray:
-        low = precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-            result: Tensor = generator(torch.from_numpy(images).to(device))
-        array: FloatArray = result.float().cpu().numpy()
-        return array
-
-    return forward
-
-
-def choose_precision(wanted: Literal["auto", "float32", "bfloat16"], accelerator: str) -> Precision:
-    """The precision wanted; `auto` is bfloat16 where the hardware multiplies it itself, instead of emulating it."""
-    if wanted != "auto":
-        return wanted
-    if accelerator == "cuda":
-        fast = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    else:
-        found = torch.cpu.get_capabilities()
-        fast = bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
-    return "bfloat16" if fast else "float32"
-
-
 def _padding(side: int, multiple: int, smallest: int) -> tuple[int, int]:
     """Pixels before and after, so that the side is a multiple and not too small."""
     wanted = max(smallest, -(-side // multiple) * multiple)
     return (wanted - side) // 2, wanted - side - (wanted - side) // 2
 
 
-Engine = Literal["torch", "openvino", "onnx"]
-NEEDS: Mapping[Engine, tuple[str, ...]] = {
-    "torch": (),
-    "openvino": ("openvino",),
-    "onnx": ("onnx", "onnxruntime"),
-}
+# -- which engine ----------------------------------------------------------------------------------
 
 
-def best_engine() -> Engine:
-    """The fastest engine there is: on a CPU OpenVINO if it is installed, else PyTorch (docs/performance.md)."""
-    return "torch" if torch.cuda.is_available() or _missing("openvino") else "openvino"
+def best_engine(*, exported: bool) -> Engine:
+    """The fastest engine there is (docs/performance.md): PyTorch on a GPU, else OpenVINO if it is installed.
+
+    Args:
+        exported: Whether the model is a graph, which ONNX Runtime runs as it is.
+    """
+    if not missing("torch") and has_gpu():
+        return "torch"
+    if not missing("openvino"):
+        return "openvino"
+    return "onnx" if exported else "torch"
 
 
-def require_engine(engine: Engine, precision: Literal["auto", "float32", "bfloat16"]) -> None:
+def has_gpu() -> bool:
+    """Whether PyTorch, which has to be installed, finds a GPU; it is not imported where there is no driver of one."""
+    nvcuda = Path(os.environ.get("SYSTEMROOT", "/nowhere"), "System32", "nvcuda.dll")
+    if not any(Path(path).exists() for path in (*_DRIVERS, nvcuda)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def missing(engine: Engine) -> list[str]:
+    """The packages that an engine lacks."""
+    return [name for name in NEEDS[engine] if importlib.util.find_spec(name) is None]
+
+
+def require_engine(engine: Engine, wanted: WantedPrecision) -> None:
     """Refuse an engine that is not installed, or cannot multiply in that precision.
 
     Raises:
         UsageError: Naming what to install, or what to leave out.
     """
-    if missing := _missing(engine):
+    if lacking := missing(engine):
         raise UsageError(
-            f"the engine {engine} needs {' and '.join(missing)}: not installed",
-            fix=f"pip install 'ctmr[{engine}]', or leave out --engine",
+            f"the engine {engine} needs {' and '.join(lacking)}: not installed",
+            fix=f"pip install '{_EXTRA[engine]}', or leave out --engine",
         )
-    if engine == "openvino" and precision == "bfloat16" != choose_precision("auto", "cpu"):
+    if engine == "openvino" and wanted == "bfloat16" and not openvino_has_bfloat16():
         raise UsageError(
             "expected float32, as this processor does not multiply in bfloat16: found bfloat16",
             fix="leave out --precision, or give --engine torch",
         )
-    if engine == "onnx" and precision == "bfloat16":
+    if engine == "onnx" and wanted == "bfloat16":
         raise UsageError(
             "expected float32 for the engine onnx, which has no other: found bfloat16",
             fix="leave out --precision",
         )
 
 
-def forward_by(
-    engine: Engine, generator: Generator, channels: int, precision: Precision
-) -> Forward:
-    """A generator made ready to run in an engine that is installed; ONNX Runtime multiplies in float32 only."""
+# -- graphs ----------------------------------------------------------------------------------------
+
+
+def graph_forward(engine: Engine, file: Path, precision: Precision) -> Forward:
+    """A graph in a file, ONNX or, for OpenVINO only, its own format, made ready to run."""
     if engine == "openvino":
-        return _openvino_forward(generator, channels, precision)
-    if engine == "onnx":
-        return _onnx_forward(generator, channels)
-    return torch_forward(generator, precision)
-
-
-def _missing(engine: Engine) -> list[str]:
-    return [name for name in NEEDS[engine] if importlib.util.find_spec(name) is None]
-
-
-def _example(generator: Generator, channels: int) -> Tensor:
-    """A small image to trace a generator with; the trace fits images of any size."""
-    side = max(64, generator.smallest)
-    return torch.zeros(1, channels, side, side, device=next(generator.parameters()).device)
+        return compiled_by_openvino(openvino_core().read_model(file), precision)
+    return session_of(str(file))
 
 
 @functools.cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """OpenVINO, once for the whole process.
 
     Each `Core` gives the main thread a stack for signals, and its end the one before, which another may have freed: the next
@@ -176,23 +187,15 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _openvino_forward(generator: Generator, channels: int, precision: Precision) -> Forward:
-    """Compiled anew for each image size, in less than 0.1 s; slices go one by one, which is as fast as in batches.
+def openvino_has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16 itself."""
+    found: list[str] = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in found
 
-    The frontend is called by itself: `openvino.convert_model` would report each use to its makers.
-    """
-    with without_telemetry():
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with quiet(), torch.inference_mode():
-        # `torch.jit.trace` is to go, and says so; its successor takes seconds.
-        example = _example(generator, channels)
-        traced: Any = torch.jit.trace(generator, example, check_trace=False)  # type: ignore[no-untyped-call]
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced)  # has to live as long as the conversion
-        graph = frontend.convert(frontend.load(decoder))
-    core, hint = _core(), {"float32": "f32", "bfloat16": "bf16"}[precision]
+def compiled_by_openvino(graph: Any, precision: Precision) -> Forward:
+    """Compiled anew for each image size, in less than 0.1 s; slices go one by one, which is as fast as in batches."""
+    core, hint = openvino_core(), {"float32": "f32", "bfloat16": "bf16"}[precision]
     compiled: dict[tuple[int, ...], Any] = {}
 
     def forward(images: FloatArray) -> FloatArray:
@@ -206,31 +209,18 @@ def _openvino_forward(generator: Generator, channels: int, precision: Precision)
     return forward
 
 
-def _onnx_forward(generator: Generator, channels: int) -> Forward:
+def session_of(graph: str | bytes) -> Forward:
+    """ONNX Runtime on a graph, a file's path or its bytes; slices go one by one, which is as fast and needs less memory."""
     with without_telemetry():
         import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # if the user's program has imported it before
-    exported: Any = io.BytesIO()
-    sides = {0: "n", 2: "h", 3: "w"}
-    with quiet():
-        torch.onnx.export(
-            generator,
-            (_example(generator, channels),),
-            exported,
-            dynamo=False,  # the new exporter needs another package
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": sides, "y": sides},
-        )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        exported.getvalue(), options, providers=["CPUExecutionProvider"]
-    )
+    options.intra_op_num_threads = threads()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
 
     def forward(images: FloatArray) -> FloatArray:
-        result: FloatArray = session.run(None, {"x": images})[0]
-        return result
+        return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 
     return forward

@@ -20,7 +20,6 @@ from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.cyclegan.networks import Discriminator, Generator
 from ctmr.cyclegan.state import TrainState, load_strictly
 from ctmr.errors import CheckpointError, printable
-from ctmr.models.bundle import bundled_folder, bundled_names, is_bundled
 from ctmr.models.card import (
     CARD_NAME,
     FORMAT,
@@ -32,20 +31,14 @@ from ctmr.models.card import (
     read_file,
     sealed,
 )
+from ctmr.models.engines import Engine, Network, Precision
+from ctmr.models.lookup import DISCRIMINATOR_FILES, GENERATOR_FILES, model_folder
+from ctmr.models.torch_engine import network_by
 from ctmr.notice import NOTICE
-from ctmr.system.files import is_draft, persistently, replacing_folder, set_aside, write_bytes
+from ctmr.system.files import is_draft, persistently, replacing_folder, write_bytes
 from ctmr.types import Direction, Modality
 
-Network = TypeVar("Network", bound=nn.Module)
-GENERATOR_FILES: dict[Direction, str] = {
-    "ct-to-mr": "generator_ct_to_mr.safetensors",
-    "mr-to-ct": "generator_mr_to_ct.safetensors",
-}
-DISCRIMINATOR_FILES: dict[Modality, str] = {
-    "ct": "discriminator_ct.safetensors",
-    "mr": "discriminator_mr.safetensors",
-}
-
+Loaded = TypeVar("Loaded", bound=nn.Module)
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +55,12 @@ class Model:
     generators: dict[Direction, Generator]
     discriminators: dict[Modality, Discriminator]
     card: Card
+
+    def network(self, direction: Direction, engine: Engine, precision: Precision) -> Network:
+        """One of the generators, made ready: by PyTorch on a GPU where there is one, else on the CPU."""
+        cuda = engine == "torch" and torch.cuda.is_available()
+        generator = self.generators[direction].to("cuda" if cuda else "cpu")
+        return network_by(engine, generator, self.card.data.channels, precision)
 
 
 def model_of(state: TrainState, about: dict[str, Any]) -> Model:
@@ -100,16 +99,23 @@ def write_model(
     Raises:
         OutputError: If it cannot be written.
     """
+    contents = {name: weights_of(network, half=half) for name, network in networks.items()}
+    write_files(folder, contents, about)
+
+
+def weights_of(network: nn.Module, *, half: bool = False) -> bytes:
+    """The weights of a network as a safetensors file, in float32 or float16."""
     kind = torch.float16 if half else torch.float32
-    contents = {
-        name: to_bytes(
-            {key: value.cpu().to(kind).contiguous() for key, value in network.state_dict().items()}
-        )
-        for name, network in networks.items()
-    }
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return to_bytes(
+        {key: value.cpu().to(kind).contiguous() for key, value in network.state_dict().items()}
+    )
+
+
+def write_files(folder: Path, files: Mapping[str, bytes], about: dict[str, Any]) -> None:
+    """Write files and the `model.json` that has their hashes, in place of an older folder; see `write_model`."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     card = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
-    contents[CARD_NAME] = sealed(json.dumps({**card, "files": hashes}, indent=1))
+    contents = {**files, CARD_NAME: sealed(json.dumps({**card, "files": hashes}, indent=1))}
 
     def write() -> None:
         with replacing_folder(folder) as new:
@@ -131,30 +137,6 @@ def _keep_others(folder: Path, new: Path) -> None:
             shutil.copytree(path, new / path.name, symlinks=True)
         else:
             shutil.copy2(path, new / path.name, follow_symlinks=False)
-
-
-def model_folder(path: Path) -> Path:
-    """The model folder meant by MODEL: a run, its `model/`, an exported folder, or the name of a bundled model.
-
-    Raises:
-        CheckpointError: If there is no `model.json` in any place.
-    """
-    for folder in (path, path / "model", set_aside(path), set_aside(path / "model")):
-        if (folder / CARD_NAME).is_file():
-            return folder
-    if (bundled := bundled_folder(path)) is not None:
-        return bundled
-    names = "".join(f", or {name}, which comes with ctmr" for name in bundled_names())
-    raise CheckpointError(
-        "expected a run or a model folder with model.json, found none",
-        file=path,
-        fix=f"name the folder that ctmr train wrote with --out{names}",
-    )
-
-
-def results_folder(path: Path) -> Path:
-    """Where the results of an evaluation of MODEL go: into its folder, but never into the package."""
-    return Path("evaluation") if is_bundled(model_folder(path)) else path / "evaluation"
 
 
 def read_model(path: Path) -> Model:
@@ -179,7 +161,7 @@ def read_model(path: Path) -> Model:
     return Model(generators, discriminators, card)
 
 
-def _load(build: Callable[[], Network], file: Path, hashes: dict[str, str]) -> Network:
+def _load(build: Callable[[], Loaded], file: Path, hashes: dict[str, str]) -> Loaded:
     """The network with the weights of a file whose hash is the one that `model.json` gives.
 
     What `model.json` asks for takes memory only if the file holds as much.

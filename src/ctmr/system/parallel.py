@@ -51,6 +51,15 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def threads() -> int:
+    """How many threads a computation takes: OMP_NUM_THREADS, else the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
 Result = TypeVar("Result")
 
 

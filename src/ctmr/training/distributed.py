@@ -12,7 +12,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from ctmr.models.engines import choose_precision
+from ctmr.models.torch_engine import choose_precision
 from ctmr.system.contained import import_compiler
 
 logger = logging.getLogger(__name__)

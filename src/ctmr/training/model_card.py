@@ -13,7 +13,6 @@ import torch
 from ctmr.config import Config
 from ctmr.cyclegan.state import TrainState
 from ctmr.data.store import Store, evenly
-from ctmr.models.engines import run_generator
 from ctmr.models.quality import (
     Description,
     describe,
@@ -22,6 +21,7 @@ from ctmr.models.quality import (
     training_distribution,
     training_ranges,
 )
+from ctmr.models.torch_engine import run_generator
 from ctmr.training.distributed import Runtime
 from ctmr.types import MODALITIES, FloatArray, Modality
 

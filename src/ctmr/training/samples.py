@@ -8,7 +8,7 @@ from typing import Any
 from ctmr.cyclegan.state import TrainState
 from ctmr.data.store import Store
 from ctmr.errors import UsageError
-from ctmr.models.engines import run_generator
+from ctmr.models.torch_engine import run_generator
 from ctmr.training.run_folder import RunFolder
 from ctmr.types import FloatArray, Modality, Split
 

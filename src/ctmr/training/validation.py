@@ -24,9 +24,10 @@ from ctmr.evaluation.results import Pile, Seen
 from ctmr.evaluation.statistics import MODEL, Row
 from ctmr.io.reading import DEFAULT, Reading
 from ctmr.io.scan import content_hash, kind_of
-from ctmr.models.engines import Precision, run_generator
+from ctmr.models.engines import Precision
 from ctmr.models.folder import model_of, save_model
 from ctmr.models.quality import difference, head_in
+from ctmr.models.torch_engine import run_generator
 from ctmr.results import DirectionMetrics, EvaluationLine
 from ctmr.system.files import read_log, write_text
 from ctmr.training.run_folder import RunFolder

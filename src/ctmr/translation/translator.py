@@ -4,25 +4,22 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
-import torch
 
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume
 from ctmr.models.bundle import HEAD
 from ctmr.models.engines import (
     Engine,
-    Forward,
+    Network,
     Precision,
-    best_engine,
-    choose_precision,
-    forward_by,
-    require_engine,
+    RunnableModel,
+    WantedPrecision,
     run_batch,
 )
-from ctmr.models.folder import Model, read_model
+from ctmr.models.exported import open_model
 from ctmr.models.quality import (
     MEASURES,
     Measure,
@@ -68,20 +65,17 @@ class Translator:
     Attributes:
         model: Networks and `model.json`.
         preprocessor: Prepares scans for the networks.
-        device: Where PyTorch runs it: a GPU if there is one.
         engine: What runs the networks; `openvino` and `onnx` do on the CPU.
         precision: Of their multiplications.
     """
 
     def __init__(
-        self, model: Model, *, engine: Engine = "torch", precision: Precision = "float32"
+        self, model: RunnableModel, *, engine: Engine = "torch", precision: Precision = "float32"
     ) -> None:
         self.model = model
         self.preprocessor = Preprocessor(model.card)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.engine, self.precision = engine, precision
-        self._generators = {d: g.to(self.device) for d, g in model.generators.items()}
-        self._forwards: dict[Direction, Forward] = {}
+        self._networks: dict[Direction, Network] = {}
 
     def __repr__(self) -> str:
         card = self.model.card
@@ -95,12 +89,10 @@ class Translator:
 
     def _run(self, direction: Direction, images: FloatArray) -> FloatArray:
         """Translate images (N, h, w, C) in [-1, 1]; a generator is handed to the engine when it is first needed."""
-        generator = self._generators[direction]
-        if direction not in self._forwards:
-            channels = self.model.card.data.channels
-            made = forward_by(self.engine, generator, channels, self.precision)
-            self._forwards[direction] = made
-        return run_batch(self._forwards[direction], generator, images)
+        if direction not in self._networks:
+            made = self.model.network(direction, self.engine, self.precision)
+            self._networks[direction] = made
+        return run_batch(self._networks[direction], images)
 
     @overload
     def translate(self, scan: Image, to: Modality) -> Image: ...
@@ -205,7 +197,7 @@ def load_model(
     path: Path | str = HEAD,
     *,
     engine: Engine | None = None,
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    precision: WantedPrecision = "auto",
 ) -> Translator:
     """The translator of a run folder, its `model/` folder, an exported folder, or a model that comes with ctmr.
 
@@ -218,12 +210,8 @@ def load_model(
         CheckpointError: If there is no model, or it is damaged or of another version.
         UsageError: If the engine is not installed, or does not know the precision.
     """
-    chosen = engine or best_engine()
-    require_engine(chosen, precision)
-    model = read_model(Path(path))
-    on_gpu = chosen == "torch" and torch.cuda.is_available()
-    fitting = choose_precision(precision, "cuda" if on_gpu else "cpu")
-    return Translator(model, engine=chosen, precision="float32" if chosen == "onnx" else fitting)
+    model, chosen, fitting = open_model(Path(path), engine, precision)
+    return Translator(model, engine=chosen, precision=fitting)
 
 
 def _warn_of_wide_pixels(made: NetworkInput) -> None:
