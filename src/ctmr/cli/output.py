@@ -81,7 +81,7 @@ def _ctmr_error(error: BaseException) -> CtmrError:
     if isinstance(error, ModuleNotFoundError) and error.name in OF_TRAINING:
         return UsageError(
             f"this command needs {error.name}, which is not installed",
-            fix="pip install 'ctmr[train]' (docs/install.md says which build of PyTorch)",
+            fix="pip install 'ctmr[train]'; without a GPU first pip install torch --index-url https://download.pytorch.org/whl/cpu",
         )
     if is_want_of_memory(error):
         free = free_bytes()
