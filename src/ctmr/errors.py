@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-OF_TRAINING = ("torch", "lightning_fabric", "onnx")
-"""Packages of the extra `[train]`; without it translating works, and what needs one of them says so."""
+OF_TRAINING = ("torch", "lightning_fabric", "onnx", "matplotlib", "skimage")
+"""Modules of the extra `[train]`; translating works without it, and what needs one of them says so."""
 SHOWN_NAMES = 3  # of files with one fault
 SHOWN_REASONS = 10
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
+from skimage.morphology import isotropic_closing
 
 from ctmr.evaluation.metrics.full_reference import dice, hd95
 from ctmr.imaging.head import (
@@ -302,6 +303,13 @@ def test_masks_of_nothing_agree_in_nothing() -> None:
 def test_masks_of_two_shapes_are_refused(agreement) -> None:
     with pytest.raises(ValueError, match=r"one shape: got \(4, 4\) and \(4, 5\)"):
         agreement(np.ones((4, 4), dtype=bool), np.ones((4, 5), dtype=bool))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.5), (1.0, 1.0, 3.0)])
+def test_closing_is_that_of_scikit_image(spacing):
+    mask = np.random.default_rng(2).uniform(size=(24, 20, 12)[: len(spacing)]) < 0.05
+    wide = np.pad(mask, 8)  # no border near
+    assert np.array_equal(closing(wide, 3, spacing), isotropic_closing(wide, 3, spacing=spacing))
 
 
 @pytest.mark.parametrize("shape", [(17, 23), (9, 14, 11)])

@@ -162,7 +162,7 @@ def test_weights_that_the_exporter_renames_are_an_error():
 # A program that has no PyTorch and none of what only training needs, as after `pip install ctmr`.
 WITHOUT_TORCH = """
 import importlib.util, sys
-GONE = {"torch", "lightning_fabric", "onnx", "openvino"}
+GONE = {"torch", "lightning_fabric", "onnx", "openvino", "matplotlib", "skimage"}
 class Gone:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in GONE:
