@@ -11,7 +11,7 @@ import typer
 
 from ctmr.cli.data import audit, fetch, prepare, synth
 from ctmr.cli.evaluate import evaluate, report
-from ctmr.cli.models import models
+from ctmr.cli.models import import_weights, models
 from ctmr.cli.output import fail, say
 from ctmr.cli.train import demo, train
 from ctmr.cli.translate import translate
@@ -65,6 +65,9 @@ app.command(epilog="Example: ctmr prepare DATA STORE --preset small")(prepare)
 app.command(epilog="Example: ctmr train DATA --out runs/first --preset small --epochs 20")(train)
 app.command(epilog="Example: ctmr translate scan.nii.gz ct.nii.gz --to ct")(translate)
 app.command(epilog="Example: ctmr models head")(models)
+app.command(
+    epilog="Example: ctmr import-weights latest_net_G_A.pth latest_net_G_B.pth OUT --ct-is A"
+)(import_weights)
 app.command(epilog="Example: ctmr evaluate runs/first heads/test")(evaluate)
 app.command(epilog="Example: ctmr report runs/first")(report)
 app.command(epilog="Example: ctmr fetch kaggle ct-mri")(fetch)

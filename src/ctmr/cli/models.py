@@ -1,11 +1,22 @@
-"""The command that names the models of the package."""
+"""Commands that name the models of the package, and make one of foreign weights."""
 
-from typing import Annotated
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from ctmr.cli.options import Debug, Json
-from ctmr.cli.output import outcome_of, say
+from ctmr.cli.options import (
+    Anyway,
+    CtValues,
+    Debug,
+    Json,
+    Overwrite,
+    reading_of,
+)
+from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say
+from ctmr.errors import UsageError
 
 
 def models(
@@ -37,3 +48,68 @@ def models(
         if not found:
             say("no model comes with this installation")
         outcome.update(models=[model.as_json() for model in found])
+
+
+def import_weights(
+    net_g_a: Annotated[Path, typer.Argument(metavar="NET_G_A.pth", help="Generator from A to B.")],
+    net_g_b: Annotated[Path, typer.Argument(metavar="NET_G_B.pth", help="Generator from B to A.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New model folder.")],
+    ct_is: Annotated[Literal["A", "B"], typer.Option(help="The domain that holds CT.")],
+    size: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            min=36,
+            max=2048,
+            help="Short side of an image in the networks, in pixels.",
+        ),
+    ] = 256,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Data folder of the training images; without it the quality of translations is"
+            " unknown.",
+        ),
+    ] = None,
+    net_d: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="NET_D_A.pth NET_D_B.pth",
+            help="Discriminators, with which a training can go on.",
+        ),
+    ] = None,
+    anyway: Anyway = False,
+    ct_values: CtValues = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a model of weights of pytorch-CycleGAN-and-pix2pix.
+
+    Reads ResNet generators with instance norm. Nothing in the files is run.
+    """
+    with outcome_of(as_json, debug) as outcome:
+        if importlib.util.find_spec("torch") is None:
+            raise UsageError(
+                "import-weights needs PyTorch, which is not installed",
+                fix="pip install 'ctmr[train]'",
+            )
+        from ctmr.training.import_model import import_model
+
+        with progress_bars() as progress:
+            made = import_model(
+                (net_g_a, net_g_b),
+                out,
+                ct_is=ct_is,
+                size=size,
+                data=data,
+                net_d=net_d,
+                reading=reading_of(None, False, anyway, None, ct_values),
+                progress=progress("preparing"),
+            )
+        say(f"{out}: {made.channels} channels, {made.blocks} blocks, {made.filters} filters")
+        if not made.measured:
+            say("the quality of its translations is unknown: give --data to measure it")
+        say(RESEARCH_USE)
+        outcome.update(asdict(made), out=str(out))
