@@ -325,16 +325,21 @@ def test_data_in_hu_need_the_window_of_the_pictures(pair, tmp_path, tiny_data):
         (data / folder).mkdir(parents=True)
         for path in sorted((tiny_data / folder).iterdir())[:5]:
             (data / folder / path.name).write_bytes(path.read_bytes())
-    info = {"unit": "HU", "slope": 10, "intercept": -1000}
+    info = {"unit": "HU", "slope": 10, "intercept": -1000, "spacing_mm": [4, 4]}
     (data / "trainA" / "ctmr.json").write_text(json.dumps(info))
+    (data / "trainB" / "ctmr.json").write_text(json.dumps({"spacing_mm": [4, 4]}))
     with pytest.raises(UsageError) as caught:
         import_model(pair, tmp_path / "model", ct_is="A", size=36, data=data)
     assert "--ct-values LOW:HIGH" in caught.value.fix
     reading = Reading(ct_values="-1000:1550")
     import_model(pair, tmp_path / "model", ct_is="A", size=36, data=data, reading=reading)
-    ranges = read_model(tmp_path / "model").card.training["ct"].ranges
-    assert ranges["dark_share"][1] < 0.9
-    assert not (tmp_path / "model" / "trainA").exists()
+    import_model(pair, tmp_path / "grey", ct_is="A", size=36, data=tiny_data)
+    card, grey = (read_model(tmp_path / name).card for name in ("model", "grey"))
+    # The same pictures, told in HU and in grey values.
+    assert card.intensities["ct"]["HU"].values == (-1000.0, 1550.0)
+    centre = card.training["ct"].distribution.mean
+    assert centre == pytest.approx(grey.training["ct"].distribution.mean, abs=0.1)
+    assert card.scale.pixel_mm == pytest.approx(4 * 48 / 36, rel=0.3)  # volumes can be translated
 
 
 def test_volumes_as_data_are_refused(pair, tmp_path, tiny_volumes):
