@@ -26,6 +26,7 @@ from ctmr.imaging.intensity import CT_WINDOWS
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.nifti import read_nifti
 from ctmr.training.run_folder import RESUMABLE
+from support.reference import Resnet, drawn, save
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ROOT / "docs" / "training.md"
@@ -133,6 +134,8 @@ def place(
     scan = read_nifti(tmp_path / "scan.nii.gz")
     mr = replace(scan, array=np.rint(scan.array), modality="mr")
     phantom_series(tmp_path / "scan-dicom", mr, name="P1", study="1")
+    for n, letter in enumerate("AB"):
+        save(drawn(Resnet(), n), tmp_path / f"latest_net_G_{letter}.pth")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path

@@ -259,11 +259,11 @@ class AuditReport(BaseModel):
 class JudgedTranslation(BaseModel):
     """What a sidecar says of the quality of a translation (docs/quality.md)."""
 
-    level: Literal["ok", "warn", "refuse"]
+    level: Literal["ok", "warn", "refuse", "unknown"]
     why: tuple[str, ...]
     cycle_error: float | None
     disagreement: float | None
-    input_distance: float
+    input_distance: float | None
     features: dict[str, float]
     correlations: dict[str, Correlation | None]
     """How well each measure ranks true errors, where that was measured for the model."""

@@ -223,6 +223,7 @@ print(sorted(GONE & set(sys.modules)))
         ("evaluate", "head", "DATA"),
         ("export", "head", "OUT", "--format", "onnx"),
         ("demo", "--out", "RUN"),
+        ("import-weights", "A.pth", "B.pth", "OUT", "--ct-is", "A"),
     ],
     ids=lambda call: call[0],
 )

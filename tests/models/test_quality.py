@@ -77,6 +77,14 @@ def test_cycle_error_above_the_usual_warns(error, level):
         assert found.why == ("cycle error is 0.11, 0.1 is usual at most",)
 
 
+def test_nothing_is_judged_where_nothing_is_known_of_the_training_images():
+    found = judge([describe(np.zeros((16, 16), np.float32))], None, {"cycle_error": 0.9})
+    assert (found.level, found.input_distance) == ("unknown", None)
+    assert len(found.why) == 1
+    assert found.measures() == {"cycle_error": 0.9}
+    require_like(found)
+
+
 def test_head_is_what_is_above_otsus_threshold_or_all_where_nothing_is():
     image = np.full((40, 40, 3), -1.0, np.float32)
     assert head_in(image).all()

@@ -11,7 +11,7 @@ import typer
 
 from ctmr.cli.data import audit, fetch, prepare, synth
 from ctmr.cli.evaluate import evaluate, report
-from ctmr.cli.models import export, models
+from ctmr.cli.models import export, import_weights, models
 from ctmr.cli.output import fail, say
 from ctmr.cli.train import demo, train
 from ctmr.cli.translate import translate
@@ -72,6 +72,9 @@ app.command(epilog="Example: ctmr train DATA --out runs/first --preset small --e
 app.command(epilog="Example: ctmr translate scan.nii.gz ct.nii.gz --to ct")(translate)
 app.command(epilog="Example: ctmr models head")(models)
 app.command(epilog="Example: ctmr export runs/first first-onnx --format onnx")(export)
+app.command(
+    epilog="Example: ctmr import-weights latest_net_G_A.pth latest_net_G_B.pth OUT --ct-is A"
+)(import_weights)
 app.command(epilog="Example: ctmr evaluate runs/first heads/test")(evaluate)
 app.command(epilog="Example: ctmr report runs/first")(report)
 app.command(epilog="Example: ctmr fetch kaggle ct-mri")(fetch)

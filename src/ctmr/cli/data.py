@@ -48,7 +48,7 @@ def synth(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a data folder of synthetic heads, with pairs to test on."""
+    """Write synthetic heads as a data folder, with test pairs."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.synthetic.data_folder import write_heads
 
@@ -91,7 +91,7 @@ def audit(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check a data folder for leaks, copies, wrong scans and lost HU."""
+    """Check a data folder for leaks, copies and wrong scans."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.audit.audit import Faulty, page_of
         from ctmr.audit.audit import audit as audit_data
@@ -135,7 +135,7 @@ def prepare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Prepare a data folder once, as a store that can be trained on."""
+    """Prepare a data folder once, as a store to train on."""
     with outcome_of(as_json, debug) as outcome:
         from ctmr.config import load_config
         from ctmr.data.prepare import prepare as prepare_data
@@ -168,7 +168,7 @@ def fetch(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Download the data set of the paper, or label maps of heads."""
+    """Download the paper's data set, or label maps of heads."""
     with outcome_of(as_json, debug) as outcome:
         if dataset == "anatomies":
             from ctmr.data.anatomies import LICENCE, fetch_anatomies

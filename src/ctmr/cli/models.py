@@ -1,12 +1,20 @@
-"""Commands about models: those of the package, and handing one on."""
+"""Commands about models: those of the package, one handed on, and one made of foreign weights."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ctmr.cli.options import Debug, Json
-from ctmr.cli.output import RESEARCH_USE, outcome_of, say
+from ctmr.cli.options import (
+    Anyway,
+    CtValues,
+    Debug,
+    Json,
+    Overwrite,
+    reading_of,
+)
+from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say
 
 
 def models(
@@ -71,3 +79,63 @@ def export(
         say(f"translate with it: ctmr translate INPUT OUTPUT --to ct --model {out}")
         say(RESEARCH_USE)
         outcome.update(output=str(out), graphs=[path.name for path in graphs], bytes=size)
+
+
+def import_weights(
+    net_g_a: Annotated[Path, typer.Argument(metavar="NET_G_A.pth", help="Generator from A to B.")],
+    net_g_b: Annotated[Path, typer.Argument(metavar="NET_G_B.pth", help="Generator from B to A.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New model folder.")],
+    ct_is: Annotated[Literal["A", "B"], typer.Option(help="The domain that holds CT.")],
+    size: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            min=36,
+            max=2048,
+            help="Short side of an image in the networks, in pixels.",
+        ),
+    ] = 256,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Data folder of the training images; without it the quality of translations is"
+            " unknown.",
+        ),
+    ] = None,
+    net_d: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="NET_D_A.pth NET_D_B.pth",
+            help="Discriminators, with which a training can go on.",
+        ),
+    ] = None,
+    anyway: Anyway = False,
+    ct_values: CtValues = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a model of weights of pytorch-CycleGAN-and-pix2pix.
+
+    Reads ResNet generators with instance norm. Nothing in the files is run.
+    """
+    with outcome_of(as_json, debug) as outcome:
+        from ctmr.training.import_model import import_model
+
+        with progress_bars() as progress:
+            made = import_model(
+                (net_g_a, net_g_b),
+                out,
+                ct_is=ct_is,
+                size=size,
+                data=data,
+                net_d=net_d,
+                reading=reading_of(None, False, anyway, None, ct_values),
+                progress=progress("preparing"),
+            )
+        say(f"{out}: {made.channels} channels, {made.blocks} blocks, {made.filters} filters")
+        if not made.measured:
+            say("the quality of its translations is unknown: give --data to measure it")
+        say(RESEARCH_USE)
+        outcome.update(asdict(made), out=str(out))

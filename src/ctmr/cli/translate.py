@@ -114,6 +114,10 @@ def translate(
         say(f"{summary.written} scans written to {output}{kept} in {summary.seconds:.1f} s")
         if summary.warned:
             say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
+        if not translator.model.card.training:
+            say(
+                "quality unknown: the model has no training statistics (ctmr import-weights --data)"
+            )
         if quality != "none":
             say("look before you use: NAME.preview.png beside each shows source and translation")
         if quality != "none":

@@ -43,6 +43,7 @@ class Card(BaseModel):
     intensities: Intensities
     """Modality -> encoding of its training images -> map to [-1, 1]."""
     training: dict[Modality, Usual]
+    """What training images are like, of both modalities; empty if it is not known."""
     correlations: dict[Direction, dict[Measure, Correlation | None]] | None = None
     """Of each measure of `quality` with the true error on held-out pairs; None where none were measured."""
     mirror: bool = False

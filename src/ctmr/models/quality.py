@@ -10,7 +10,7 @@ from ctmr.errors import SafetyError
 from ctmr.imaging.head import head_mask
 from ctmr.types import NAMES, BoolArray, FloatArray, Modality
 
-Level = Literal["ok", "warn", "refuse"]
+Level = Literal["ok", "warn", "refuse", "unknown"]
 Measure = Literal["cycle_error", "disagreement", "input_distance"]
 Description = dict[str, float]
 Ranges = dict[str, tuple[float, float]]
@@ -28,6 +28,7 @@ WARN_DISTANCE = 1.25
 REFUSE_DISTANCE = 10.0
 # Deviation that each feature has at least, so that one which is the same in all training images does not decide alone.
 MIN_DEVIATION = 4e-3
+UNKNOWN = "nothing is known of the training images, so that the input cannot be judged"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Usual:
 
     Attributes:
         ranges: 1st and 99th percentile of each feature, from `training_ranges`.
-        cycle_error: Largest cycle error that is not remarkable, from `typical_cycle_error`.
+        cycle_error: Largest cycle error that is not remarkable, from `training_statistics`.
         distribution: Of the features, from `training_distribution`.
     """
 
@@ -69,11 +70,11 @@ class Quality:
 
     Attributes:
         level: `ok`; `warn` if the input is unlike the training images or does not come back; `refuse` if it is so unlike
-            them that no head of this kind is in it.
+            them that no head of this kind is in it; `unknown` if nothing is known of the training images.
         why: One sentence for each reason, empty if there is none.
         cycle_error: Mean |back-translated - input| in the head as a share of the range, 0 to 1; None if not computed.
         disagreement: The same of the translation and that of the mirrored input, mirrored back; None if not computed.
-        input_distance: From the training images, see `Distribution`; of a volume, its median slice's.
+        input_distance: From the training images, see `Distribution`; of a volume, its median slice's; None if unknown.
         features: The input's features, see `describe`.
     """
 
@@ -81,7 +82,7 @@ class Quality:
     why: tuple[str, ...]
     cycle_error: float | None
     disagreement: float | None
-    input_distance: float
+    input_distance: float | None
     features: Description
 
     def as_json(self) -> dict[str, Any]:
@@ -172,19 +173,21 @@ def _widths(value: float, low: float, high: float) -> float:
 
 
 def judge(
-    described: Sequence[Description], usual: Usual, means: Mapping[Measure, float]
+    described: Sequence[Description], usual: Usual | None, means: Mapping[Measure, float]
 ) -> Quality:
     """Judge a translation by its input and by how well the input comes back.
 
     Args:
         described: Description of the image at the model's scale; or of the slices of a volume that show the head, of which
             the median counts.
-        usual: What the training images of its modality are like.
+        usual: What the training images of its modality are like; None if nothing is known of them.
         means: `cycle_error` and `disagreement` of `Quality`, where they are known.
     """
     features = {name: float(np.median([row[name] for row in described])) for name in described[0]}
+    cycle_error, disagreement = means.get("cycle_error"), means.get("disagreement")
+    if usual is None:
+        return Quality("unknown", (UNKNOWN,), cycle_error, disagreement, None, features)
     distance = float(np.median([usual.distribution.distance(row) for row in described]))
-    cycle_error = means.get("cycle_error")
     why = [
         f"{name} is {features[name]:.3g}, training images have {low:.3g} to {high:.3g}"
         for name, (low, high) in usual.ranges.items()
@@ -200,7 +203,7 @@ def judge(
         level="refuse" if distance > REFUSE_DISTANCE else "warn" if why else "ok",
         why=tuple(why),
         cycle_error=cycle_error,
-        disagreement=means.get("disagreement"),
+        disagreement=disagreement,
         input_distance=distance,
         features=features,
     )
@@ -212,7 +215,7 @@ def require_like(quality: Quality) -> None:
     Raises:
         SafetyError: With its distance.
     """
-    if quality.level == "refuse":
+    if quality.level == "refuse" and quality.input_distance is not None:
         raise SafetyError(
             f"scan is unlike the training data: distance {quality.input_distance:.3g},"
             f" limit {REFUSE_DISTANCE:g}",

@@ -3,18 +3,19 @@
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from ctmr.config import Config
+from ctmr.cyclegan.networks import Generator
 from ctmr.cyclegan.state import TrainState
 from ctmr.data.store import Store, evenly
 from ctmr.models.quality import (
-    Description,
     describe,
     difference,
     head_in,
@@ -66,7 +67,7 @@ def model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> di
             modality: {encoding: asdict(intensity) for encoding, intensity in by_encoding.items()}
             for modality, by_encoding in store.intensities.items()
         },
-        "training": _training_statistics(store, state),
+        "training": training_statistics(partial(training_slices, store), *state.translators()),
         "provenance": {
             "config": about["config"],
             "data": store.fingerprint,
@@ -77,24 +78,8 @@ def model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> di
     }
 
 
-def _training_statistics(store: Store, state: TrainState) -> dict[str, Any]:
-    """What `quality` compares an input with."""
-    ct_to_mr, mr_to_ct = state.translators()
-    cycles = {
-        "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
-        "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
-    }
-    statistics: dict[str, Any] = {}
-    for modality in MODALITIES:
-        features = training_features(store, modality)
-        statistics[modality] = {
-            "ranges": training_ranges(features),
-            "cycle_error": typical_cycle_error(store, modality, cycles[modality]),
-            "distribution": asdict(training_distribution(features)),
-        }
-    return statistics
-
-
+Slices = Callable[[Modality, int], Iterable[FloatArray]]
+"""Up to so many evenly spaced training images (H, W, C) in [-1, 1] of a modality."""
 Cycle = Callable[[FloatArray], FloatArray]
 # Most training images looked at for the ranges; more change the percentiles little.
 MAX_IMAGES = 500
@@ -102,20 +87,33 @@ MAX_IMAGES = 500
 MAX_CYCLED_IMAGES = 8
 
 
-def training_features(store: Store, modality: Modality) -> list[Description]:
-    """The features of the training images of a modality, of at most 500 evenly chosen ones."""
-    return [describe(image) for image in _chosen(store, modality, MAX_IMAGES)]
+def training_statistics(slices: Slices, ct_to_mr: Generator, mr_to_ct: Generator) -> dict[str, Any]:
+    """What `quality` compares an input with, by modality, as `model.json` has it."""
+    cycles: dict[Modality, Cycle] = {
+        "ct": lambda image: run_generator(mr_to_ct, run_generator(ct_to_mr, image)),
+        "mr": lambda image: run_generator(ct_to_mr, run_generator(mr_to_ct, image)),
+    }
+    statistics: dict[str, Any] = {}
+    for modality in MODALITIES:
+        features = [describe(image) for image in slices(modality, MAX_IMAGES)]
+        statistics[modality] = {
+            "ranges": training_ranges(features),
+            "cycle_error": _typical_cycle_error(
+                slices(modality, MAX_CYCLED_IMAGES), cycles[modality]
+            ),
+            "distribution": asdict(training_distribution(features)),
+        }
+    return statistics
 
 
-def typical_cycle_error(store: Store, modality: Modality, cycle: Cycle) -> float:
+def _typical_cycle_error(images: Iterable[FloatArray], cycle: Cycle) -> float:
     """The largest cycle error that is not remarkable: half as much again as the worst of a few training images."""
     return 1.5 * max(
-        float(difference(cycle(image), image)[head_in(image)].mean())
-        for image in _chosen(store, modality, MAX_CYCLED_IMAGES)
+        float(difference(cycle(image), image)[head_in(image)].mean()) for image in images
     )
 
 
-def _chosen(store: Store, modality: Modality, most: int) -> Iterator[FloatArray]:
+def training_slices(store: Store, modality: Modality, most: int) -> Iterator[FloatArray]:
     """Pick up to `most` evenly spaced training images of a modality."""
     for place in evenly(store.count("train", modality), most):
         yield store.slice("train", modality, place)

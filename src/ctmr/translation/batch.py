@@ -45,6 +45,7 @@ from ctmr.types import OTHER, Modality
 logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
+WITHOUT_WARNING = ("ok", "unknown")  # said once: that nothing is known of a model
 OnError = Literal["stop", "skip"]
 
 
@@ -56,7 +57,7 @@ class BatchSummary:
         written: Scans written.
         kept: Scans that an earlier call had written, with `resume`.
         skipped: Names of the inputs that could not be used, below the input folder.
-        warned: Names whose quality is not `ok`.
+        warned: Names whose quality is `warn` or `refuse`.
         seconds: In all.
     """
 
@@ -161,7 +162,7 @@ def translate_files(
         return write_translation(translator, *done, to, reading, overwrite=overwrite)
 
     for n, sidecar in enumerate(one_ahead(write, translations())):
-        if sidecar.quality.level != "ok":
+        if sidecar.quality.level not in WITHOUT_WARNING:
             warned.add(items[n])
         if progress is not None:
             progress(n + 1, len(items))
@@ -206,7 +207,7 @@ def _done_before(
             sidecar = earlier(item, request(item))
             if sidecar is not None:
                 done.append(item)
-                if sidecar.quality.level != "ok":
+                if sidecar.quality.level not in WITHOUT_WARNING:
                     warned.add(item)
     return done
 

@@ -172,7 +172,7 @@ class Preprocessor:
             frame=frame,
             guessed_mm=guessed[0] if guessed else None,
         )
-        if head is None and not anyway:
+        if head is None and self._ranges and not anyway:
             require_claimed(made.window(made.batch([0])[0]), modality, self._ranges)
         return made
 

@@ -152,7 +152,7 @@ class Translator:
                 yield from images
 
         result = made.restore(translated())
-        usual = self.model.card.training[OTHER[to]]
+        usual = self.model.card.training.get(OTHER[to])
         return Translation(
             scan=result,
             quality=judge(uncertainty.described, usual, uncertainty.means()),
@@ -165,7 +165,7 @@ class Translator:
         """Judge a scan, and raise what `translation` would raise of it, without running a network."""
         made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
         described = [describe(made.window(made.batch([k])[0])) for k in made.kept]
-        return judge(described, self.model.card.training[OTHER[to]], {})
+        return judge(described, self.model.card.training.get(OTHER[to]), {})
 
     def _errors(
         self, unit: FloatArray, translated: FloatArray, to: Modality, level: QualityLevel
