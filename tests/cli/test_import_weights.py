@@ -66,4 +66,5 @@ def test_without_pytorch_it_says_what_to_install(tmp_path, pair, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     done = ctmr("import-weights", *pair, tmp_path / "model", "--ct-is", "A")
     assert done.exit_code == 2
-    assert json.loads(done.stdout.splitlines()[-1])["fix"] == "pip install 'ctmr[train]'"
+    fix = json.loads(done.stdout.splitlines()[-1])["fix"]
+    assert fix.startswith("pip install 'ctmr[train]'")

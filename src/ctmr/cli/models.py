@@ -69,7 +69,10 @@ def export(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model as graphs, which translate without PyTorch, with a card that says what it is."""
+    """Write a model as graphs, which translate without PyTorch.
+
+    The folder holds both directions and a card that says what the model is.
+    """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.models.export import export_model
 
