@@ -1,8 +1,9 @@
-"""The folder that travels: both generators, the discriminators of a training by adversaries, and `model.json`."""
+"""The folder that travels: both generators, the discriminators of a training by adversaries, `model.json`, `README.md`."""
 
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from ctmr.models.card import (
     read_file,
     sealed,
 )
+from ctmr.models.readme import README_NAME, is_own_readme, model_readme
 from ctmr.notice import NOTICE
 from ctmr.system.files import is_draft, persistently, replacing_folder, set_aside, write_bytes
 from ctmr.types import Direction, Modality
@@ -89,7 +91,7 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
 def write_model(
     folder: Path, networks: Mapping[str, nn.Module], about: dict[str, Any], *, half: bool = False
 ) -> None:
-    """Write a model folder in place of an older one.
+    """Write a model folder in place of an older one; a `README.md` that ctmr did not write, or that was changed, stays.
 
     Args:
         folder: Where.
@@ -111,10 +113,15 @@ def write_model(
     card = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
     contents[CARD_NAME] = sealed(json.dumps({**card, "files": hashes}, indent=1))
 
+    page = model_readme(Card.model_validate_json(contents[CARD_NAME])).encode()
+
     def write() -> None:
         with replacing_folder(folder) as new:
             for name, content in contents.items():
                 write_bytes(new / name, content)
+            there = folder / README_NAME
+            if is_own_readme(there) or not os.path.lexists(there):
+                write_bytes(new / README_NAME, page)
             _keep_others(folder, new)
 
     persistently(write)
