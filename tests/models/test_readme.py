@@ -137,6 +137,13 @@ def test_model_of_images_without_hu_says_that_no_density_may_be_read():
     assert "| CT | 8-bit grey values, 0 to 255; no physical unit |" in page
 
 
+def test_imported_model_without_data_says_that_nothing_warns():
+    page = model_readme(card_of(training={}, provenance={"imported_from": "another *program*"}))
+    assert "imported from another \\*program\\*. ctmr did not train them." in page
+    assert "Nothing warns of a scan unlike the training data" in page
+    assert "Nothing warns" not in model_readme(card_of())
+
+
 def test_training_says_its_data_and_settings(tiny_run, tiny_config):
     page = (tiny_run / "model" / "README.md").read_text()
     card = read_card(tiny_run / "model" / "model.json")

@@ -129,12 +129,15 @@ def _title(card: Card) -> list[str]:
     lines = ["# Translation of head scans between CT and MR", "", f"**{NOTICE}**", ""]
     if what:
         return [*lines, f"{_prose(what)}."]
+    networks = f"Two networks (`{card.network.generator}`), one for each direction"
+    source = _stated(card, "imported_from", str)
+    if source:
+        return [*lines, f"{networks}, imported from {_prose(source)}. ctmr did not train them."]
     images, steps = _stated(card, "images", dict) or {}, _stated(card, "steps", int)
     counts = " and ".join(f"{_number(images.get(m))} {NAMES[m]}" for m in MODALITIES)
     return [
         *lines,
-        f"Two networks (`{card.network.generator}`), one for each direction. Slices or images they learnt from: {counts}."
-        f" Steps: {_number(steps)}.",
+        f"{networks}. Slices or images they learnt from: {counts}. Steps: {_number(steps)}.",
     ]
 
 
@@ -149,8 +152,10 @@ def _use(card: Card) -> list[str]:
         "ctmr translate SCAN OUT --model FOLDER --to ct",
         "```",
         "",
-        "FOLDER is the one that holds this page; `--to mr` goes the other way. The JSON beside a result says how",
-        "far the scan is from the training data, and how unsure the result is.",
+        "FOLDER is the one that holds this page; `--to mr` goes the other way.",
+        "The JSON beside a result says how far the scan is from the training data, and how unsure the result is."
+        if card.training
+        else "Nothing warns of a scan unlike the training data, as their statistics are not known (level `unknown`).",
     ]
 
 
