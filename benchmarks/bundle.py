@@ -4,7 +4,7 @@
     bundle.py STATE OUT --anatomies ANATOMIES --real FOLDER [--leave-out NAME ...] [--cormack NAME ...] [--about FILE.json]
 
 STATE is the `state.pt` of the training. What its card knows of usual scans comes from rendered pairs of ANATOMIES and from
-the real scans in FOLDER, of which only statistics are kept. The page `about.md` in OUT stays.
+the real scans in FOLDER, of which only statistics are kept. The page `README.md` in OUT stays, if it was written by hand.
 """
 
 import argparse

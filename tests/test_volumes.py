@@ -495,6 +495,10 @@ def test_maps_are_written_as_nifti_on_the_grid_of_the_scan(tmp_path, form):
         assert (image.shape, image.get_data_dtype()) == (read.array.shape, np.float32)
         np.testing.assert_allclose(image.affine, read.affine, atol=1e-4)
         np.testing.assert_allclose(image.get_fdata(), value, atol=1e-6)
+        assert (image.header["cal_min"], image.header["cal_max"]) == (
+            0,
+            0.25,
+        )  # as a map of an image
         assert image.header["descrip"].item().decode() == (
             f"{measure}, share of range (ctmr): research use only, not for diagnosis"
         )

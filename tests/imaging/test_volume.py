@@ -1,12 +1,15 @@
-"""Axes to RAS+ and back, by the world coordinates of marked voxels and by nibabel."""
+"""Axes to RAS+ and back, by the world coordinates of marked voxels, by nibabel and by SimpleITK."""
 
 import itertools
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
-from ctmr.imaging.volume import Volume, axial_slices, canonical, from_axial_slices, like
+from ctmr.errors import SafetyError, UsageError
+from ctmr.imaging.volume import Forms, Volume, axial_slices, canonical, from_axial_slices, like
 
 # Every order of the axes, each way round.
 ORIENTATIONS = [
@@ -154,3 +157,170 @@ def test_repr_says_size_spacing_and_axes():
 def test_volume_that_is_none_is_refused(array, affine, message):
     with pytest.raises(ValueError, match=message):
         Volume(array, affine)
+
+
+# To and from nibabel and SimpleITK
+
+# Eight orientations of a header: each way round, and two orders of the axes.
+HEADERS = [
+    np.eye(3)[:, order] * signs
+    for order in ((0, 1, 2), (1, 2, 0))
+    for signs in ((1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, -1))
+]
+eight_orientations = pytest.mark.parametrize("axes", HEADERS)
+INDICES = [(0, 0, 0), (4, 0, 0), (0, 7, 0), (0, 0, 2), (4, 7, 2), (1, 2, 1)]
+
+
+@every_shape
+@eight_orientations
+def test_nibabel_has_every_voxel_at_its_place_and_gives_the_volume_back(axes, shape):
+    volume = volume_of(affine_of(axes, shape))
+    image = volume.to_nibabel()
+    assert np.array_equal(image.get_fdata(), volume.array)
+    assert np.allclose(image.affine, volume.affine, atol=1e-5)  # float32 in the header
+    sform, code = image.get_sform(coded=True)
+    assert code == 1
+    assert np.allclose(sform, volume.affine, atol=1e-5)
+    qform, code = image.get_qform(coded=True)
+    if shape == "sheared":
+        assert code == 0
+    else:
+        assert code == 1
+        assert np.allclose(qform, volume.affine, atol=1e-4)
+    assert nib.aff2axcodes(image.affine) == volume.axes
+    again = Volume.from_nibabel(image, "ct")
+    assert np.array_equal(again.array, volume.array)
+    assert np.allclose(again.affine, volume.affine, atol=1e-5)
+    assert again.modality == "ct"
+
+
+@every_shape
+@eight_orientations
+def test_volume_of_nibabel_lies_where_nibabel_says(axes, shape):
+    array = np.arange(120, dtype=np.int16).reshape(SHAPE)
+    image = nib.Nifti1Image(array, affine_of(axes, shape))
+    image = nib.Nifti1Image.from_bytes(image.to_bytes())
+    volume = Volume.from_nibabel(image)
+    for index in INDICES:
+        expected = nib.affines.apply_affine(image.affine, index)
+        assert np.allclose(world(volume, array[index]), expected, atol=1e-9)
+    assert volume.modality is None
+    written = volume.to_nibabel()
+    for name in ("get_sform", "get_qform"):
+        (matrix, code), (first, kept) = (
+            getattr(each, name)(coded=True) for each in (written, image)
+        )
+        assert code == kept
+        assert (matrix is None) == (first is None)
+        if first is not None:
+            assert np.allclose(matrix, first, atol=1e-4)
+
+
+def test_both_matrices_of_a_header_come_back_with_their_codes():
+    aligned = affine_of(np.eye(3))
+    scanner = aligned.copy()
+    scanner[:3, 3] += (3, -4, 5)
+    volume = Volume(volume_of(aligned).array, aligned, "mr", Forms(scanner, 1, aligned, 4))
+    image = volume.to_nibabel()
+    assert (image.header["qform_code"], image.header["sform_code"]) == (1, 4)
+    again = Volume.from_nibabel(image)
+    assert again.forms is not None
+    assert np.allclose(again.forms.qform, scanner, atol=1e-5)
+    assert np.allclose(again.forms.sform, aligned, atol=1e-5)
+    assert (again.forms.qform_code, again.forms.sform_code) == (1, 4)
+
+
+def test_image_of_another_format_is_taken_by_its_affine():
+    affine = affine_of(np.diag([-1, 1, 1]))
+    image = nib.MGHImage(volume_of(affine).array, affine)
+    volume = Volume.from_nibabel(image, "mr")
+    assert np.allclose(volume.affine, affine, atol=1e-5)
+    assert volume.forms is None
+
+
+@pytest.mark.parametrize(
+    ("modality", "window"), [("ct", (0, 80)), ("mr", (0, 1000)), (None, (0, 0))]
+)
+def test_image_of_nibabel_says_what_to_show(modality, window):
+    header = Volume(volume_of(np.eye(4)).array, np.eye(4), modality).to_nibabel().header
+    assert (header["cal_min"], header["cal_max"]) == window
+    assert header.get_xyzt_units()[0] == "mm"
+
+
+def test_header_that_leaves_left_and_right_open_is_refused():
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine_of(np.eye(3)))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    with pytest.raises(SafetyError, match="found both codes 0"):
+        Volume.from_nibabel(image)
+    image.set_sform(affine_of(np.eye(3)), 1)
+    image.set_qform(affine_of(np.diag([-1, 1, 1])), 1)
+    with pytest.raises(SafetyError, match="a qform of LAS and a sform of RAS"):
+        Volume.from_nibabel(image)
+
+
+def test_image_of_nibabel_that_is_no_volume_in_mm_is_refused():
+    with pytest.raises(ValueError, match=r"image must have 3 axes: got \(2, 2, 2, 5\)"):
+        Volume.from_nibabel(nib.Nifti1Image(np.zeros((2, 2, 2, 5), np.float32), np.eye(4)))
+    image = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4))
+    image.header.set_xyzt_units("micron")
+    with pytest.raises(ValueError, match="image must be in mm: got 'micron'"):
+        Volume.from_nibabel(image)
+
+
+@every_shape
+@eight_orientations
+def test_simpleitk_has_every_voxel_at_its_place_and_gives_the_volume_back(axes, shape):
+    volume = volume_of(affine_of(axes, shape))
+    image = volume.to_sitk()
+    assert image.GetSize() == SHAPE
+    assert np.allclose(image.GetSpacing(), volume.spacing_mm)
+    for index in INDICES:
+        assert image.GetPixel(index) == volume.array[index]
+        right, front, up = nib.affines.apply_affine(volume.affine, index)
+        place = image.TransformIndexToPhysicalPoint(index)
+        assert np.allclose(place, (-right, -front, up), atol=1e-9)
+    again = Volume.from_sitk(image, "ct")
+    assert np.array_equal(again.array, volume.array)
+    assert np.allclose(again.affine, volume.affine, atol=1e-9)
+    assert again.modality == "ct"
+    assert again.array.flags.c_contiguous
+
+
+@eight_orientations
+def test_simpleitk_and_nibabel_agree_on_a_file(axes, tmp_path):
+    """Two libraries that know nothing of ctmr between the two ways."""
+    volume = volume_of(affine_of(axes, "oblique"))
+    SimpleITK.WriteImage(volume.to_sitk(), str(tmp_path / "a.nii"))
+    image = nib.load(tmp_path / "a.nii")
+    assert np.array_equal(image.get_fdata(), volume.array)
+    assert np.allclose(image.affine, volume.affine, atol=1e-4)
+    nib.save(volume.to_nibabel(), tmp_path / "b.nii")
+    other = Volume.from_sitk(SimpleITK.ReadImage(str(tmp_path / "b.nii")))
+    assert np.array_equal(other.array, volume.array)
+    assert np.allclose(other.affine, volume.affine, atol=1e-4)
+
+
+def test_images_hold_copies():
+    volume = volume_of(np.eye(4))
+    image, other = volume.to_nibabel(), volume.to_sitk()
+    again = Volume.from_nibabel(image)
+    volume.array[0, 0, 0] = -5
+    assert image.get_fdata()[0, 0, 0] == other.GetPixel((0, 0, 0)) == again.array[0, 0, 0] == 0
+
+
+def test_image_of_simpleitk_that_is_no_volume_of_real_numbers_is_refused():
+    with pytest.raises(ValueError, match="3 axes and one value a voxel: got 2 axes and 1 values"):
+        Volume.from_sitk(SimpleITK.Image((4, 4), SimpleITK.sitkFloat32))
+    colour = SimpleITK.Image((4, 4, 4), SimpleITK.sitkVectorUInt8, 3)
+    with pytest.raises(ValueError, match="got 3 axes and 3 values"):
+        Volume.from_sitk(colour)
+
+
+def test_missing_simpleitk_is_named_with_what_to_install(monkeypatch):
+    image = volume_of(np.eye(4)).to_sitk()
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    for call in (volume_of(np.eye(4)).to_sitk, lambda: Volume.from_sitk(image)):
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert caught.value.fix == "pip install SimpleITK"

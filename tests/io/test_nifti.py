@@ -702,6 +702,25 @@ def test_written_header_is_sound_for_nibabel(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("modality", "unit", "window"),
+    [
+        ("ct", None, (0, 80)),
+        ("ct", "HU", (0, 80)),
+        ("ct", "grey", (0, 1000)),
+        ("mr", None, (0, 1000)),
+    ],
+)
+@EXACT
+def test_viewers_are_told_what_to_show(tmp_path, modality, unit, window, suffix):
+    write_nifti(tmp_path / f"a{suffix}", volume_of(modality, unit=unit), "text")
+    header = nib.load(tmp_path / f"a{suffix}").header
+    assert (header["cal_min"], header["cal_max"]) == window
+    write_nifti(tmp_path / f"b{suffix}", volume_of(modality), "text", (0, 0.5))
+    header = nib.load(tmp_path / f"b{suffix}").header
+    assert (header["cal_min"], header["cal_max"]) == (0, 0.5)
+
+
 CANARIES = ("JOHN^DOE", "19560229", "1.2.826.0.1")
 
 
@@ -726,7 +745,7 @@ def test_nothing_of_the_source_header_is_written_but_its_geometry(tmp_path):
         assert not any(canary.encode() in raw + plain for canary in CANARIES)
         assert len(plain) == 352 + 4 * 60
         header = nib.Nifti1Header(plain[:348])
-        assert (header["cal_max"], header["slice_duration"]) == (0, 0)
+        assert (header["cal_max"], header["slice_duration"]) == (1000, 0)
 
 
 def test_gzip_has_neither_name_nor_time_so_that_the_same_volume_gives_the_same_bytes(tmp_path):

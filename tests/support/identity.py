@@ -114,7 +114,9 @@ def write_bundled(folder: Path) -> None:
     for name, network in networks.items():
         initialise(network, "uniform", torch_stream(0, name))
     write_model(folder, networks, bundled_about(), half=True)
-    (folder / "about.md").write_text("# head\n\nA model for tests.\n")
+    (folder / "README.md").write_text(
+        "---\nlibrary_name: ctmr\n---\n\n# head\n\nA model for tests.\n"
+    )
 
 
 def bundled_about() -> dict[str, Any]:

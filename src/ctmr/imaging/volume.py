@@ -1,8 +1,8 @@
-"""A scan on a regular grid in the patient's space: axes to RAS+ and back, and axial slices."""
+"""A scan on a regular grid in the patient's space: axes to RAS+ and back, axial slices, other libraries' images."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from nibabel import Nifti1Image
@@ -15,11 +15,19 @@ from nibabel.orientations import (
 )
 from numpy.typing import NDArray
 
-from ctmr.errors import DataError
+from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.types import Encoding, FloatArray, Matrix, Modality
+
+if TYPE_CHECKING:
+    import SimpleITK
+    from nibabel.spatialimages import SpatialImage
 
 Value = TypeVar("Value", bound=np.generic)
 SAME_MM = 0.01  # grids that differ by less are the same
+BRAIN_HU = (0.0, 80.0)  # the radiologist's brain window: width 80, level 40
+SHOWN_MR = (0.0, 1000.0)  # a head's values, where 1000 stands for their 99.5 percentile
+MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ mm -> those of DICOM and ITK, and back
 RAS = np.array(
     [[0, 1], [1, 1], [2, 1]]
 )  # orientation of an array whose axes run to right, front, top
@@ -92,6 +100,80 @@ class Volume:
         """(I, J, K): the array, as a volume has no colours."""
         return self.array
 
+    @property
+    def display_window(self) -> tuple[float, float] | None:
+        """Values to show as black and white: the brain window of HU, else 0 to 1000; None where nothing says what it is."""
+        if self.modality is None:
+            return None
+        return BRAIN_HU if self.encoding == "HU" else SHOWN_MR
+
+    @classmethod
+    def from_nibabel(cls, image: "SpatialImage", modality: Modality | None = None) -> "Volume":
+        """The volume in an image of nibabel, at the place that its affine says; its values are copied.
+
+        Args:
+            image: One 3-D image of real numbers, in mm.
+            modality: What it is: HU of a CT, or an MR.
+
+        Raises:
+            ValueError: If it has another number of axes, or states another unit than mm.
+            SafetyError: If its header leaves open where left and right are.
+        """
+        forms = _forms_of(image)
+        array = np.asarray(image.dataobj).astype(np.float32)
+        return cls(array, np.array(image.affine, dtype=np.float64), modality, forms)
+
+    def to_nibabel(self) -> Nifti1Image:
+        """The volume as a NIfTI image of nibabel, float32, with both matrices and the display window; its values are copied."""
+        image = Nifti1Image(self.array.copy(), self.affine)
+        image.header.set_xyzt_units("mm")
+        if self.forms is None:
+            image.set_sform(self.affine, 1)
+            image.set_qform(self.affine, 0 if is_sheared(self.affine) else 1)
+        else:
+            image.set_qform(self.forms.qform, self.forms.qform_code)
+            image.set_sform(self.forms.sform, self.forms.sform_code)
+        image.header["cal_min"], image.header["cal_max"] = self.display_window or (0, 0)
+        return image
+
+    @classmethod
+    def from_sitk(cls, image: "SimpleITK.Image", modality: Modality | None = None) -> "Volume":
+        """The volume in an image of SimpleITK, from LPS to RAS; its values are copied.
+
+        Args:
+            image: One 3-D image with one real number a voxel, in mm.
+            modality: What it is: HU of a CT, or an MR.
+
+        Raises:
+            UsageError: If SimpleITK is not installed.
+            ValueError: If it has another number of axes or of values a voxel.
+        """
+        sitk = _simpleitk()
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            raise ValueError(
+                "image must have 3 axes and one value a voxel: got"
+                f" {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} values"
+            )
+        array = sitk.GetArrayFromImage(image).astype(np.float32)  # (K, J, I)
+        affine = np.eye(4)
+        affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+        affine[:3, 3] = image.GetOrigin()
+        return cls(np.ascontiguousarray(array.T), LPS @ affine, modality)
+
+    def to_sitk(self) -> "SimpleITK.Image":
+        """The volume as a float32 image of SimpleITK, from RAS to LPS; its values are copied.
+
+        Raises:
+            UsageError: If SimpleITK is not installed.
+        """
+        sitk = _simpleitk()
+        lps = LPS @ self.affine
+        image: SimpleITK.Image = sitk.GetImageFromArray(np.ascontiguousarray(self.array.T))
+        image.SetSpacing(self.spacing_mm)
+        image.SetDirection((lps[:3, :3] / self.spacing_mm).ravel().tolist())
+        image.SetOrigin(lps[:3, 3].tolist())
+        return image
+
     def upright(self) -> "Volume":
         """The volume with its axial slices along K; see `canonical`."""
         return canonical(self)
@@ -112,6 +194,45 @@ class Volume:
         """The volume with the values of a modality."""
         unit: Literal["grey"] | None = "grey" if encoding == "grey" else None
         return replace(self, array=array, modality=modality, unit=unit)
+
+
+def _simpleitk() -> Any:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise UsageError(
+            "expected SimpleITK, which is not installed", fix="pip install SimpleITK"
+        ) from error
+    return SimpleITK
+
+
+def _forms_of(image: "SpatialImage") -> Forms | None:
+    """Both matrices of a NIfTI header; None of another image, whose affine is all there is."""
+    if len(image.shape) != 3:
+        raise ValueError(f"image must have 3 axes: got {image.shape}")
+    if not isinstance(image, Nifti1Image):
+        return None
+    unit = image.header.get_xyzt_units()[0]
+    if unit not in ("mm", "unknown"):
+        raise ValueError(f"image must be in mm: got {unit!r}")
+    qform, sform = image.get_qform(coded=True), image.get_sform(coded=True)
+    given = [matrix for matrix, code in (qform, sform) if code > 0]
+    sides = ["".join(aff2axcodes(matrix)) for matrix in given]
+    if not given or len(set(sides)) > 1:
+        raise SafetyError(
+            "expected a header that says where left and right are: found"
+            + (f" a qform of {sides[0]} and a sform of {sides[1]}" if given else " both codes 0"),
+            fix="set the right one (image.set_sform), or read its file with `--geometry`",
+        )
+    affine = np.array(image.affine, dtype=np.float64)
+    matrices = [affine if matrix is None else matrix for matrix, _ in (qform, sform)]
+    return Forms(matrices[0], int(qform[1]), matrices[1], int(sform[1]))
+
+
+def is_sheared(affine: Matrix) -> bool:
+    """Whether axes are off right angles by more than rounding."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > MAX_COSINE)
 
 
 def canonical(volume: Volume) -> Volume:

@@ -16,7 +16,7 @@ from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from ctmr.errors import DataError, OutputError, SafetyError, printable
-from ctmr.imaging.volume import Forms, Volume
+from ctmr.imaging.volume import Forms, Volume, is_sheared
 from ctmr.io.voxels import (
     COPY,
     EXTRACT,
@@ -49,7 +49,6 @@ MAX_SHIFT_MM = 1.0
 MAX_ALIGNED_MM = 1000.0  # how far an alignment by the sform moves a scan at most
 SAME_SIZE = 0.1  # of a voxel: how much larger the sform may make it than the qform, by an alignment
 MAX_NORM_ERROR = 1e-3  # of a quaternion in single precision
-MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
 
 _CONVERT = "convert the scan from its source again, to a single .nii or .nii.gz file"
 
@@ -250,12 +249,15 @@ def _qform(header: Nifti1Header) -> Matrix:
         return np.full((4, 4), np.nan)
 
 
-def write_nifti(path: Path, volume: Volume, description: str) -> None:
+Shown = tuple[float, float]  # values that a viewer shows as black and as white
+
+
+def write_nifti(path: Path, volume: Volume, description: str, shown: Shown | None = None) -> None:
     """Write a volume as `nifti_bytes` makes it."""
-    write_bytes(path, nifti_bytes(path, volume, description))
+    write_bytes(path, nifti_bytes(path, volume, description, shown))
 
 
-def nifti_bytes(path: Path, volume: Volume, description: str) -> bytes:
+def nifti_bytes(path: Path, volume: Volume, description: str, shown: Shown | None = None) -> bytes:
     """The bytes of a NIfTI file: a CT as int16 HU, rounded half to even and clipped; an MR as float32.
 
     A source's header passes on its two matrices and their codes, nothing else. Without forms, both
@@ -265,6 +267,7 @@ def nifti_bytes(path: Path, volume: Volume, description: str) -> bytes:
         path: A name that ends in .nii or .nii.gz.
         volume: Of known modality.
         description: For `descrip`: at most 79 printable ASCII characters.
+        shown: `cal_min` and `cal_max`; the volume's `display_window` where None.
 
     Raises:
         OutputError: If the suffix is another one.
@@ -272,6 +275,7 @@ def nifti_bytes(path: Path, volume: Volume, description: str) -> bytes:
     require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
     array = stored_voxels(volume)
     header = _fresh_header(volume, description, path)
+    header["cal_min"], header["cal_max"] = shown or volume.display_window or (0, 0)
     voxels = array.astype(header.get_data_dtype()).tobytes(order="F")
     content: bytes = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
     if path.name.lower().endswith(".gz"):
@@ -301,8 +305,6 @@ def _fresh_header(volume: Volume, description: str, path: Path) -> Nifti1Header:
 
 
 def _new_forms(affine: Matrix, path: Path) -> Forms:
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    is_sheared = np.abs(axes.T @ axes - np.eye(3)).max() > MAX_COSINE
-    if is_sheared:
+    if is_sheared(affine):
         logger.warning("%s: sform only, as its axes are sheared", printable(str(path)))
-    return Forms(affine, 0 if is_sheared else 1, affine, 1)
+    return Forms(affine, 0 if is_sheared(affine) else 1, affine, 1)

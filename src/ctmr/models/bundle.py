@@ -1,6 +1,7 @@
 """The models that come with the package, looked up without torch; nothing is ever written there."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from ctmr.system.files import read_regular
 BUNDLED = Path(__file__).parent / "bundled"
 HEAD = "head"  # the model that is used where none is named
 CARD_NAME = "model.json"  # as in `models.card`, which takes longer to import
-PAGE_NAME = "about.md"  # what the model is, with figures and limits, for people
+PAGE_NAME = "README.md"  # what the model is, with figures and limits, for people
 MAX_BYTES = 2**24
+_FOR_PROGRAMS = re.compile(r"\A---\n.*?\n---\n\s*|^<!--[^>]*-->\n", re.DOTALL | re.MULTILINE)
 FIX = "install ctmr from its wheel again"
 
 
@@ -71,7 +73,7 @@ def bundled_models() -> list[BundledModel]:
 
 
 def bundled_page(name: str) -> str:
-    """The page about a bundled model.
+    """The page about a bundled model, without the front matter and the comments that are for programs.
 
     Raises:
         CheckpointError: If there is no such model, or it has no page.
@@ -83,9 +85,10 @@ def bundled_page(name: str) -> str:
             f"expected a model that comes with ctmr ({known}): found {name!r}", fix="ctmr models"
         )
     try:
-        return read_regular(folder / PAGE_NAME, MAX_BYTES).decode()
+        page = read_regular(folder / PAGE_NAME, MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError("cannot read it", file=folder / PAGE_NAME, fix=FIX) from error
+    return _FOR_PROGRAMS.sub("", page)
 
 
 def _read(folder: Path) -> BundledModel:

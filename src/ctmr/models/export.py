@@ -11,6 +11,8 @@ from ctmr.cyclegan.networks import Generator
 from ctmr.models.engines import openvino_core, require_engine
 from ctmr.models.exported import Format, graph_files
 from ctmr.models.folder import read_model, weights_of, write_files
+from ctmr.models.lookup import model_folder
+from ctmr.models.readme import exported_readme
 from ctmr.models.torch_engine import onnx_graph
 from ctmr.notice import NOTICE
 from ctmr.system.contained import without_telemetry
@@ -46,7 +48,9 @@ def export_model(
     about = found.card.model_dump(mode="json", exclude={"format", "sha256", "files"})
     if licence is not None:
         about["provenance"]["licence"] = licence
-    write_files(out, exported_files(found.generators, found.card.data.channels, form), about)
+    files = exported_files(found.generators, found.card.data.channels, form)
+    page = exported_readme(model_folder(Path(model)), found.card, licence)
+    write_files(out, files, about, page)
     return [out / graph_files(direction, form)[0] for direction in DIRECTIONS]
 
 

@@ -1,8 +1,9 @@
-"""The folder that travels: both generators, the discriminators of a training by adversaries, and `model.json`."""
+"""The folder that travels: both generators, the discriminators of a training by adversaries, `model.json`, `README.md`."""
 
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from ctmr.models.card import (
 )
 from ctmr.models.engines import Engine, Network, Precision
 from ctmr.models.lookup import DISCRIMINATOR_FILES, GENERATOR_FILES, model_folder
+from ctmr.models.readme import README_NAME, is_own_readme, model_readme
 from ctmr.models.torch_engine import network_by
 from ctmr.notice import NOTICE
 from ctmr.system.files import is_draft, persistently, replacing_folder, write_bytes
@@ -88,7 +90,7 @@ def save_model(folder: Path, state: TrainState, about: dict[str, Any]) -> None:
 def write_model(
     folder: Path, networks: Mapping[str, nn.Module], about: dict[str, Any], *, half: bool = False
 ) -> None:
-    """Write a model folder in place of an older one.
+    """Write a model folder in place of an older one; a `README.md` that ctmr did not write, or that was changed, stays.
 
     Args:
         folder: Where.
@@ -111,16 +113,29 @@ def weights_of(network: nn.Module, *, half: bool = False) -> bytes:
     )
 
 
-def write_files(folder: Path, files: Mapping[str, bytes], about: dict[str, Any]) -> None:
-    """Write files and the `model.json` that has their hashes, in place of an older folder; see `write_model`."""
+def write_files(
+    folder: Path, files: Mapping[str, bytes], about: dict[str, Any], page: str | None = None
+) -> None:
+    """Write files, the `model.json` that has their hashes, and `README.md`, in place of an older folder; see `write_model`.
+
+    Args:
+        folder: Where.
+        files: By name.
+        about: Becomes `model.json`.
+        page: Becomes `README.md`, unless a user has written one there; None makes it of `about`.
+    """
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     card = {"format": FORMAT, "sha256": UNSEALED.decode(), "notice": NOTICE, **about}
     contents = {**files, CARD_NAME: sealed(json.dumps({**card, "files": hashes}, indent=1))}
+    readme = page or model_readme(Card.model_validate_json(contents[CARD_NAME]))
 
     def write() -> None:
         with replacing_folder(folder) as new:
             for name, content in contents.items():
                 write_bytes(new / name, content)
+            there = folder / README_NAME
+            if is_own_readme(there) or not os.path.lexists(there):
+                write_bytes(new / README_NAME, readme.encode())
             _keep_others(folder, new)
 
     persistently(write)

@@ -266,7 +266,8 @@ def _write_volume(
     if image_format == "dicom" and kind != "mask":
         phantom_series(folder / person.name, volume, name=person.name, study=person.name)
     else:
-        write_nifti(folder / f"{person.name}.nii.gz", volume, DESCRIPTION)
+        shown = (0, 1) if kind == "mask" else None
+        write_nifti(folder / f"{person.name}.nii.gz", volume, DESCRIPTION, shown)
 
 
 def head_images(head: Head, spacing: Spacing) -> dict[str, list[Image]]:

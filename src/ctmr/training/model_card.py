@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -72,6 +73,8 @@ def model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> di
             "config": about["config"],
             "data": store.fingerprint,
             "images": {m: store.count("train", m) for m in ("ct", "mr")},
+            "overlap": dict(Counter(overlap.why for overlap in store.index.overlap)),
+            "let_in": store.index.let_in,
             "steps": state.step,
             **about["exact"],
         },

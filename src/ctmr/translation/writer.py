@@ -167,9 +167,8 @@ def _contents(loaded: Loaded, done: Translation) -> dict[Path, bytes]:
         else:
             title = f"{measure}, share of range (ctmr): research use only, not for diagnosis"
             # Neither CT nor MR, but in floating point as MR is.
-            contents[path] = nifti_bytes(
-                path, replace(loaded.scan, array=share, modality="mr"), title
-            )
+            volume = replace(loaded.scan, array=share, modality="mr")
+            contents[path] = nifti_bytes(path, volume, title, (0, MAP_WHITE))
     return contents
 
 
