@@ -124,9 +124,13 @@ def without(monkeypatch, *names):
     )
 
 
-def test_best_engine_is_openvino_where_it_is_installed(monkeypatch):
+def test_best_engine_is_openvino_where_it_is_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
-    assert best_engine(exported=True) == best_engine(exported=False) == "openvino"
+    monkeypatch.setattr(engines, "_CPUINFO", tmp_path / "cpuinfo")
+    assert best_engine(exported=False) == "openvino"
+    assert best_engine(exported=True) == "onnx"  # nothing says that the processor has bfloat16
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx512_bf16 amx_tile")
+    assert best_engine(exported=True) == "openvino"
     without(monkeypatch, "openvino")
     assert best_engine(exported=True) == "onnx"
     assert best_engine(exported=False) == "torch"
@@ -216,6 +220,8 @@ def test_openvino_is_not_asked_for_what_it_would_leave_undone(monkeypatch):
     require_engine("torch", "bfloat16")
 
 
-def test_openvino_and_torch_agree_on_what_the_processor_multiplies():
+def test_openvino_linux_and_torch_agree_on_what_the_processor_multiplies():
     torch_says = choose_precision("auto", "cpu") == "bfloat16"
     assert engines.openvino_has_bfloat16() == torch_says
+    if engines._CPUINFO.exists():
+        assert engines._processor_has_bfloat16() == torch_says
