@@ -145,8 +145,8 @@ def _use(card: Card) -> list[str]:
     return [
         "## Use",
         "",
-        "For research on the translation of axial slices of heads: to study methods, to train further, or to",
-        "register scans of two modalities. Look at every result beside its source.",
+        "For research on the translation of axial slices of heads: to study methods, or to train further. Look at",
+        "every result beside its source.",
         "",
         "```bash",
         "ctmr translate SCAN OUT --model FOLDER --to ct",
