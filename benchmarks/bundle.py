@@ -33,7 +33,7 @@ from ctmr.io.listing import find_scans
 from ctmr.io.reading import Reading
 from ctmr.io.scan import read_with_series
 from ctmr.models.card import Card
-from ctmr.models.export import exported_files
+from ctmr.models.export import onnx_files
 from ctmr.models.folder import read_model, write_files
 from ctmr.models.quality import (
     Distribution,
@@ -118,7 +118,7 @@ def main() -> None:
             **(json.loads(options.about.read_text()) if options.about else {}),
         },
     }
-    write_files(options.out, exported_files(generators, 1, "onnx", half=True), about)
+    write_files(options.out, onnx_files(generators, 1, half=True), about)
     made = read_model(options.out).card
     size = sum(path.stat().st_size for path in options.out.iterdir())
     print(json.dumps({"sha256": made.sha256, "mb": round(size / 1e6, 2)}))

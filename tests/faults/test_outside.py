@@ -155,6 +155,7 @@ COMMANDS = {
     "openvino": [MAIN, "translate", "../data/trainA", "out", *TO, "--quality", "full"],
     "onnx": [MAIN, "translate", "../data/trainA", "out", *TO, "--engine", "onnx"],
     "evaluate": [MAIN, "evaluate", "run", "../data"],
+    "export": [MAIN, "export", "run", "out", "--format", "openvino"],
     "report": [MAIN, "report", "run"],
     "program": [PROGRAM, "run", "../data/trainA/ct_00.png"],
 }

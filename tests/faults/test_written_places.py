@@ -79,6 +79,7 @@ COMMANDS = {
         inputs=("data/trainA/ct_00.png", "data/val/ct/0.png", "settings.yaml"),
         kept=rf"new-run/({RUN})",
     ),
+    "export": command("export", "@/run", "@/export", "--format", "onnx", kept="export(/.*)?"),
     "images": command(
         *("translate", "@/data/trainB", "@/out", *IMAGES),
         inputs=("data/trainB/mr_01.png", "data/trainB/ctmr.json"),

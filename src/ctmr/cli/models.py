@@ -66,6 +66,7 @@ def export(
             help="Licence of the weights, written into model.json and README.md.",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

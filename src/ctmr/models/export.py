@@ -1,7 +1,6 @@
 """Write a model as graphs that run without PyTorch: ONNX, whose weights stay where they are, or OpenVINO's own format."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ctmr.models.readme import exported_readme
 from ctmr.models.torch_engine import onnx_graph
 from ctmr.notice import NOTICE
 from ctmr.system.contained import without_telemetry
-from ctmr.system.files import require_empty
+from ctmr.system.files import draft_folder, require_empty
 from ctmr.types import DIRECTIONS, Direction
 
 
@@ -48,26 +47,42 @@ def export_model(
     about = found.card.model_dump(mode="json", exclude={"format", "sha256", "files"})
     if licence is not None:
         about["provenance"]["licence"] = licence
-    files = exported_files(found.generators, found.card.data.channels, form)
+    channels = found.card.data.channels
+    files = (
+        onnx_files(found.generators, channels)
+        if form == "onnx"
+        else _openvino_files(found.generators, channels, out)
+    )
     page = exported_readme(model_folder(Path(model)), found.card, licence)
     write_files(out, files, about, page)
     return [out / graph_files(direction, form)[0] for direction in DIRECTIONS]
 
 
-def exported_files(
-    generators: Mapping[Direction, Generator], channels: int, form: Format, *, half: bool = False
+def onnx_files(
+    generators: Mapping[Direction, Generator], channels: int, *, half: bool = False
 ) -> dict[str, bytes]:
-    """The files of both generators in a format, by name; `half` stores weights in float16."""
+    """Graph and weights of both generators, by name; `half` stores the weights in float16."""
     files: dict[str, bytes] = {}
     for direction, generator in generators.items():
-        graph = onnx_graph(generator, channels)
-        names = graph_files(direction, "onnx")
-        weights = weights_of(generator, half=half)
-        contents = (linked(graph, weights, names[1]), weights)
-        if form == "openvino":
-            contents = _as_openvino(dict(zip(names, contents, strict=True)))
-            names = graph_files(direction, "openvino")
-        files |= dict(zip(names, contents, strict=True))
+        graph, weights = graph_files(direction, "onnx")
+        files[weights] = weights_of(generator, half=half)
+        files[graph] = linked(onnx_graph(generator, channels), files[weights], weights)
+    return files
+
+
+def _openvino_files(
+    generators: Mapping[Direction, Generator], channels: int, out: Path
+) -> dict[str, bytes]:
+    """The same in OpenVINO's format, which it writes to files only: beside `out`, for a while."""
+    with without_telemetry():
+        import openvino
+    files: dict[str, bytes] = {}
+    for direction, generator in generators.items():
+        graph = openvino_core().read_model(onnx_graph(generator, channels))
+        with draft_folder(out) as place:
+            paths = [place / name for name in graph_files(direction, "openvino")]
+            openvino.serialize(graph, *paths)
+            files |= {path.name: path.read_bytes() for path in paths}
     return files
 
 
@@ -110,17 +125,3 @@ def linked(graph: bytes, weights: bytes, name: str) -> bytes:
     onnx.helper.set_model_props(model, {"notice": NOTICE})
     linked_graph: bytes = model.SerializeToString()
     return linked_graph
-
-
-def _as_openvino(files: dict[str, bytes]) -> tuple[bytes, bytes]:
-    """A linked ONNX graph and its weights in OpenVINO's format, float32: graph and weights."""
-    with without_telemetry():
-        import openvino
-    with tempfile.TemporaryDirectory(prefix="ctmr-") as place:
-        for name, content in files.items():
-            Path(place, name).write_bytes(content)
-        graph = openvino_core().read_model(Path(place, next(iter(files))))
-        xml, weights = Path(place, "graph.xml"), Path(place, "graph.bin")
-        openvino.serialize(graph, xml, weights)
-        del graph  # which maps the weights
-        return xml.read_bytes(), weights.read_bytes()

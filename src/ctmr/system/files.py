@@ -82,7 +82,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         OutputError: If it cannot be written; `folder` is then what it was.
     """
     folder = folder.resolve()  # a link stays one
-    with _new_folder(folder) as new:
+    with draft_folder(folder) as new:
         yield new
         sync(new)
         _put_in_place(new, folder)
@@ -96,15 +96,19 @@ def making_folder(folder: Path) -> Iterator[Path]:
         OutputError: If it cannot be written, or something has come to be there.
     """
     folder = folder.resolve()
-    with _new_folder(folder) as new:
+    with draft_folder(folder) as new:
         yield new
         sync(new)
         new.rename(folder)
 
 
 @contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, synced and gone when the block ends."""
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, synced and gone when the block ends.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     new = folder.with_name(f".{secrets.token_hex(8)}.new.tmp")
     try:
         with _draft(new, make_folder):
