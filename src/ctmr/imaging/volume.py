@@ -5,14 +5,6 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 import numpy as np
-from nibabel import Nifti1Image
-from nibabel.orientations import (
-    aff2axcodes,
-    apply_orientation,
-    inv_ornt_aff,
-    io_orientation,
-    ornt_transform,
-)
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError
@@ -84,8 +76,7 @@ class Volume:
     @cached_property
     def axes(self) -> tuple[str, str, str]:
         """Where I, J and K run, to the nearest axis: R or L, A or P, S or I."""
-        i, j, k = aff2axcodes(self.affine)
-        return str(i), str(j), str(k)
+        return axes_of(self.affine)
 
     @property
     def grey(self) -> FloatArray:
@@ -102,7 +93,7 @@ class Volume:
 
     def axial(self, array: NDArray[Value]) -> NDArray[Value]:
         """The axial slices (K, rows, columns) of an array on the volume's grid."""
-        return axial_slices(apply_orientation(array, io_orientation(self.affine)))
+        return axial_slices(_along_axes(array, self.affine))
 
     def from_axial(self, slices: FloatArray) -> FloatArray:
         """The inverse of `axial`."""
@@ -114,16 +105,38 @@ class Volume:
         return replace(self, array=array, modality=modality, unit=unit)
 
 
+# Functions import nibabel, which takes half a second, when a volume is there: a picture needs none.
+
+
+def axes_of(affine: Matrix) -> tuple[str, str, str]:
+    """Where I, J and K run, to the nearest axis: R or L, A or P, S or I."""
+    from nibabel.orientations import aff2axcodes
+
+    i, j, k = aff2axcodes(affine)
+    return str(i), str(j), str(k)
+
+
+def _along_axes(array: NDArray[Value], affine: Matrix) -> NDArray[Value]:
+    """The array with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    turned: NDArray[Value] = apply_orientation(array, io_orientation(affine))
+    return turned
+
+
 def canonical(volume: Volume) -> Volume:
     """The volume with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
-    orientation = io_orientation(volume.affine)
-    array = apply_orientation(volume.array, orientation)
-    affine = volume.affine @ inv_ornt_aff(orientation, volume.array.shape)
+    from nibabel.orientations import inv_ornt_aff, io_orientation
+
+    array = _along_axes(volume.array, volume.affine)
+    affine = volume.affine @ inv_ornt_aff(io_orientation(volume.affine), volume.array.shape)
     return Volume(np.ascontiguousarray(array), affine, volume.modality, unit=volume.unit)
 
 
 def like(array: FloatArray, volume: Volume) -> FloatArray:
     """An array on the grid of `canonical(volume)`, with its axes as `volume` has them."""
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
     back = ornt_transform(RAS, io_orientation(volume.affine))
     return np.ascontiguousarray(apply_orientation(array, back))
 
@@ -140,7 +153,8 @@ def from_axial_slices(slices: FloatArray) -> FloatArray:
 
 def resampled_onto(volume: Volume, target: Volume) -> Volume:
     """The volume on another grid in the same space, trilinear; what lies beyond it has its lowest value."""
-    from nibabel.processing import resample_from_to  # it takes a third of a second
+    from nibabel import Nifti1Image
+    from nibabel.processing import resample_from_to
 
     source = Nifti1Image(volume.array, volume.affine)
     lowest = float(volume.array.min())
