@@ -1,6 +1,5 @@
 """FreeSurfer's volumes (`.mgz`, `.mgh`) <-> volumes: a binary header, voxels, and what follows them."""
 
-import gzip
 import struct
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import numpy as np
 from ctmr.imaging.volume import Volume
 from ctmr.io.voxels import (
     EXTRACT,
-    GZIP_LEVEL,
     Geometry,
     Header,
+    packed,
     read_voxels,
     require,
     stored_voxels,
@@ -59,7 +58,7 @@ def mgh_bytes(path: Path, volume: Volume, description: str) -> bytes:
     voxels = array.astype(array.dtype.newbyteorder(">")).tobytes("F")
     content: bytes = header.binaryblock[:_USED].ljust(DATA_OFFSET, b"\0") + voxels
     content += footer
-    return gzip.compress(content, GZIP_LEVEL, mtime=0) if is_gzipped(path) else content
+    return packed(content, "gzip") if is_gzipped(path) else content
 
 
 def _header(data: bytes, path: Path) -> Header:

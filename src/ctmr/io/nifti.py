@@ -17,7 +17,6 @@ from ctmr.imaging.volume import Forms, Volume, axes_of
 from ctmr.io.voxels import (
     COPY,
     EXTRACT,
-    GZIP_LEVEL,
     MAX_BYTES,
     SIGNS,
     Geometry,
@@ -25,6 +24,7 @@ from ctmr.io.voxels import (
     fill,
     float_voxels,
     is_sound,
+    packed,
     require,
     stored_voxels,
     warn_of_clear_header,
@@ -280,7 +280,7 @@ def nifti_bytes(path: Path, volume: Volume, description: str) -> bytes:
     voxels = array.astype(header.get_data_dtype()).tobytes(order="F")
     content: bytes = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
     if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, GZIP_LEVEL, mtime=0)
+        content = packed(content, "gzip")
     return content
 
 
