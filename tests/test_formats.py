@@ -20,7 +20,8 @@ from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.imaging.intensity import Intensity
 from ctmr.imaging.resampling import Scale
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.reading import Reading
 from ctmr.synthetic.data_folder import write_heads

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ctmr
+from support.pictures import save, slices
 
 SOURCE = Path(ctmr.__file__).parent
 # Dotted names below `ctmr`; running `__main__` runs the program.
@@ -77,6 +78,23 @@ import sys, ctmr.training.train, ctmr.translation.batch
 heavy = {"scipy.ndimage", "scipy.optimize", "scipy.stats", "skimage.morphology", "matplotlib"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)
+
+
+def test_translation_of_a_picture_imports_only_what_a_picture_needs(tmp_path):
+    save(tmp_path / "a.png", slices(2, "mr")[1])
+    words = [str(tmp_path / "a.png"), str(tmp_path / "ct" / "a.png"), "--to", "ct"]
+    said = python(f"""
+import sys
+from ctmr.cli import main
+sys.argv = ["ctmr", "translate", *{words!r}, "--engine", "onnx"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+heavy = {{"nibabel", "pydicom", "torch", "matplotlib", "skimage", "openvino", "rich"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+    assert "1 scans written" in said
 
 
 def test_import_loads_neither_torch_nor_matplotlib_and_prints_nothing():

@@ -227,7 +227,7 @@ def png_of(side: int) -> bytes:
 GROWTH = """
 import resource, sys
 from pathlib import Path
-import ctmr.io.dicom.series, ctmr.io.images, ctmr.io.volumes
+import nibabel, ctmr.io.dicom.series, ctmr.io.images, ctmr.io.volumes
 from ctmr.errors import CtmrError
 read, path = sys.argv[1], Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

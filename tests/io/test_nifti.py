@@ -3,6 +3,8 @@
 import gzip
 import itertools
 import os
+import shutil
+import subprocess
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -755,6 +757,18 @@ def test_gzip_has_neither_name_nor_time_so_that_the_same_volume_gives_the_same_b
     assert content == (tmp_path / "b.nii.gz").read_bytes()
     assert content[3] == 0  # no optional fields (RFC 1952)
     assert content[4:8] == bytes(4)  # no time
+
+
+@pytest.mark.parametrize("modality", ["ct", "mr"])
+def test_gzip_is_read_by_other_programs(tmp_path, modality):
+    volume = replace(volume_of(), modality=modality)
+    write_nifti(tmp_path / "a.nii.gz", volume, "text")
+    expected = np.rint(volume.array) if modality == "ct" else volume.array
+    assert np.array_equal(nib.load(tmp_path / "a.nii.gz").get_fdata(), expected)
+    read = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "a.nii.gz")))
+    assert np.array_equal(read.transpose(2, 1, 0), expected)
+    if shutil.which("gzip"):
+        subprocess.run(["gzip", "-t", str(tmp_path / "a.nii.gz")], check=True)
 
 
 def test_dimension_over_32767_makes_it_nifti_2(tmp_path):

@@ -5,7 +5,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.sequence import Sequence
 
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.series import find_dicom
+from ctmr.io.dicom.recognise import find_dicom
 from ctmr.io.dicom.writer import phantom_series
 
 SHAPE = (12, 10, 6)  # columns, rows, slices

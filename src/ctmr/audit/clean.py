@@ -21,7 +21,7 @@ from ctmr.audit.scan_profile import Picture
 from ctmr.data.sources import LAYOUTS, Source, label_of
 from ctmr.errors import DataError
 from ctmr.io.dicom.files import opened
-from ctmr.io.dicom.series import find_dicom
+from ctmr.io.dicom.recognise import find_dicom
 from ctmr.io.image_info import INFO_NAME
 from ctmr.results import Cleaned, Finding
 from ctmr.system.files import making_folder, write_json, write_text

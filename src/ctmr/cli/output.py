@@ -124,6 +124,13 @@ def _without_texts(error: BaseException | None) -> str:
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str], Bar]]:
     """Progress bars on stderr, if it is a terminal: call with a label, then with done and total."""
+    if not sys.stderr.isatty():
+
+        def unseen(done: int, total: int, note: str = "") -> None:
+            """Nobody looks, so rich need not be imported."""
+
+        yield lambda label: unseen
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -140,7 +147,6 @@ def progress_bars() -> Iterator[Callable[[str], Bar]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
     ) as progress:
 
         def start(label: str) -> Bar:

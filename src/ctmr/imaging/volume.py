@@ -5,14 +5,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-from nibabel import Nifti1Image
-from nibabel.orientations import (
-    aff2axcodes,
-    apply_orientation,
-    inv_ornt_aff,
-    io_orientation,
-    ornt_transform,
-)
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError, SafetyError, UsageError
@@ -20,6 +12,7 @@ from ctmr.types import Encoding, FloatArray, Matrix, Modality
 
 if TYPE_CHECKING:
     import SimpleITK
+    from nibabel import Nifti1Image
     from nibabel.spatialimages import SpatialImage
 
 Value = TypeVar("Value", bound=np.generic)
@@ -92,8 +85,7 @@ class Volume:
     @cached_property
     def axes(self) -> tuple[str, str, str]:
         """Where I, J and K run, to the nearest axis: R or L, A or P, S or I."""
-        i, j, k = aff2axcodes(self.affine)
-        return str(i), str(j), str(k)
+        return axes_of(self.affine)
 
     @property
     def grey(self) -> FloatArray:
@@ -123,8 +115,10 @@ class Volume:
         array = np.asarray(image.dataobj).astype(np.float32)
         return cls(array, np.array(image.affine, dtype=np.float64), modality, forms)
 
-    def to_nibabel(self) -> Nifti1Image:
+    def to_nibabel(self) -> "Nifti1Image":
         """The volume as a NIfTI image of nibabel, float32, with both matrices and the display window; its values are copied."""
+        from nibabel import Nifti1Image
+
         image = Nifti1Image(self.array.copy(), self.affine)
         image.header.set_xyzt_units("mm")
         if self.forms is None:
@@ -184,7 +178,7 @@ class Volume:
 
     def axial(self, array: NDArray[Value]) -> NDArray[Value]:
         """The axial slices (K, rows, columns) of an array on the volume's grid."""
-        return axial_slices(apply_orientation(array, io_orientation(self.affine)))
+        return axial_slices(_along_axes(array, self.affine))
 
     def from_axial(self, slices: FloatArray) -> FloatArray:
         """The inverse of `axial`."""
@@ -194,6 +188,25 @@ class Volume:
         """The volume with the values of a modality."""
         unit: Literal["grey"] | None = "grey" if encoding == "grey" else None
         return replace(self, array=array, modality=modality, unit=unit)
+
+
+# Functions import nibabel, which takes half a second, when a volume is there: a picture needs none.
+
+
+def axes_of(affine: Matrix) -> tuple[str, str, str]:
+    """Where I, J and K run, to the nearest axis: R or L, A or P, S or I."""
+    from nibabel.orientations import aff2axcodes
+
+    i, j, k = aff2axcodes(affine)
+    return str(i), str(j), str(k)
+
+
+def _along_axes(array: NDArray[Value], affine: Matrix) -> NDArray[Value]:
+    """The array with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    turned: NDArray[Value] = apply_orientation(array, io_orientation(affine))
+    return turned
 
 
 def _simpleitk() -> Any:
@@ -210,6 +223,8 @@ def _forms_of(image: "SpatialImage") -> Forms | None:
     """Both matrices of a NIfTI header; None of another image, whose affine is all there is."""
     if len(image.shape) != 3:
         raise ValueError(f"image must have 3 axes: got {image.shape}")
+    from nibabel import Nifti1Image
+
     if not isinstance(image, Nifti1Image):
         return None
     unit = image.header.get_xyzt_units()[0]
@@ -217,7 +232,7 @@ def _forms_of(image: "SpatialImage") -> Forms | None:
         raise ValueError(f"image must be in mm: got {unit!r}")
     qform, sform = image.get_qform(coded=True), image.get_sform(coded=True)
     given = [matrix for matrix, code in (qform, sform) if code > 0]
-    sides = ["".join(aff2axcodes(matrix)) for matrix in given]
+    sides = ["".join(axes_of(matrix)) for matrix in given]
     if not given or len(set(sides)) > 1:
         raise SafetyError(
             "expected a header that says where left and right are: found"
@@ -237,14 +252,17 @@ def is_sheared(affine: Matrix) -> bool:
 
 def canonical(volume: Volume) -> Volume:
     """The volume with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
-    orientation = io_orientation(volume.affine)
-    array = apply_orientation(volume.array, orientation)
-    affine = volume.affine @ inv_ornt_aff(orientation, volume.array.shape)
+    from nibabel.orientations import inv_ornt_aff, io_orientation
+
+    array = _along_axes(volume.array, volume.affine)
+    affine = volume.affine @ inv_ornt_aff(io_orientation(volume.affine), volume.array.shape)
     return Volume(np.ascontiguousarray(array), affine, volume.modality, unit=volume.unit)
 
 
 def like(array: FloatArray, volume: Volume) -> FloatArray:
     """An array on the grid of `canonical(volume)`, with its axes as `volume` has them."""
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
     back = ornt_transform(RAS, io_orientation(volume.affine))
     return np.ascontiguousarray(apply_orientation(array, back))
 
@@ -261,7 +279,8 @@ def from_axial_slices(slices: FloatArray) -> FloatArray:
 
 def resampled_onto(volume: Volume, target: Volume) -> Volume:
     """The volume on another grid in the same space, trilinear; what lies beyond it has its lowest value."""
-    from nibabel.processing import resample_from_to  # it takes a third of a second
+    from nibabel import Nifti1Image
+    from nibabel.processing import resample_from_to
 
     source = Nifti1Image(volume.array, volume.affine)
     lowest = float(volume.array.min())

@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctmr.errors import DataError, UsageError, printable
-from ctmr.io.dicom.archive import is_archive_name
-from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series
-from ctmr.io.dicom.header import is_dicom
+from ctmr.io.dicom.recognise import is_archive_name, is_dicom
 from ctmr.io.fetched import is_dangling
 from ctmr.io.image_info import INFO_NAME, is_regular
 from ctmr.io.scan import Kind, kind_by_name, stem_of
 from ctmr.system.ownership import is_own_extra, is_run
 from ctmr.types import Modality
+
+if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what is DICOM
+    from ctmr.io.dicom.grouping import SeriesFiles
 
 MAX_DEPTH = 8  # folders below the one that is walked through
 SHOWN = 3  # names in a warning
@@ -44,11 +45,11 @@ class Found(NamedTuple):
 
     path: Path
     kind: Kind
-    series: SeriesFiles | None = None
+    series: "SeriesFiles | None" = None
     """One of several DICOM series in the folder `path`."""
     part: str = ""
     """What it is called below `path` then, as `s3_1`: SeriesNumber (0020,0011), and which one of that number."""
-    header: SeriesFiles | None = None
+    header: "SeriesFiles | None" = None
     """What the headers of a series say."""
 
     @property
@@ -74,7 +75,7 @@ class Found(NamedTuple):
         return f"{stem}/{self.part}" if self.part else stem
 
 
-Choose = Callable[[Sequence[SeriesFiles]], list[SeriesFiles]]
+Choose = Callable[[Sequence["SeriesFiles"]], "list[SeriesFiles]"]
 
 
 class Fault(NamedTuple):
@@ -158,8 +159,8 @@ def list_scans(
 
 def scans_of_series(
     folder: Path,
-    series: Sequence[SeriesFiles],
-    chosen: Sequence[SeriesFiles],
+    series: "Sequence[SeriesFiles]",
+    chosen: "Sequence[SeriesFiles]",
     *,
     own_name: bool = False,
 ) -> list[Found]:
@@ -183,7 +184,9 @@ def scans_of_series(
 def chooser(wanted: Sequence[str] = (), to: Modality | None = None) -> Choose:
     """What chooses among the series of each folder of a tree, by `choose_series`; one wanted may be in another folder."""
 
-    def choose(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    def choose(series: "Sequence[SeriesFiles]") -> "list[SeriesFiles]":
+        from ctmr.io.dicom.grouping import choose_series
+
         if not wanted or "all" in wanted:
             return choose_series(series, wanted, to)
         chosen: list[SeriesFiles] = []
@@ -261,6 +264,8 @@ def _take_series(listing: Listing, folder: Path, beside: set[str], rules: _Rules
 
     `beside` are the names of other scans in the folder.
     """
+    from ctmr.io.dicom.grouping import list_series
+
     try:
         series, left_out = list_series(folder)
         chosen = [one for one in rules.choose(series) if one.kind != "localizer"]

@@ -1,6 +1,5 @@
 """MetaImage files (`.mha`) <-> volumes: which lines of the header are read, and what they mean (LPS, mm)."""
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ from ctmr.imaging.volume import Volume
 from ctmr.io.voxels import (
     EXPORT,
     EXTRACT,
-    GZIP_LEVEL,
     Geometry,
     Header,
     affine_of_axes,
     numbers,
+    packed,
     read_voxels,
     require,
     stored_voxels,
@@ -50,7 +49,7 @@ def metaimage_bytes(volume: Volume, description: str) -> bytes:
         description: One line, for `Comment`.
     """
     array = stored_voxels(volume)
-    voxels = zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes("F"), GZIP_LEVEL)
+    voxels = packed(array.astype(array.dtype.newbyteorder("<")).tobytes("F"), "zlib")
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
     directions = lps[:3, :3] / volume.spacing_mm
     lines = {

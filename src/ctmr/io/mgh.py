@@ -1,18 +1,16 @@
 """FreeSurfer's volumes (`.mgz`, `.mgh`) <-> volumes: a binary header, voxels, and what follows them."""
 
-import gzip
 import struct
 from pathlib import Path
 
 import numpy as np
-from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 
 from ctmr.imaging.volume import Volume
 from ctmr.io.voxels import (
     EXTRACT,
-    GZIP_LEVEL,
     Geometry,
     Header,
+    packed,
     read_voxels,
     require,
     stored_voxels,
@@ -20,6 +18,7 @@ from ctmr.io.voxels import (
 
 DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}  # `type` -> numpy
 MAX_FOOTER_BYTES = 2**24  # scan parameters, transforms and command lines
+DATA_OFFSET = 284  # bytes of the header
 _USED = 90  # bytes of the header that mean something
 _COMMAND_LINE = 3  # the tag of a text behind the voxels (FreeSurfer's tags.h)
 
@@ -45,6 +44,8 @@ def mgh_bytes(path: Path, volume: Volume, description: str) -> bytes:
         volume: Of known modality: a CT becomes int16 HU, an MR float32.
         description: One line, kept behind the voxels as FreeSurfer keeps command lines.
     """
+    from nibabel.freesurfer.mghformat import MGHHeader  # half a second: only for a volume
+
     array = stored_voxels(volume)
     header = MGHHeader()
     header.set_data_dtype(array.dtype)
@@ -57,11 +58,13 @@ def mgh_bytes(path: Path, volume: Volume, description: str) -> bytes:
     voxels = array.astype(array.dtype.newbyteorder(">")).tobytes("F")
     content: bytes = header.binaryblock[:_USED].ljust(DATA_OFFSET, b"\0") + voxels
     content += footer
-    return gzip.compress(content, GZIP_LEVEL, mtime=0) if is_gzipped(path) else content
+    return packed(content, "gzip") if is_gzipped(path) else content
 
 
 def _header(data: bytes, path: Path) -> Header:
     """What the first 284 bytes say."""
+    from nibabel.freesurfer.mghformat import MGHHeader
+
     version, *dims, code = struct.unpack(">6i", data[:24].ljust(24, b"\0"))
     is_mgh = version == 1 and len(data) >= DATA_OFFSET
     found = f"another file of {len(data)} bytes or more"

@@ -8,19 +8,15 @@ import stat
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import aff2axcodes
-from nibabel.spatialimages import HeaderDataError
 
 from ctmr.errors import DataError, OutputError, SafetyError, printable
-from ctmr.imaging.volume import Forms, Volume, is_sheared
+from ctmr.imaging.volume import Forms, Volume, axes_of, is_sheared
 from ctmr.io.voxels import (
     COPY,
     EXTRACT,
-    GZIP_LEVEL,
     MAX_BYTES,
     SIGNS,
     Geometry,
@@ -28,6 +24,7 @@ from ctmr.io.voxels import (
     fill,
     float_voxels,
     is_sound,
+    packed,
     require,
     stored_voxels,
     warn_of_clear_header,
@@ -35,6 +32,9 @@ from ctmr.io.voxels import (
 from ctmr.system.files import write_bytes
 from ctmr.system.memory import require_memory
 from ctmr.types import FloatArray, Matrix
+
+if TYPE_CHECKING:  # nibabel takes half a second to import: only for a volume
+    from nibabel.nifti1 import Nifti1Header
 
 _Stream = gzip.GzipFile | io.BufferedReader
 _Matrices = dict[str, Matrix]  # "sform" or "qform" -> (4, 4)
@@ -111,8 +111,11 @@ def _opened(path: Path) -> _Stream:
     return gzip.open(path) if is_gzip else path.open("rb")
 
 
-def _header(data: bytes, path: Path) -> Nifti1Header:
+def _header(data: bytes, path: Path) -> "Nifti1Header":
     """The header at the start of a single NIfTI-1 or NIfTI-2 file, of either byte order."""
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
     for order in "<>":
         size = struct.unpack(f"{order}i", data[:4].ljust(4, b"\0"))[0]
         if size == 348 and data[344:348] == b"n+1\0":
@@ -124,7 +127,7 @@ def _header(data: bytes, path: Path) -> Nifti1Header:
     raise DataError(f"expected a single NIfTI file: found {found}", file=path, fix=_CONVERT)
 
 
-def _size(header: Nifti1Header, path: Path) -> int:
+def _size(header: "Nifti1Header", path: Path) -> int:
     """Bytes of the whole file, if what the header says of its voxels can be used."""
     count, code = int(header["dim"][0]), int(header["datatype"])
     shape = tuple(int(side) for side in header["dim"][1 : max(count, 0) + 1])
@@ -146,12 +149,12 @@ def _size(header: Nifti1Header, path: Path) -> int:
     return int(offset) + math.prod(shape) * itemsize
 
 
-def _scaling(header: Nifti1Header) -> tuple[float, float]:
+def _scaling(header: "Nifti1Header") -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     return (1.0, 0.0) if slope == 0 or math.isnan(slope) else (slope, intercept)
 
 
-def _values(header: Nifti1Header, data: bytearray, path: Path) -> FloatArray:
+def _values(header: "Nifti1Header", data: bytearray, path: Path) -> FloatArray:
     """The scaled voxels (I, J, K)."""
     dtype = np.dtype(DTYPES[int(header["datatype"])]).newbyteorder(header.endianness)
     stored = np.frombuffer(data, dtype, offset=int(header["vox_offset"]))
@@ -161,7 +164,7 @@ def _values(header: Nifti1Header, data: bytearray, path: Path) -> FloatArray:
 
 
 @np.errstate(invalid="ignore")  # a NaN in it is refused below
-def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple[Matrix, Forms]:
+def _place(header: "Nifti1Header", geometry: Geometry | None, path: Path) -> tuple[Matrix, Forms]:
     """The affine, and the forms to write back."""
     matrices = {"sform": header.get_sform().astype(np.float64), "qform": _qform(header)}
     codes = {name: int(header[f"{name}_code"]) for name in matrices}
@@ -201,7 +204,7 @@ def _place(header: Nifti1Header, geometry: Geometry | None, path: Path) -> tuple
     return affine, Forms(matrices["qform"], codes["qform"], matrices["sform"], codes["sform"])
 
 
-def _require_clear(given: _Matrices, header: Nifti1Header, path: Path, fix: str) -> None:
+def _require_clear(given: _Matrices, header: "Nifti1Header", path: Path, fix: str) -> None:
     """Refuse a header that leaves open where left and right are."""
     wrong = [f"no invertible {name}" for name, matrix in given.items() if not is_sound(matrix)]
     found = " and ".join(wrong) or "both codes 0, so that left and right are unknown"
@@ -217,10 +220,10 @@ def _require_clear(given: _Matrices, header: Nifti1Header, path: Path, fix: str)
 
 def _stated(matrices: _Matrices) -> str:
     """Where the axes run, as `sform says RAS, qform says LAS`."""
-    return ", ".join(f"{name} says {''.join(aff2axcodes(m))}" for name, m in matrices.items())
+    return ", ".join(f"{name} says {''.join(axes_of(m))}" for name, m in matrices.items())
 
 
-def _shift(matrix: Matrix, affine: Matrix, header: Nifti1Header) -> float:
+def _shift(matrix: Matrix, affine: Matrix, header: "Nifti1Header") -> float:
     """How far apart two matrices put any corner of the grid, in mm."""
     corners = np.array(list(np.ndindex(2, 2, 2))) * header["dim"][1:4] - 0.5  # (8, 3)
     difference = matrix - affine
@@ -232,11 +235,13 @@ def _same_sides(qform: Matrix, sform: Matrix) -> bool:
     """Whether both say the same of each axis and of the voxels' size, as a scan that was aligned by its sform does."""
     sizes = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (qform, sform)]
     same_sizes = bool((np.abs(sizes[0] - sizes[1]) <= SAME_SIZE * sizes[0]).all())
-    return same_sizes and aff2axcodes(qform) == aff2axcodes(sform)
+    return same_sizes and axes_of(qform) == axes_of(sform)
 
 
-def _qform(header: Nifti1Header) -> Matrix:
+def _qform(header: "Nifti1Header") -> Matrix:
     """The qform whatever its code; NaN where the header's numbers make none."""
+    from nibabel.spatialimages import HeaderDataError
+
     header["pixdim"][0] = header["pixdim"][0] or 1  # 0 means 1 (NIfTI-1 standard)
     parts = ("quatern_b", "quatern_c", "quatern_d")
     norm = math.sqrt(sum(float(header[part]) ** 2 for part in parts))
@@ -279,11 +284,14 @@ def nifti_bytes(path: Path, volume: Volume, description: str, shown: Shown | Non
     voxels = array.astype(header.get_data_dtype()).tobytes(order="F")
     content: bytes = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
     if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, GZIP_LEVEL, mtime=0)
+        content = packed(content, "gzip")
     return content
 
 
-def _fresh_header(volume: Volume, description: str, path: Path) -> Nifti1Header:
+def _fresh_header(volume: Volume, description: str, path: Path) -> "Nifti1Header":
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
     if len(description) > 79 or not (description.isascii() and description.isprintable()):
         raise ValueError(f"description must be at most 79 ASCII characters: got {description!r}")
     is_small = max(volume.array.shape) <= 32767  # the greatest int16

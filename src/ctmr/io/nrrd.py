@@ -1,6 +1,5 @@
 """NRRD files (`.nrrd`) <-> volumes: which fields of the header are read, and what they mean (LPS, RAS or LAS, mm)."""
 
-import gzip
 import re
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from ctmr.imaging.volume import Volume
 from ctmr.io.voxels import (
     EXPORT,
     EXTRACT,
-    GZIP_LEVEL,
     Geometry,
     Header,
     Packing,
     affine_of_axes,
     numbers,
+    packed,
     read_voxels,
     require,
     stored_voxels,
@@ -82,7 +81,7 @@ def nrrd_bytes(volume: Volume, description: str) -> bytes:
     ]
     voxels = array.astype(array.dtype.newbyteorder("<")).tobytes("F")
     text = "\n".join(lines) + "\n\n"
-    return text.encode("ascii") + gzip.compress(voxels, GZIP_LEVEL, mtime=0)
+    return text.encode("ascii") + packed(voxels, "gzip")
 
 
 def _vector(values: NDArray[np.float64]) -> str:

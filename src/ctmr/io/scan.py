@@ -5,18 +5,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ctmr.errors import DataError, UsageError, printable
 from ctmr.imaging.ct_values import with_ct_values
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.volume import Volume
 from ctmr.io.codecs import is_image_name
-from ctmr.io.dicom.archive import is_archive, is_archive_name
-from ctmr.io.dicom.files import is_multi_frame
-from ctmr.io.dicom.grouping import SeriesFiles, choose_series, list_series, series_rows
-from ctmr.io.dicom.header import is_dicom
-from ctmr.io.dicom.series import Series, find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom, is_archive, is_archive_name, is_dicom
 from ctmr.io.fetched import require_fetched
 from ctmr.io.image_info import INFO_NAME, ImageInfo, read_image_info
 from ctmr.io.images import read_image, save_image
@@ -25,6 +21,10 @@ from ctmr.io.volumes import WRITTEN, read_volume_file, volume_bytes, volume_suff
 from ctmr.system.files import content_digest
 from ctmr.system.ownership import write_own
 from ctmr.types import OTHER, Modality
+
+if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what is DICOM
+    from ctmr.io.dicom.grouping import SeriesFiles
+    from ctmr.io.dicom.series import Series
 
 Kind = Literal["image", "volume", "series"]
 
@@ -47,7 +47,12 @@ def kind_of(path: Path) -> Kind | None:
         ) from error
     if folder:
         return "series" if not _named_volumes(path) and find_dicom(path) else None
-    return kind_by_name(path) or ("series" if is_multi_frame(path) else None)
+    kind = kind_by_name(path)
+    if kind is not None or not is_dicom(path):
+        return kind
+    from ctmr.io.dicom.files import is_multi_frame
+
+    return "series" if is_multi_frame(path) else None
 
 
 def no_scan(path: Path) -> DataError:
@@ -81,7 +86,7 @@ def stem_of(path: Path) -> str:
     return path.stem if is_image_name(path) or is_archive_name(path) else path.name
 
 
-def content_hash(path: Path, kind: Kind, series: SeriesFiles | None = None) -> str:
+def content_hash(path: Path, kind: Kind, series: "SeriesFiles | None" = None) -> str:
     """SHA-256 of a file, or over the names and contents of a series' files, by default of all that are in the folder.
 
     Of an archive it is over the whole of it and the names of the series' files.
@@ -167,13 +172,15 @@ def read_with_series(
     modality: Modality | None = None,
     reading: Reading = DEFAULT,
     info: ImageInfo | None = None,
-    files: SeriesFiles | None = None,
-) -> tuple[Scan, Series | None]:
+    files: "SeriesFiles | None" = None,
+) -> "tuple[Scan, Series | None]":
     """As `read_scan`, and the DICOM series that the scan comes from, if it does; `files` are one of several in a folder."""
     require_fetched(path)
     kind, series = kind_of(path), None
     scan: Scan
     if kind == "series" or files is not None:
+        from ctmr.io.dicom.series import read_series
+
         vouched = reading.ct_values is not None and modality != "mr"
         one = files or one_series(path, modality, reading)
         series = read_series(one or path, irregular=reading.irregular, vouched=vouched)
@@ -198,12 +205,14 @@ def read_with_series(
 
 def one_series(
     folder: Path, modality: Modality | None, reading: Reading = DEFAULT
-) -> SeriesFiles | None:
+) -> "SeriesFiles | None":
     """The series that is meant of several in a folder; None if it has one.
 
     Raises:
         UsageError: If several are meant, or one that is wanted is not there.
     """
+    from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
+
     series = list_series(folder).series
     if not reading.series and sum(one.kind == "scan" for one in series) <= 1:
         return None

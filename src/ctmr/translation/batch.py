@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
 from ctmr.imaging.image import Scan
 from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.volume import Volume, onto_grid
-from ctmr.io.dicom.series import Series, read_series
 from ctmr.io.image_info import INFO_NAME
 from ctmr.io.listing import SHOWN
 from ctmr.io.reading import DEFAULT, Reading
@@ -41,6 +40,9 @@ from ctmr.translation.writer import (
     write_translation,
 )
 from ctmr.types import OTHER, Modality
+
+if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what is DICOM
+    from ctmr.io.dicom.series import Series
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +231,7 @@ def _translate(
 
 def _read(
     translator: Translator, item: PlanItem, to: Modality, reading: Reading
-) -> tuple[Scan, Series | None]:
+) -> "tuple[Scan, Series | None]":
     """The scan, and the DICOM series it comes from or belongs to if it is to be written as one."""
     if item.series is not None and to == "ct" and not translator.preprocessor.writes_hu(to):
         raise SafetyError(
@@ -245,6 +247,8 @@ def _read(
         require_scan(scan)
     if item.like is None or not isinstance(scan, Volume):
         return scan, series
+    from ctmr.io.dicom.series import read_series
+
     series = read_series(item.like, irregular=reading.irregular)
     if series.volume.modality == to:
         raise SafetyError(

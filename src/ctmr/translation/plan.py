@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from ctmr.errors import DataError, OutputError, UsageError, printable
 from ctmr.io.codecs import FORMATS, is_image_name
-from ctmr.io.dicom.archive import is_archive
-from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
+from ctmr.io.dicom.recognise import is_archive
 from ctmr.io.image_info import ImageInfo
 from ctmr.io.listing import (
     SHOWN,
@@ -135,6 +134,8 @@ def find_inputs(source: Path, output: Path, to: Modality, reading: Reading) -> l
 
 def _series_of(folder: Path, to: Modality, reading: Reading) -> list[Found]:
     """The series meant of a folder that is INPUT; of several the table is logged."""
+    from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
+
     series = list_series(folder).series
     if not reading.series and sum(one.kind == "scan" for one in series) <= 1:
         return [Found(folder, "series")]

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,8 +18,6 @@ from ctmr.errors import OutputError, printable
 from ctmr.imaging.image import Image, Scan, Unit
 from ctmr.imaging.volume import Volume, onto_grid
 from ctmr.io.codecs import is_image_name
-from ctmr.io.dicom.series import Series
-from ctmr.io.dicom.writer import Derivation, write_series
 from ctmr.io.image_info import INFO_NAME, add_image_info, info_to_add
 from ctmr.io.images import image_bytes
 from ctmr.io.nifti import nifti_bytes
@@ -43,6 +41,10 @@ from ctmr.translation.translator import Translation, Translator
 from ctmr.translation.uncertainty import QualityLevel
 from ctmr.types import DIRECTION_TO, Modality, Spacing
 
+if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what is DICOM
+    from ctmr.io.dicom.series import Series
+    from ctmr.io.dicom.writer import Derivation
+
 logger = logging.getLogger(__name__)
 
 MAP_WHITE = 0.25  # share of the range, and above it, that is white in the map of an image
@@ -56,7 +58,7 @@ class Loaded:
     item: PlanItem
     request: str
     scan: Scan
-    series: Series | None
+    series: "Series | None"
     seconds: float
     quality: QualityLevel
 
@@ -90,6 +92,8 @@ def write_translation(
             if series is not None and isinstance(done.scan, Volume):
                 volume = done.scan if item.kind == "series" else onto_grid(done.scan, series.volume)
                 draft = publishing.enter_context(replacing_folder(item.target))
+                from ctmr.io.dicom.writer import write_series
+
                 write_series(draft, volume, series, _derivation(translator, item, to, reading))
                 drafts[item.target] = draft
             for path, content in contents.items():
@@ -225,8 +229,10 @@ def _believed(item: PlanItem, to: Modality, reading: Reading) -> dict[str, Any]:
 
 def _derivation(
     translator: Translator, item: PlanItem, to: Modality, reading: Reading
-) -> Derivation:
+) -> "Derivation":
     """What the files say of their origin; with `like` the source is not the series alone."""
+    from ctmr.io.dicom.writer import Derivation
+
     options = "anyway" if reading.anyway else ""
     if item.kind == "volume":
         options += content_hash(item.source, item.kind, item.scan.series)

@@ -14,7 +14,8 @@ from ctmr import read_scan
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.io.dicom.archive import MAX_MEMBERS
 from ctmr.io.dicom.grouping import list_series
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.reading import Reading
 from ctmr.io.scan import content_hash, kind_of, stem_of
 from support.dicom_series import SHAPE, edit, edit_all, enhanced, make, one, put

@@ -7,7 +7,8 @@ from pydicom import dcmread, uid
 
 from ctmr.errors import SafetyError
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import phantom_series
 from support.dicom_series import affine, edit, edit_all, make, one
 

@@ -14,7 +14,8 @@ from ctmr.errors import DataError, SafetyError, UsageError
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.grouping import HEADS, choose_series, list_series, series_rows
 from ctmr.io.dicom.header import hashed
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import Derivation, write_series
 from support.dicom_series import affine, edit, edit_all, enhanced, make, one, put, turned
 

@@ -15,8 +15,9 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from ctmr.errors import CtmrError, DataError, SafetyError
-from ctmr.io.dicom.header import COPY_AGAIN, is_dicom
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.header import COPY_AGAIN
+from ctmr.io.dicom.recognise import find_dicom, is_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.system.privacy import quiet
 from support.dicom_series import edit, make, one
 

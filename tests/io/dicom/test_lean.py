@@ -10,8 +10,8 @@ from pydicom import dcmread, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
 
 from ctmr.errors import DataError, SafetyError
-from ctmr.io.dicom.header import is_dicom
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom, is_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import Derivation, write_series
 from support.dicom_series import edit, edit_all, make, one
 

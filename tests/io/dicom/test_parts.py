@@ -7,7 +7,8 @@ from pydicom import dcmread
 
 from ctmr.errors import DataError
 from ctmr.io.dicom.grouping import choose_series, list_series, series_rows
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import Derivation, write_series
 from support.dicom_series import edit, put
 

@@ -9,7 +9,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
 from ctmr.errors import DataError
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from support.dicom_series import edit, edit_all, make, one
 
 # Units

@@ -10,7 +10,8 @@ import pytest
 import SimpleITK
 
 from ctmr.errors import DataError, SafetyError
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from support.dicom_series import SHAPE, affine, edit, edit_all, make, one, turned
 
 
@@ -136,7 +137,7 @@ def test_folder_without_dicom_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("limit", "match"),
     [
-        ("io.dicom.files.MAX_FILES", "expected at most 5 files: found 6"),
+        ("io.dicom.recognise.MAX_FILES", "expected at most 5 files: found 6"),
         ("io.dicom.header.MAX_FILE_BYTES", "expected a file of at most 5 bytes"),
         (
             "io.dicom.validation.MAX_SERIES_BYTES",

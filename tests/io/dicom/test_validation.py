@@ -10,7 +10,8 @@ from pydicom import dcmread, uid
 
 from ctmr.errors import DataError, SafetyError
 from ctmr.io.dicom.header import text_of
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from support.dicom_series import affine, edit, edit_all, make, one, turned
 
 # Which images belong together

@@ -21,7 +21,8 @@ from pydicom.tag import Tag
 from ctmr.errors import OutputError
 from ctmr.imaging.volume import Volume
 from ctmr.io.dicom.header import PATIENT, PLACE, STUDY
-from ctmr.io.dicom.series import find_dicom, read_series
+from ctmr.io.dicom.recognise import find_dicom
+from ctmr.io.dicom.series import read_series
 from ctmr.io.dicom.writer import Derivation, phantom_series, write_series
 
 ABOUT = Derivation("ab" * 32, "mr-to-ct", "0.1.0", "")

@@ -12,7 +12,8 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ctmr.errors import CtmrError, DataError
-from ctmr.io.dicom.header import MAX_FILE_BYTES, is_dicom, require
+from ctmr.io.dicom.header import MAX_FILE_BYTES, require
+from ctmr.io.dicom.recognise import is_dicom
 from ctmr.io.dicom.validation import MAX_SERIES_BYTES
 from ctmr.system.files import cannot_write, require_writable
 
@@ -21,7 +22,7 @@ MAX_DIRECTORY_BYTES = 2**24  # of the list at the end of an archive
 MAX_NAME = 100  # characters of a file name
 MAX_ARCHIVE_BYTES = MAX_SERIES_BYTES + 2**26
 
-_START = 512  # bytes of a file that tell whether it is DICOM, as in `header.start_of`
+_START = 512  # bytes of a file that tell whether it is DICOM, as in `recognise.start_of`
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _UNPACK = "unpack it yourself and give the folder of the series"
 # What `zipfile` raises of a damaged or odd archive.
@@ -29,16 +30,6 @@ _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, struct.error),
     *(NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError),
 )
-
-
-def is_archive_name(path: Path) -> bool:
-    """Whether the name ends in .zip."""
-    return path.suffix.lower() == ".zip"
-
-
-def is_archive(path: Path) -> bool:
-    """Whether it is called so and is no folder; it need not be there."""
-    return is_archive_name(path) and not path.is_dir()
 
 
 @contextlib.contextmanager

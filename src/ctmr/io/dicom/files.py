@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ctmr.errors import CtmrError, DataError, refuse_all
-from ctmr.io.dicom.archive import is_archive, unpacked
-from ctmr.io.dicom.header import COPY_AGAIN, is_dicom, read_header, require, start_of
+from ctmr.io.dicom.archive import unpacked
+from ctmr.io.dicom.header import COPY_AGAIN, read_header
 from ctmr.io.dicom.kinds import ENHANCED
+from ctmr.io.dicom.recognise import is_archive, is_dicom, start_of
 from ctmr.io.fetched import is_dangling, require_fetched
 
-MAX_FILES = 20_000
 # Suffixes of what lies beside slices and may be empty.
 _PLAIN = {
     *(".txt", ".md", ".json", ".xml", ".csv", ".tsv", ".log", ".html", ".htm", ".ini", ".yaml"),
@@ -44,28 +44,6 @@ def opened(source: Path) -> Iterator[Path]:
             yield folder
     else:
         yield source
-
-
-def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The DICOM files of a folder, sorted by the bytes of their names, and other files but hidden ones and DICOMDIR.
-
-    Of a file in place of the folder it is that file.
-    """
-    if folder.is_file() and is_dicom(folder):
-        return [folder], []
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: bytes(path))
-    except OSError as error:
-        raise DataError(
-            f"expected a folder: found {error.strerror}", file=folder, fix="give a folder"
-        ) from error
-    files = [path for path in entries if path.is_file()]
-    what = f"expected at most {MAX_FILES} files: found {len(files)}"
-    require(len(files) <= MAX_FILES, what, folder, "keep one series in a folder")
-    dicom = [path for path in files if is_dicom(path)]
-    shown = [path for path in files if path.name[0] != "." and path.name.upper() != "DICOMDIR"]
-    known = set(dicom)
-    return dicom, [path for path in shown if path not in known]
 
 
 def require_whole(dicom: Sequence[Path], others: Sequence[Path], folder: Path) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError, UsageError
-from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.enhanced import frames_of
-from ctmr.io.dicom.files import find_files, of_all, opened, require_whole
+from ctmr.io.dicom.files import of_all, opened, require_whole
 from ctmr.io.dicom.header import (
     COPY_AGAIN,
     SAME_PLACE_MM,
@@ -34,6 +33,7 @@ from ctmr.io.dicom.kinds import (
     weighting_of,
 )
 from ctmr.io.dicom.parts import parts_of, told_apart
+from ctmr.io.dicom.recognise import find_files, is_archive
 from ctmr.types import NAMES, OTHER, Modality
 
 Plane = Literal["axial", "coronal", "sagittal", "oblique"]

@@ -1,4 +1,4 @@
-"""One DICOM file of a slice: which files are DICOM, what is read of their headers, and that no text of it leaks."""
+"""One DICOM file of a slice: what is read of its header, and that no text of it leaks."""
 
 import contextlib
 import hashlib
@@ -18,11 +18,11 @@ from pydicom.filereader import read_dataset
 
 from ctmr.errors import CtmrError, DataError, ResourceError
 from ctmr.io.dicom.kinds import modality_of
+from ctmr.io.dicom.recognise import MAX_TEXT
 from ctmr.system.privacy import quiet
 
 MAX_FILE_BYTES = 1_000_000_000
 SAME_PLACE_MM = 0.01  # two slices that are nearer to each other lie at one place
-MAX_TEXT = 1024  # bytes of one header value
 COPY_AGAIN = (
     "copy the file from the archive again; if that is the same, move it away and give --irregular"
 )
@@ -65,7 +65,6 @@ _BESIDE = (
     *("AcquisitionContrast", "EchoPulseSequence"),
     *("BurnedInAnnotation", "LossyImageCompressionRatio"),
 )
-_LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 # All that pydicom and its decoders raise on a damaged file; their texts hold header values.
 _PARSE_ERRORS = (
@@ -109,53 +108,6 @@ class SliceFile(NamedTuple):
     def along(self, normal: NDArray[np.float64]) -> float:
         """Where the slice lies along a normal, mm."""
         return float(self.floats("ImagePositionPatient") @ normal)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether it is a regular file with `DICM` at byte 128, or a data set without preamble, and no DICOMDIR."""
-    start = start_of(path)
-    known = start[128:132] == b"DICM" or _is_bare(start)
-    return known and uid.MediaStorageDirectoryStorage.encode() not in start
-
-
-def _is_bare(start: bytes) -> bool:
-    """Whether bytes begin with three elements, ascending from group 0002 or 0008 on, as a data set without preamble does.
-
-    Little endian, of explicit or implicit VR (DICOM PS3.5 7.1).
-    """
-    at, last, count = 0, 0, 0
-    while at + 12 <= len(start) and count < 3:
-        group, element = struct.unpack("<HH", start[at : at + 4])
-        tag, vr = group << 16 | element, start[at + 4 : at + 6]
-        first = 0x20000 <= tag < 0x30000 or 0x80000 <= tag < 0x90000
-        if tag <= last or group > 0x0028 or not (first or count):
-            return False
-        if vr.isalpha() and vr.isupper():
-            size = struct.unpack(
-                "<L" if vr in _LONG else "<H",
-                start[at + 8 : at + 12] if vr in _LONG else start[at + 6 : at + 8],
-            )[0]
-            at += 12 if vr in _LONG else 8
-        else:
-            size = struct.unpack("<L", start[at + 4 : at + 8])[0]
-            at += 8
-        if size > MAX_TEXT or size % 2:
-            return False
-        at, last, count = at + size, tag, count + 1
-    return count == 3
-
-
-def start_of(path: Path) -> bytes:
-    """The first 512 bytes of a regular file; none of anything else."""
-    try:
-        if not path.is_file():  # before it is opened: a FIFO would block
-            return b""
-        with path.open("rb") as file:
-            return file.read(512)
-    except OSError as error:
-        raise DataError(
-            f"expected a readable file: found {error.strerror}", file=path, fix="check permissions"
-        ) from error
 
 
 def read_header(path: Path) -> SliceFile:

@@ -10,14 +10,14 @@ from pydicom import Dataset
 
 from ctmr.errors import printable
 from ctmr.imaging.volume import Volume
-from ctmr.io.dicom.archive import is_archive
 from ctmr.io.dicom.contradictions import contradictions, require_hu
 from ctmr.io.dicom.enhanced import frames_of
-from ctmr.io.dicom.files import find_files, of_all, opened
+from ctmr.io.dicom.files import of_all, opened
 from ctmr.io.dicom.grouping import SeriesFiles, describe_all, group_files, series_rows
 from ctmr.io.dicom.header import SliceFile, hashed, read_header, require, text_of
 from ctmr.io.dicom.lean import complete, without_copies
 from ctmr.io.dicom.pixels import read_units
+from ctmr.io.dicom.recognise import is_archive
 from ctmr.io.dicom.validation import affine_of, check_file, check_series
 from ctmr.types import FloatArray, Modality
 
@@ -44,11 +44,6 @@ class Series:
         """A short hash of PatientID (0010,0020), never the ID itself; None where it is empty."""
         identity = text_of(self.headers[0], "PatientID").strip()
         return hashed(identity) if identity else None
-
-
-def find_dicom(folder: Path) -> list[Path]:
-    """The DICOM files of a folder, not of its sub-folders, sorted by the bytes of their names; an archive itself."""
-    return [folder] if is_archive(folder) else find_files(folder)[0]
 
 
 def read_series(
