@@ -273,8 +273,8 @@ def axial_slices(array: NDArray[Value]) -> NDArray[Value]:
 
 
 def from_axial_slices(slices: FloatArray) -> FloatArray:
-    """The inverse of `axial_slices`."""
-    return np.ascontiguousarray(slices.transpose(2, 1, 0)[::-1, ::-1])
+    """The inverse of `axial_slices`, a view."""
+    return slices.transpose(2, 1, 0)[::-1, ::-1]
 
 
 def resampled_onto(volume: Volume, target: Volume) -> Volume:
