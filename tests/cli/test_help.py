@@ -53,7 +53,9 @@ def test_help_of_a_command_has_an_example_and_short_sentences_in_80_columns(name
 def test_version_says_what_a_result_depends_on():
     done = CliRunner().invoke(app, ["--version"])
     assert done.exit_code == 0
-    assert re.fullmatch(r"ctmr \S+, Python 3\.\S+, ONNX Runtime \S+, PyTorch 2\.\S+, .+\n", done.output)
+    assert re.fullmatch(
+        r"ctmr \S+, Python 3\.\S+, ONNX Runtime \S+, PyTorch 2\.\S+, .+\n", done.output
+    )
 
 
 def text_of(node):
