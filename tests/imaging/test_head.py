@@ -12,6 +12,7 @@ from ctmr.evaluation.metrics.full_reference import dice, hd95
 from ctmr.imaging.head import (
     air_for_missing,
     closing,
+    dilation,
     find_background,
     find_head,
     head_mask,
@@ -325,3 +326,17 @@ def test_closing_of_a_small_mask_is_that_of_the_whole_image(shape):
         whole = ndimage.distance_transform_edt(grown, sampling=spacing) > 4
         inner = tuple(slice(12, -12) for _ in shape)
         assert np.array_equal(closing(mask, 4, spacing), whole[inner])
+
+
+@pytest.mark.parametrize("radius", [1.0, 3.0, 4.5])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.6, 0.6), (2.0, 2.1, 1.5), (1.0, 1.0, 5.0)])
+def test_dilation_is_what_lies_within_the_radius(spacing, radius):
+    mask = np.random.default_rng(5).random((19, 14, 11)[: len(spacing)]) < 0.02
+    away = ndimage.distance_transform_edt(~mask, sampling=spacing)
+    assert np.array_equal(dilation(mask, radius, spacing), away <= radius)
+
+
+@pytest.mark.parametrize("radius", [2.0, 30.0])
+def test_dilation_of_nothing_and_of_all_stays_as_it_is(radius):
+    for mask in (np.zeros((6, 7), bool), np.ones((6, 7), bool)):
+        assert np.array_equal(dilation(mask, radius, (1.0, 1.0)), mask)

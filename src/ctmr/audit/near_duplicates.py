@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from ctmr.imaging.order import ordered, percentile
 from ctmr.types import BoolArray, FloatArray
 
 SIDE = 64  # pixels of the crop that is compared
@@ -106,7 +107,9 @@ def _detail(crop: FloatArray, inside: BoolArray) -> FloatArray:
     smooth = scipy.ndimage.gaussian_filter(crop, 0.8)
     detail = smooth - scipy.ndimage.gaussian_filter(smooth, 3.0)
     contrast = np.sqrt(scipy.ndimage.gaussian_filter(np.square(detail), 3.0))
-    detail = detail / (contrast + 0.02 * np.percentile(smooth, 99) + 1e-6)
+    detail = detail / (
+        contrast + np.float32(0.02) * np.float32(percentile(ordered(smooth), 99)) + 1e-6
+    )
     detail = np.where(inside, detail - detail[inside].mean(), 0) if inside.any() else 0 * detail
     return np.asarray(detail / max(float(np.linalg.norm(detail)), 1e-9), np.float32)
 
@@ -127,9 +130,10 @@ def find_copies(prints: Sequence[Fingerprint]) -> list[Copy]:
     for turn, mirror in enumerate(MIRRORS):
         turned = bits[:, turn].astype(np.float32)
         for start in range(0, len(prints), BLOCK):
-            agree = straight[start : start + BLOCK] @ turned.T  # 512 - 2 x bits that differ
+            # 512 - 2 x bits that differ; what comes before a block was compared with it there.
+            agree = straight[start : start + BLOCK] @ turned[start:].T
             pairs = np.argwhere(agree >= bits.shape[2] - 2 * MAX_HASH_BITS)
-            pairs[:, 0] += start
+            pairs += start
             for copy in _compared(details, pairs[pairs[:, 0] < pairs[:, 1]], mirror):
                 known = best.get(copy[:2])
                 if known is None or known.likeness < copy.likeness:

@@ -27,6 +27,7 @@ from ctmr.imaging.head import HeadRegion, find_head
 from ctmr.imaging.image import luma
 from ctmr.imaging.label_maps import NotAScan, require_scan
 from ctmr.imaging.modality import as_modality
+from ctmr.imaging.order import ordered, percentile
 from ctmr.imaging.volume import Volume, canonical
 from ctmr.io.dicom.header import text_of
 from ctmr.io.image_info import read_bytes
@@ -232,7 +233,7 @@ def _enlarged(head: BoolArray, shape: tuple[int, ...], more: int) -> BoolArray:
     rows, columns = (
         np.arange(pixels) * few // pixels for pixels, few in zip(shape, head.shape, strict=True)
     )
-    return np.asarray(wider[np.ix_(rows, columns)])
+    return np.asarray(wider.take(rows, axis=0).take(columns, axis=1))
 
 
 def _digest(values: FloatArray) -> str:
@@ -243,7 +244,7 @@ def _digest(values: FloatArray) -> str:
 
 def _thumbnail(shown: FloatArray) -> bytes:
     small = shrunk(shown, THUMBNAIL)
-    low, high = float(small.min()), float(np.percentile(small, 99.9))
+    low, high = float(small.min()), percentile(ordered(small), 99.9)
     grey = (small - low) * (255 / max(high - low, 1e-6))
     stream = io.BytesIO()
     Pillow.fromarray(grey.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=80)

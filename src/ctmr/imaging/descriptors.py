@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 
 from ctmr.imaging.head import find_background, head_mask
 from ctmr.imaging.image import Image, luma
+from ctmr.imaging.order import median, ordered, percentile, percentiles
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.types import BoolArray, Encoding, FloatArray
 
@@ -102,7 +103,7 @@ def air_and_white(picture: FloatArray) -> tuple[float, float]:
     """The grey value of the background and that of the brightest tissue."""
     step = max(1, min(picture.shape) // (2 * SIDE))  # of a large picture some pixels tell it
     some = picture[::step, ::step]
-    return find_background(some, hu=False).level, float(np.percentile(some, 99.5))
+    return find_background(some, hu=False).level, percentile(ordered(some), 99.5)
 
 
 def describe(picture: FloatArray, head: BoolArray) -> Descriptors:
@@ -117,19 +118,22 @@ def describe(picture: FloatArray, head: BoolArray) -> Descriptors:
     """
     if not head.any():
         raise ValueError("head must not be empty: got no pixel")
-    air = min(air_and_white(picture)[0], float(np.median(picture[head])))
-    white = float(np.percentile(picture[head], 99.5))
+    values = ordered(picture[head])
+    air = min(find_background(picture, hu=False).level, median(values))
+    white = percentile(values, 99.5)
     grey = np.clip((picture - air) / max(white - air, 1e-6), 0, 1.2).astype(np.float32)
-    depth = scipy.ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
+    rows, columns = _span(head.sum(axis=1)), _span(head.sum(axis=0))
+    depth = np.zeros(head.shape)
+    around = np.pad(head[rows, columns], 1)
+    depth[rows, columns] = scipy.ndimage.distance_transform_edt(around)[1:-1, 1:-1]
     depth /= depth.max()
     inner = head & (depth > 0.35)
-    rows, columns = _span(head.sum(axis=1)), _span(head.sum(axis=0))
     shares = {
         "full": float((grey[head] >= 0.985 * grey[head].max()).mean()),
         "near": float((grey[head] > 0.9).mean()),
         "black": float((grey[inner] < 0.1).mean()),
     }
-    rim = _rim(grey, head, depth, float(np.median(grey[inner])))
+    rim = _rim(grey, head, depth, median(ordered(grey[inner])))
     symmetry = _symmetry(grey[rows, columns])
     shape = _shape(head, rows, columns)
     return Descriptors(**rim, **shares, **_interior(grey, inner), symmetry=symmetry, **shape)
@@ -146,16 +150,17 @@ def _rim(
     rim = brightest[head & (depth > 0.05) & (depth <= 0.15)]
     if rim.size == 0:
         rim = brightest[head]
-    shell = np.minimum((depth * SHELLS).astype(int), SHELLS - 1)
+    values, shell = grey[head], np.minimum(depth[head] * SHELLS, SHELLS - 1).astype(np.uint8)
     profile = np.zeros(12)
     for k in range(12):
-        values = grey[head & (shell == k)]
-        profile[k] = np.median(values) if values.size else profile[max(0, k - 1)]
+        row = ordered(values[shell == k])
+        profile[k] = median(row) if row.size else profile[max(0, k - 1)]
     bright = int(profile[:6].argmax())
-    typical = float(np.median(rim))
+    row = ordered(rim)
+    typical = median(row)
     return {
         "rim": typical,
-        "rim_low": float(np.percentile(rim, 15)),
+        "rim_low": percentile(row, 15),
         "rim_spread": float(rim.std()),
         "rim_over": typical - interior,
         "skin": float(profile[0]),
@@ -166,12 +171,12 @@ def _rim(
 
 def _interior(grey: FloatArray, inner: BoolArray) -> dict[str, float]:
     """`middle` to `fine`."""
-    low, first, median, third, high = np.percentile(grey[inner], [5, 25, 50, 75, 95])
+    low, first, level, third, high = percentiles(ordered(grey[inner]), (5, 25, 50, 75, 95))
     down, across = np.gradient(grey)
     return {
         "middle": float(third - first),
         "spread": float(high - low),
-        "level": float(median),
+        "level": float(level),
         "edges": float(np.hypot(down, across)[inner].mean()),
         "fine": float(np.abs(grey - scipy.ndimage.uniform_filter(grey, 3))[inner].mean()),
     }
@@ -239,7 +244,7 @@ def _inside_frame(image: Image) -> tuple[FloatArray, BoolArray]:
 def small_picture(inside: FloatArray, encoding: Encoding) -> tuple[FloatArray, BoolArray]:
     """The picture with few pixels, and where the head is in it; nowhere if it is blank."""
     small = shrunk(windowed(inside, encoding))
-    low, high = np.percentile(small, (0.5, 99.5))
+    low, high = percentiles(ordered(small), (0.5, 99.5))
     head = (
         outline(small) if high - low >= MIN_CONTRAST[encoding] else np.zeros(small.shape, np.bool_)
     )
