@@ -13,11 +13,12 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from ctmr.cyclegan.networks import Generator, build_generator, initialise
+from ctmr.cyclegan.networks import Generator, Upsample, build_generator, initialise
 from ctmr.models.engines import Engine, Network, graph_forward, run_batch
 from ctmr.models.export import linked
 from ctmr.models.folder import read_model, weights_of
@@ -27,7 +28,7 @@ from ctmr.types import FloatArray
 
 SIZES = [(65, 63), (97, 61), (71, 128), (101, 99), (131, 77), (83, 149), (111, 111), (149, 67)]
 SIZES += [(173, 91), (127, 187)]
-UNTRAINED = [
+UNTRAINED: list[tuple[Literal["resnet", "resnet34", "resnet50", "unet"], Upsample, bool]] = [
     ("resnet", "nearest", False),
     ("resnet", "deconvolution", False),
     ("resnet34", "nearest", True),
@@ -45,8 +46,9 @@ def generators(models: list[str]) -> Iterator[tuple[str, Generator, int]]:
             yield f"{Path(model).name}, {direction}", generator, found.card.data.channels
     if not models:
         for name, upsample, skips in UNTRAINED:
-            kind = {"upsample": upsample, "skips": skips}
-            made = build_generator(name, channels=1, filters=32, blocks=9, **kind)  # type: ignore[arg-type]
+            made = build_generator(
+                name, channels=1, filters=32, blocks=9, upsample=upsample, skips=skips
+            )
             initialise(made, "uniform", torch_stream(0, name))
             label = f"{name}, {upsample}{', skips' if skips else ''}, untrained"
             yield label, made.eval().requires_grad_(False), 1

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -159,7 +160,7 @@ def test_weights_that_the_exporter_renames_are_an_error():
         linked(onnx_graph(network, 1), content, "net.safetensors")
 
 
-# A program that has no PyTorch and none of what only training needs, as after `pip install ctmr`.
+# What a process, and each that it starts, runs first: it has none of what only training needs, as after `pip install ctmr`.
 WITHOUT_TORCH = """
 import importlib.util, sys
 GONE = {"torch", "lightning_fabric", "onnx", "openvino", "matplotlib", "skimage"}
@@ -174,17 +175,25 @@ importlib.util.find_spec = lambda name, *more: None if name in GONE else there(n
 PROGRAM = "from ctmr.cli import main\nmain()\n"
 
 
-def run_without_torch(script, *arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITHOUT_TORCH + script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture(scope="module")
+def run_without_torch(tmp_path_factory):
+    place = tmp_path_factory.mktemp("site")
+    (place / "sitecustomize.py").write_text(WITHOUT_TORCH)
+
+    def run(script, *arguments):
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"PYTHONPATH": str(place)},
+        )
+
+    return run
 
 
 def test_export_translates_without_torch_from_a_picture_to_its_sidecar(
-    exports, tiny_pairs, tiny_run, tmp_path
+    exports, tiny_pairs, tiny_run, tmp_path, run_without_torch
 ):
     picture = next((tiny_pairs / "ct").glob("*.png"))
     out = tmp_path / "out.png"
@@ -201,9 +210,10 @@ def test_export_translates_without_torch_from_a_picture_to_its_sidecar(
         assert np.abs(np.asarray(made, int) - expected.array.astype(int)).max() <= 1
 
 
-def test_bundled_model_translates_without_torch():
+def test_bundled_model_translates_without_torch(run_without_torch):
     script = """
 import sys
+from sitecustomize import GONE
 from ctmr import load_model, synthesise_head
 from ctmr.imaging.volume import Volume
 head = synthesise_head(0, shape=(64, 64, 3))
@@ -227,7 +237,9 @@ print(sorted(GONE & set(sys.modules)))
     ],
     ids=lambda call: call[0],
 )
-def test_what_needs_torch_says_in_one_line_what_to_install(call, tiny_data, tmp_path):
+def test_what_needs_torch_says_in_one_line_what_to_install(
+    call, tiny_data, tmp_path, run_without_torch
+):
     words = {"DATA": tiny_data, "RUN": tmp_path / "run", "OUT": tmp_path / "out"}
     done = run_without_torch(PROGRAM, *(words.get(word, word) for word in call))
     assert done.returncode == 2, done.stderr
@@ -237,7 +249,9 @@ def test_what_needs_torch_says_in_one_line_what_to_install(call, tiny_data, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_without_graphs_says_without_torch_what_to_do(tiny_run, tiny_pairs, tmp_path):
+def test_run_without_graphs_says_without_torch_what_to_do(
+    tiny_run, tiny_pairs, tmp_path, run_without_torch
+):
     picture = next((tiny_pairs / "ct").glob("*.png"))
     call = ("translate", picture, tmp_path / "out.png", "--to", "mr", "--model", tiny_run)
     done = run_without_torch(PROGRAM, *call)
@@ -245,16 +259,41 @@ def test_run_without_graphs_says_without_torch_what_to_do(tiny_run, tiny_pairs, 
     assert "pip install 'ctmr[train]', or ctmr export MODEL OUT --format onnx" in done.stderr
 
 
-def test_public_name_that_needs_torch_says_what_to_install():
+def test_public_name_that_needs_torch_says_what_to_install(run_without_torch):
     done = run_without_torch("from ctmr import train")
     assert done.returncode == 1
     assert "ctmr.train needs torch: pip install 'ctmr[train]'" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["models", "--version", "--help"])
-def test_other_commands_need_no_torch(command):
-    done = run_without_torch(PROGRAM, command)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("models",),
+        ("--version",),
+        ("--help",),
+        ("synth", "OUT", "--subjects", "1", "--size", "32"),
+        ("prepare", "DATA", "OUT", "--preset", "small", "--set", "data.size=32"),
+        ("audit", "DATA", "--out", "OUT.json"),
+    ],
+    ids=lambda call: call[0],
+)
+def test_other_commands_need_no_torch(call, tiny_data, tmp_path, run_without_torch):
+    words = {"DATA": tiny_data, "OUT": tmp_path / "out", "OUT.json": tmp_path / "out.json"}
+    done = run_without_torch(PROGRAM, *(words.get(word, word) for word in call))
+    found = call[0] == "audit" and done.returncode == 3  # what is wrong with the data
+    assert done.returncode == 0 or found, done.stderr
+    assert "pip install" not in done.stderr
+
+
+def test_graph_of_openvino_says_what_to_install_where_it_is_missing(
+    exports, tiny_pairs, tmp_path, run_without_torch
+):
+    picture = next((tiny_pairs / "ct").glob("*.png"))
+    model = exports["openvino"]
+    call = ("translate", picture, tmp_path / "out.png", "--to", "mr", "--model", model)
+    done = run_without_torch(PROGRAM, *call)
+    assert done.returncode == 2
+    assert "pip install 'ctmr[openvino]', or export it with --format onnx" in done.stderr
 
 
 def test_card_of_an_export_needs_no_path_of_this_machine(exports, tiny_run):

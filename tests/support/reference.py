@@ -16,11 +16,11 @@ class Block(nn.Module):
 
     def __init__(self, filters: int, norm: str, dropout: bool) -> None:
         super().__init__()
-        half = lambda: [  # noqa: E731 - said twice below
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(filters, filters, 3, bias=norm == "instance"),
-            KINDS[norm](filters),
-        ]
+
+        def half() -> list[nn.Module]:
+            convolution = nn.Conv2d(filters, filters, 3, bias=norm == "instance")
+            return [nn.ReflectionPad2d(1), convolution, KINDS[norm](filters)]
+
         between = [nn.ReLU(), *([nn.Dropout(0.5)] if dropout else [])]
         self.conv_block = nn.Sequential(*half(), *between, *half())
 

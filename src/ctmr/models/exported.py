@@ -86,6 +86,11 @@ def open_model(
             f"the model is a graph of OpenVINO: the engine {engine} cannot run it",
             fix="leave out --engine, or export it with --format onnx",
         )
+    if form == "openvino" and missing("openvino"):
+        raise UsageError(
+            "the model is a graph of OpenVINO, which is not installed",
+            fix="pip install 'ctmr[openvino]', or export it with --format onnx",
+        )
     chosen = engine or ("openvino" if form == "openvino" else best_engine(exported=form == "onnx"))
     if form is None and missing("torch"):
         raise UsageError(

@@ -1,7 +1,7 @@
 """Run a generator that PyTorch holds: by PyTorch itself, or handed to OpenVINO or ONNX Runtime as a graph."""
 
 import io
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from ctmr.models.engines import (
     Forward,
     Network,
     Precision,
+    WantedPrecision,
     compiled_by_openvino,
     run_batch,
     session_of,
@@ -59,7 +60,7 @@ def _torch_forward(generator: Generator, precision: Precision) -> Forward:
     return forward
 
 
-def choose_precision(wanted: Literal["auto", "float32", "bfloat16"], accelerator: str) -> Precision:
+def choose_precision(wanted: WantedPrecision, accelerator: str) -> Precision:
     """The precision wanted; `auto` is bfloat16 where the hardware multiplies it itself, instead of emulating it."""
     if wanted != "auto":
         return wanted

@@ -37,7 +37,6 @@ class Pair:
         true_ct: CT without noise, texture or table: target of MR -> CT.
         true_mr: T1-weighted MR of one scanner, without noise: target of CT -> MR.
         head: Where the head is.
-        lesion: Where there is a lesion, whether a scanner shows it or not.
         contrast: Of `mr`.
         pixel_mm: Pixel size.
     """
@@ -47,7 +46,6 @@ class Pair:
     true_ct: Image
     true_mr: Image
     head: npt.NDArray[np.bool_]
-    lesion: npt.NDArray[np.bool_]
     contrast: Contrast
     pixel_mm: float
 
@@ -77,7 +75,7 @@ def render_pair(
     signals = draw_signals(rng, contrast)
     signals[CODE["cortical bone"]] = max(signals[CODE["cortical bone"]], rng.uniform(0, 0.15))
     hu = draw_hu(rng)
-    healthy = shown_in_ct = shown_in_mr = tissue
+    shown_in_ct, shown_in_mr = tissue, tissue
     if rng.uniform() < LESION_SHARE:
         with_lesion, code = _with_lesion(rng, tissue, plane)
         replaced = tissue[with_lesion != tissue]
@@ -88,7 +86,6 @@ def render_pair(
             if abs(float(hu[code]) - BRAIN_HU) > SHOWN_HU:
                 shown_in_mr = with_lesion
         tissue = with_lesion
-    lesion = (tissue != healthy).any(axis=0)
     _remove(rng, (tissue, shown_in_ct, shown_in_mr))
     heights = bone_hu(rng, shape)
     true_ct = blurred(
@@ -102,7 +99,6 @@ def render_pair(
         true_ct=true_ct,
         true_mr=blurred(_TARGET[shown_in_mr].mean(axis=0)[None], 0.5 / plane.pixel_mm),
         head=head,
-        lesion=lesion,
         contrast=contrast,
         pixel_mm=plane.pixel_mm,
     )
