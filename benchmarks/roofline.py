@@ -8,14 +8,19 @@ limit that a whole network does not reach, as its other layers do little arithme
 
 import argparse
 import json
+import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctmr.config import Config, load_config
@@ -28,6 +33,8 @@ from ctmr.system.rng import torch_stream
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
 RUNS = 30  # of the convolution whose best is the peak
+# By how Linux names them. Without the first two, bfloat16 is emulated.
+UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}
 # The reference's generator has nine blocks. Preset, file and changes, as `load_config` takes them.
 NINE_BLOCKS = ("network.generator=resnet", "network.blocks=9", "data.channels=1")
 GENERATORS: dict[str, tuple[str, Path | None, tuple[str, ...]]] = {
@@ -54,6 +61,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     peaks = {precision: convolution_peak(precision) for precision in PRECISIONS}
+    print(processor())
     for precision, peak in peaks.items():
         print(f"convolutions in {precision}: {peak:.0f} GFLOP/s at most")
     print(
@@ -120,6 +128,74 @@ def flops(work: Callable[[], object]) -> float:
     with FlopCounterMode(display=False) as counter:
         work()
     return float(counter.get_total_flops())
+
+
+def convolution_seconds(work: Callable[[], object], rounds: int = 5) -> float:
+    """Seconds that the convolutions of some work take when nothing else is done: each again, in a loop, on random numbers.
+
+    Args:
+        work: Is run once, to see which convolutions it does, forward and backward.
+        rounds: Of each convolution; the median counts.
+    """
+    with _Convolutions() as seen:
+        work()
+    total = 0.0
+    with torch.no_grad():
+        for (operator, key), times in seen.calls.items():
+            arguments = tree_map(_random, seen.arguments[operator, key])
+            operator(*arguments)
+            again = [timed(lambda: operator(*arguments)) for _ in range(rounds)]  # noqa: B023
+            total += times * statistics.median(again)
+    return total
+
+
+class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the convolutions that are done, by shapes, layouts and types."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: Counter[tuple[Any, str]] = Counter()
+        self.arguments: dict[tuple[Any, str], Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (
+            torch.ops.aten.convolution.default,
+            torch.ops.aten.convolution_backward.default,
+        ):
+            described = tree_map(_description, args)
+            self.calls[func, str(described)] += 1
+            self.arguments[func, str(described)] = described
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)  # a leaf, as a tuple would not be
+class _Described:
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _description(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return _Described(tuple(value.shape), value.stride(), value.dtype)
+
+
+def _random(value: Any) -> Any:
+    if not isinstance(value, _Described):
+        return value
+    reach = sum((n - 1) * step for n, step in zip(value.shape, value.stride, strict=True)) + 1
+    return torch.randn(reach).to(value.dtype).as_strided(value.shape, value.stride)
+
+
+def processor() -> str:
+    """The processor's name, its cores that can be used, and what it multiplies matrices with."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    units = [UNITS[flag] for flag in UNITS if flag in facts.get("flags", "").split()]
+    name = facts.get("model name", "unknown processor")
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {units[0] if units else 'no vectors'}"
 
 
 def timed(work: Callable[[], object]) -> float:

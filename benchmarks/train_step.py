@@ -21,7 +21,15 @@ from ctmr.cyclegan.state import new_state
 from ctmr.cyclegan.step import train_step, update_average
 from ctmr.training.distributed import Runtime
 from parity import reference_options
-from roofline import GENERATORS, PRECISIONS, convolution_peak, flops, timed
+from roofline import (
+    GENERATORS,
+    PRECISIONS,
+    convolution_peak,
+    convolution_seconds,
+    flops,
+    processor,
+    timed,
+)
 from turns import Command, as_json, in_turn, print_table
 
 REFERENCE = "reference, 9 blocks, float32"
@@ -65,6 +73,7 @@ def main() -> None:
     if REFERENCE in found and same in found:  # the same networks: the same arithmetic
         found[REFERENCE].printed["gflop"] = found[same].printed["gflop"]
     peaks: dict[str, float] = {name: convolution_peak(name) for name in PRECISIONS}
+    print(processor())
     print(
         f"{options.rounds} rounds of {options.steps} steps, {torch.get_num_threads()} threads;",
         end=" ",
@@ -102,7 +111,13 @@ def measure(config: Config, steps: int) -> dict[str, float | str]:
 
     gflop = flops(step) / 1e9
     seconds = statistics.median(timed(step) for _ in range(steps))
-    return {"seconds": seconds, "gflop": gflop, "precision": runtime.precision}
+    alone = convolution_seconds(step)
+    return {
+        "seconds": seconds,
+        "convolutions": alone,
+        "gflop": gflop,
+        "precision": runtime.precision,
+    }
 
 
 def reference_command(options: argparse.Namespace, scratch: Path) -> Command:

@@ -72,12 +72,14 @@ def print_table(
 
     Args:
         title: Head of the first column.
-        found: Of `in_turn`; `gflop` and `precision` are taken from what a program said.
+        found: Of `in_turn`; `gflop`, `precision` and `convolutions`, the seconds of these alone, are what a program said.
         base: The program that others are compared with.
         peaks: GFLOP/s of convolutions by precision; see `roofline.convolution_peak`.
     """
-    print(f"| {title} | seconds | times as fast | peak MB | GFLOP/s | share of the peak |")
-    print("|---|---|---|---|---|---|")
+    over = any("convolutions" in each.printed for each in found.values())
+    heads = [title, "seconds", "times as fast", "peak MB", "GFLOP/s", "share of the peak"]
+    heads += ["over its convolutions"] if over else []
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, each in found.items():
         rate = each.printed["gflop"] / each.median if "gflop" in each.printed else None
         cells = (
@@ -87,8 +89,16 @@ def print_table(
             f"{each.peak_mb:.0f}",
             f"{rate:.0f}" if rate else "-",
             f"{100 * rate / peaks[each.printed['precision']]:.0f} %" if rate else "-",
+            *_over_convolutions(each, over),
         )
         print(f"| {' | '.join(cells)} |")
+
+
+def _over_convolutions(each: Measured, wanted: bool) -> tuple[str, ...]:
+    if not wanted:
+        return ()
+    alone = each.printed.get("convolutions")
+    return (f"{each.median / alone:.2f}" if alone else "-",)
 
 
 def as_json(found: Mapping[str, Measured], peaks: Mapping[str, float]) -> str:

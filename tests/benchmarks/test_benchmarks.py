@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -33,7 +34,25 @@ def test_training_steps_are_compared_in_turn(run):
     line = found["small, float32"]
     assert len(line["seconds"]) == 1
     assert line["printed"]["gflop"] > 0
+    assert line["printed"]["convolutions"] > 0
+    assert "over its convolutions" in text
     assert line["peak_mb"] > 50
+
+
+def test_convolutions_are_timed_alone_as_often_as_they_are_done(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    roofline = importlib.import_module("roofline")
+    seconds = iter(range(1, 100))  # of each convolution that is timed, one after the other
+    monkeypatch.setattr(roofline, "timed", lambda work: float(next(seconds)))
+    layer = torch.nn.Conv2d(2, 3, 3)
+    image = torch.ones(1, 2, 8, 8)
+
+    def work():
+        layer(image).sum().backward()
+        layer(image)
+
+    # Twice forward by the first second, once backward by the second.
+    assert roofline.convolution_seconds(work, rounds=1) == 2 * 1 + 1 * 2
 
 
 def test_a_volume_is_translated_by_an_engine(run, tmp_path):
