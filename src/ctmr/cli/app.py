@@ -11,6 +11,7 @@ import typer
 
 from ctmr.cli.data import audit, fetch, prepare, synth
 from ctmr.cli.evaluate import evaluate, report
+from ctmr.cli.help import show_help
 from ctmr.cli.models import export, import_weights, models
 from ctmr.cli.output import fail, say
 from ctmr.cli.train import demo, train
@@ -78,6 +79,7 @@ app.command(
 app.command(epilog="Example: ctmr evaluate runs/first heads/test")(evaluate)
 app.command(epilog="Example: ctmr report runs/first")(report)
 app.command(epilog="Example: ctmr fetch kaggle ct-mri")(fetch)
+app.command("help", epilog="Example: ctmr help settings")(show_help)
 
 
 class _Plain(logging.Formatter):
