@@ -1,5 +1,6 @@
 """Pages that mkdocs writes from the program itself, so that they cannot differ from it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ctmr.cli.app import app
 from ctmr.cli.pages import errors_page, settings_page
 
 SOURCE = Path(__file__).parents[1] / "src"
+README = Path(__file__).parents[1] / "README.md"
 CHANGELOG = Path(__file__).parents[1] / "CHANGELOG.md"
 # Title, what it is, and the classes whose fields are its keys.
 FILES = (
@@ -54,6 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/files.md": files_page(),
         "reference/errors.md": errors_page(),
         "changelog.md": changelog_page(),
+        "index.md": index_page(),
     }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
@@ -100,6 +103,12 @@ def _keys(kind: Any) -> str:
         kind_of = str(each.annotation).replace("|", "\\|")
         rows.append(f"| `{name}` | {kind_of} | {' '.join(meaning.split())} |")
     return sections[0].value + "\n\n" + "\n".join(rows)
+
+
+def index_page() -> str:
+    """The README, its links turned to where this page is; what lies outside the pages is only named."""
+    text = README.read_text(encoding="utf-8").replace("](docs/", "](")
+    return re.sub(r"\[([^]]+)\]\((?:LICENSE|NOTICE|CITATION\.cff)\)", r"`\1`", text)
 
 
 def changelog_page() -> str:
