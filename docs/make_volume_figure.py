@@ -2,7 +2,7 @@
 
     python docs/make_volume_figure.py RUN
 
-RUN is a run trained on volumes (docs/volumes.md). Prints the mean absolute difference of the two translations.
+RUN is a run trained on volumes (docs/how-to/nifti.md). Prints the mean absolute difference of the two translations.
 """
 
 import sys

@@ -141,7 +141,7 @@ def place(
     return tmp_path
 
 
-@pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUN, ids=lambda path: str(path.relative_to(ROOT)))
 @pytest.mark.usefixtures("place")
 def test_the_commands_of_a_document_run_from_top_to_bottom(path: Path) -> None:
     for block in BLOCKS[path]:
@@ -185,7 +185,7 @@ def spoken_commands() -> Iterator[tuple[str, str]]:
     """Every `ctmr ...` in a block of bash or in a span of code, with its document."""
     for path in DOCS:
         for span in re.findall(r"`(ctmr [a-z][^`\n]*)`", path.read_text(encoding="utf-8")):
-            yield path.name, span
+            yield str(path.relative_to(ROOT)), span
         for block in BLOCKS[path]:
             if block.language != "python":
                 for line in reduced(block).splitlines():
@@ -217,11 +217,11 @@ def test_links_within_the_documents_lead_somewhere() -> None:
         for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
             file = (path.parent / target) if target else path
             if not file.exists():
-                broken.append(f"{path.name}: {target}")
+                broken.append(f"{path.relative_to(ROOT)}: {target}")
             elif anchor:
                 headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
                 if anchor not in map(heading_anchor, headings):
-                    broken.append(f"{path.name}: {target}#{anchor}")
+                    broken.append(f"{path.relative_to(ROOT)}: {target}#{anchor}")
     assert broken == []
 
 

@@ -24,7 +24,7 @@ def export_model(
 ) -> list[Path]:
     """Write both directions of a model as graphs, float32 in and out, with `model.json` and `README.md`.
 
-    A graph maps (batch, channels, height, width) in [-1, 1] to the same; docs/export.md says what comes before and after.
+    A graph maps (batch, channels, height, width) in [-1, 1] to the same; `ctmr help export` says what comes before and after.
 
     Args:
         model: A run, a model folder, or the name of a model that comes with ctmr.
