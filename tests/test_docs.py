@@ -265,7 +265,9 @@ def test_sentences_and_cells_of_pages_are_short() -> None:
 
 
 def test_words_are_counted_as_a_reader_counts_them() -> None:
-    text = "Two words. Of `a b` 3.5 [three](there.md#is) words\n- an item\n\n| a cell | 2 of `it` |\n"
+    text = (
+        "Two words. Of `a b` 3.5 [three](there.md#is) words\n- an item\n\n| a cell | 2 of `it` |\n"
+    )
     counted = [(words(part), most) for part, most in prose(text) if words(part)]
     assert counted == [(2, 12), (1, 12), (2, 25), (3, 25), (2, 25)]
 
