@@ -223,15 +223,14 @@ def heading_anchor(heading: str) -> str:
 def test_links_within_the_documents_lead_somewhere() -> None:
     broken = []
     for path in [*DOCS, ROOT / "CHANGELOG.md"]:
-        place = path.relative_to(ROOT)
         for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
             file = (path.parent / target) if target else path
             if not file.exists():
-                broken.append(f"{place}: {target}")
+                broken.append(f"{path.relative_to(ROOT)}: {target}")
             elif anchor:
                 headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
                 if anchor not in map(heading_anchor, headings):
-                    broken.append(f"{place}: {target}#{anchor}")
+                    broken.append(f"{path.relative_to(ROOT)}: {target}#{anchor}")
     assert broken == []
 
 
