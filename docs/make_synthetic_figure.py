@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/synthetic.md.
+"""Draw the pictures of docs/concepts/synthetic-heads.md.
 
     python docs/make_synthetic_figure.py
     python docs/make_synthetic_figure.py DATA/volumes/nifti

@@ -60,6 +60,9 @@ BLOCK = re.compile(
 )
 SETTINGS = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+# The folders of pages for readers: they have short sentences.
+READ = ("start", "how-to", "concepts")
+MOST_WORDS, MOST_WORDS_IN_CELL = 25, 12
 
 
 class Block(NamedTuple):
@@ -223,6 +226,53 @@ def test_links_within_the_documents_lead_somewhere() -> None:
                 if anchor not in map(heading_anchor, headings):
                     broken.append(f"{path.relative_to(ROOT)}: {target}#{anchor}")
     assert broken == []
+
+
+def prose(text: str) -> Iterator[tuple[str, int]]:
+    """Every sentence and table cell of a page as it is read, with the words it may have.
+
+    Code, comments and where links lead are left out.
+    """
+    text = re.sub(r"^ *```.*?^ *```$|<!--.*?-->", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`]*`", "`", text)
+    text = re.sub(r"\]\([^)]*\)", "", text)
+    rows = re.findall(r"^ *\|.*$", text, re.MULTILINE)
+    yield from ((cell, MOST_WORDS_IN_CELL) for row in rows for cell in row.split("|"))
+    text = re.sub(r"^ *\|.*$", "", text, flags=re.MULTILINE)
+    for block in re.split(r"\n\s*\n|\n(?= *(?:[-*#>]|\d+\.) )", text):
+        for sentence in re.split(r"(?<=[.!?])[)*\"]* +(?![a-z])", " ".join(block.split())):
+            yield sentence, MOST_WORDS
+
+
+def words(text: str) -> int:
+    """The words of a text; figures and spans of code count as nothing."""
+    return sum(bool(re.search(r"[^\W\d_]", word)) for word in text.split())
+
+
+def test_sentences_and_cells_of_pages_are_short() -> None:
+    pages = [path for path in DOCS if path.parent.name in READ]
+    parts = [(path, *part) for path in pages for part in prose(path.read_text(encoding="utf-8"))]
+    long = [(str(path.relative_to(ROOT)), text) for path, text, most in parts if words(text) > most]
+    assert long == []
+    assert len(parts) > 20 * len(pages) > 0
+
+
+def test_words_are_counted_as_a_reader_counts_them() -> None:
+    text = (
+        "Two words. Of `a b` 3.5 [three](there.md#is) words\n- an item\n\n| a cell | 2 of `it` |\n"
+    )
+    counted = [(words(part), most) for part, most in prose(text) if words(part)]
+    assert counted == [(2, 12), (1, 12), (2, 25), (3, 25), (2, 25)]
+
+
+def test_every_how_to_is_linked_from_another_page() -> None:
+    linked = {
+        (path.parent / target).resolve()
+        for path in DOCS
+        for target, _ in LINK.findall(path.read_text(encoding="utf-8"))
+        if (path.parent / target).resolve() != path
+    }
+    assert [path for path in DOCS if path.parent.name == "how-to" and path not in linked] == []
 
 
 def settings_table() -> str:

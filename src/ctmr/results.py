@@ -120,7 +120,7 @@ class LesionDirection:
 
 @dataclass(frozen=True)
 class Lesions:
-    """What becomes of lesions of synthetic heads (docs/lesions.md)."""
+    """What becomes of lesions of synthetic heads (docs/concepts/lesions.md)."""
 
     heads: int
     seed: int
@@ -142,8 +142,9 @@ class DirectionMetrics(BaseModel):
     """Of translations by other means, by name."""
     baselines: dict[str, Table] = {}
     difference: Table = {}
-    """MAE of each of these less the model's, patient by patient."""
+    """MAE of each of these less the model's, patient by patient: an interval above zero says that the model is better."""
     no_reference: Table = {}
+    """Figures without the truth."""
     distances: Distances | None = None
     uncertainty: dict[str, Correlation | None] = {}
     """Of each measure of uncertainty with the MAE; None where nothing can be ranked."""
@@ -174,18 +175,24 @@ class Evaluated:
 
 
 class Metrics(BaseModel):
-    """What `metrics.json` says (docs/evaluation.md)."""
+    """What `metrics.json` says (docs/how-to/measure-with-pairs.md)."""
 
     model: Evaluated | None = None
     n: int
     """Scans."""
     patients: int
+    """Among the scans."""
     unit: str
+    """`HU`, `grey`, `MR`, or two with a bar between where the directions differ; empty without the truth."""
     protocol: str
+    """How it was measured."""
     notice: str
+    """Research use only."""
     figures: dict[Direction, dict[str, Definition]]
+    """What each figure is, by its key."""
     directions: dict[Direction, DirectionMetrics]
     lesions: Lesions | None = None
+    """Where the scans are synthetic heads."""
 
     def as_json(self) -> dict[str, Any]:
         """As the file has it."""
@@ -241,7 +248,7 @@ class Cleaned:
 
 
 class AuditReport(BaseModel):
-    """What `audit.json` says (docs/audit.md)."""
+    """What `audit.json` says (docs/how-to/clean-a-data-set.md)."""
 
     errors: int
     warnings: int
@@ -257,7 +264,7 @@ class AuditReport(BaseModel):
 
 
 class JudgedTranslation(BaseModel):
-    """What a sidecar says of the quality of a translation (docs/quality.md)."""
+    """What a sidecar says of the quality of a translation (docs/concepts/quality-and-uncertainty.md)."""
 
     level: Literal["ok", "warn", "refuse", "unknown"]
     why: tuple[str, ...]

@@ -21,7 +21,7 @@ MIN_DEPTH_SHARE = 0.3  # of the way from rim to middle: what lies deeper counts,
 HASH_SIDE = 16  # a side of the hash: 2 x 16 x 16 bits
 MAX_HASH_BITS = 100  # of 512 bits that differ; pictures of different heads differ in about 200
 MIN_LIKENESS = (
-    0.82  # likeness from which two pictures show the same; docs/audit.md says how it was chosen
+    0.82  # likeness from which two pictures show the same; docs/results.md says how it was chosen
 )
 MIN_LIKENESS_TO_SHIFT = 0.5  # likeness from which a small shift is tried
 MAX_SHIFT = 2  # pixels of the crop by which one may be shifted against the other

@@ -63,7 +63,7 @@ def print_evaluation(metrics: "Metrics") -> None:
     if metrics.lesions is not None:
         from ctmr.reporting.evaluation_section import lesion_rows
 
-        title = f"synthetic lesions in {metrics.lesions.heads} heads (docs/lesions.md)"
+        title = f"synthetic lesions in {metrics.lesions.heads} heads (ctmr help lesions)"
         _print_table(title, *lesion_rows(metrics.lesions))
     say(metrics.notice)
 

@@ -29,7 +29,7 @@ WHAT = (
     f" truth's sign and at least {MIN_KEPT_CONTRAST:g} of its size, of the lesions that the truth shows; invented: a blob of at least"
     f" {BLOB_MM2:g} mm2 beyond {DEVIATIONS:g} SD of result less truth of heads without lesions, away from lesions; detectable:"
     " lesions that would count as invented, had the model drawn them as the truth has them; shares of n with Wilson's"
-    " 95 % intervals (docs/lesions.md)"
+    " 95 % intervals (ctmr help lesions)"
 )
 
 
