@@ -127,7 +127,7 @@ def main() -> None:
 def _card() -> dict[str, Any]:
     """What the card says before any statistics."""
     default = PRESETS["default"]
-    network = default.network.model_copy(update={"generator": "unet", "filters": FILTERS})
+    network = default.network.model_copy(update={"filters": FILTERS})
     return {
         "network": network.model_dump(),
         "data": default.data.model_dump(),

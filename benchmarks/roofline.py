@@ -42,6 +42,7 @@ GENERATORS: dict[str, tuple[str, Path | None, tuple[str, ...]]] = {
     "paper": ("paper", None, ()),
     "default": ("default", None, ()),
     "small": ("small", None, ()),
+    "default-0.1.0": ("default", Path(__file__).with_name("default-0.1.0.yaml"), ()),
     "small-0.1.0": ("small", Path(__file__).with_name("small-0.1.0.yaml"), ()),
     "small-0.1.0 with known": (
         "small",

@@ -21,7 +21,13 @@ SMALL = (
 # Ten CT images: an epoch is ten steps, or five of two images. The rate falls from the middle on.
 CASES = {
     "paper": ("paper", ("train.batch_size=2", "train.steps=7")),
-    "default": ("default", ("train.batch_size=2", "train.steps=7", "train.precision=bfloat16")),
+    "default": (
+        "default",
+        (
+            *("network.generator=resnet", "loss.adversary=1", "loss.cycle=2", "loss.structure=4"),
+            *("train.batch_size=2", "train.steps=7", "train.precision=bfloat16"),
+        ),
+    ),
     "small": ("small", ("train.batch_size=1", "train.steps=7", "train.precision=float32")),
     "volumes": ("small", ("train.batch_size=2", "train.steps=3", "data.pixel_mm=4")),
 }

@@ -121,7 +121,7 @@ def write_bundled(folder: Path) -> None:
 
 def bundled_about() -> dict[str, Any]:
     """What the `model.json` of a bundled model of tiny U-Nets says."""
-    config = load_config("default", overrides=["network.generator=unet", "network.filters=4"])
+    config = load_config("default", overrides=["network.filters=4"])
     picture = {"unit": "grey", "levels": [-1, 1], "percentiles": [0.5, 99.5]}
     usual = {"ranges": {}, "cycle_error": 1.0, "distribution": asdict(ANYWHERE)}
     return {
