@@ -1,4 +1,4 @@
-"""Devices and precision: the only place that knows lightning-fabric."""
+"""Devices, precision, and the processes of a parallel run: the only place that knows lightning-fabric."""
 
 import functools
 import logging
@@ -12,46 +12,63 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from ctmr.errors import UsageError
 from ctmr.models.torch_engine import choose_precision
 from ctmr.system.contained import import_compiler
+from ctmr.training.processes import WITHOUT_LIMIT, Processes, launched, loopback_only
 
 logger = logging.getLogger(__name__)
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+WantedDevice = Literal["auto", "cpu", "cuda"]
 
 
 class Runtime:
-    """Where networks run and in which precision; deterministic on every device.
+    """Where networks run, in which precision and by how many processes; deterministic on every device.
 
     Attributes:
         device: Where parameters and batches belong.
         precision: Of the multiplications; weights, losses and optimiser stay in float32.
         queues: Whether work is queued, so that reading a number waits for all of it.
+        processes: This one, and those that a launcher started with it.
+
+    Raises:
+        UsageError: If a GPU is wanted and there is none.
     """
 
-    def __init__(self, precision: Literal["auto", "float32", "bfloat16"]) -> None:
+    def __init__(
+        self, precision: Literal["auto", "float32", "bfloat16"], device: WantedDevice = "auto"
+    ) -> None:
         _warn_of_idle_gpu()
+        accelerator = chosen_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its imports, not of ours
             import_compiler()  # as Fabric does, and each optimiser
             from lightning_fabric import Fabric
+            from lightning_fabric.strategies.ddp import DDPStrategy
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
             self.precision = choose_precision(precision, accelerator)
+            machine = launched()
+            if machine is not None:
+                loopback_only(machine)
             self._fabric = Fabric(
                 accelerator=accelerator,
-                devices=1,
+                devices=1 if machine is None else machine.local,
+                num_nodes=1 if machine is None else machine.machines,
+                strategy="auto" if machine is None else DDPStrategy(timeout=WITHOUT_LIMIT),
                 precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
             )
+            if machine is not None:
+                self._fabric.launch()
         self.device = self._fabric.device
         self.queues = self.device.type == "cuda"
+        self.processes = Processes(machine, self.device)
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before it is written, and filling it costs 2 to 5 % of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
-        logger.info("training on %s in %s", self.device, self.precision)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks run forward: multiplications in `precision`."""
@@ -66,6 +83,38 @@ class Runtime:
         if self.device.type != "cuda":
             return "cpu"
         return torch.cuda.get_device_name(self.device)
+
+    def __str__(self) -> str:
+        """What trains: device, precision, processes and the threads of each."""
+        threads = torch.get_num_threads()
+        return (
+            f"{self.device_name()}, {self.precision}, {counted(self.processes.count, 'process')},"
+            f" {counted(threads, 'thread')} each"
+        )
+
+
+def counted(number: int, what: str) -> str:
+    """`1 process`, `2 processes`."""
+    plural = what + ("es" if what.endswith("s") else "s")
+    return f"{number} {what if number == 1 else plural}"
+
+
+def chosen_device(wanted: WantedDevice) -> Literal["cpu", "cuda"]:
+    """The device wanted; `auto` is a GPU where there is one.
+
+    Raises:
+        UsageError: If a GPU is wanted and PyTorch finds none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        built = "finds none" if torch.version.cuda else "was built without CUDA"
+        raise UsageError(
+            f"--device cuda needs a GPU: PyTorch {torch.__version__} {built}",
+            fix="leave it out, or pip install --force-reinstall torch"
+            if not torch.version.cuda
+            else "leave it out, or check the driver with nvidia-smi",
+        )
+    return "cuda" if there and wanted != "cpu" else "cpu"
 
 
 @functools.cache  # said once, though a demo trains twice
