@@ -15,7 +15,7 @@ from torch import Tensor
 from ctmr.errors import UsageError
 from ctmr.models.torch_engine import choose_precision
 from ctmr.system.contained import import_compiler
-from ctmr.training.processes import WITHOUT_LIMIT, Processes, launched, loopback_only
+from ctmr.training.processes import Processes, launched, loopback_only
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ class Runtime:
             warnings.simplefilter("ignore")  # of its imports, not of ours
             import_compiler()  # as Fabric does, and each optimiser
             from lightning_fabric import Fabric
-            from lightning_fabric.strategies.ddp import DDPStrategy
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             self.precision = choose_precision(precision, accelerator)
@@ -55,13 +54,9 @@ class Runtime:
                 loopback_only(machine)
             self._fabric = Fabric(
                 accelerator=accelerator,
-                devices=1 if machine is None else machine.local,
-                num_nodes=1 if machine is None else machine.machines,
-                strategy="auto" if machine is None else DDPStrategy(timeout=WITHOUT_LIMIT),
+                devices=1 if machine is None or accelerator == "cpu" else [machine.local_rank],
                 precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
             )
-            if machine is not None:
-                self._fabric.launch()
         self.device = self._fabric.device
         self.queues = self.device.type == "cuda"
         self.processes = Processes(machine, self.device)

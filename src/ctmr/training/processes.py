@@ -22,7 +22,8 @@ from ctmr.system.memory import is_want_of_memory
 from ctmr.system.parallel import watch_for_death
 
 LAUNCHER = "CTMR_LAUNCHER"  # in the environment of processes that `--devices` started
-WITHOUT_LIMIT = timedelta(days=3650)  # a process may be stopped, or at an evaluation, for hours
+WITHOUT_LIMIT = timedelta(days=3650)
+COME_WITHIN = timedelta(minutes=10)
 TOLD_WITHIN_S = 5.0  # in which the death of a process is told by those of its machine
 LOOK_EVERY_S = 0.05
 Result = TypeVar("Result")
@@ -58,6 +59,31 @@ def loopback_only(machine: Machine) -> None:
         for _, name in socket.if_nameindex():
             if name.startswith("lo"):
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def _join(rank: int, count: int) -> PrefixStore:
+    """Wait until all processes are there; the store through which they found each other.
+
+    Raises:
+        DistributedError: If one does not come.
+    """
+    # One launcher serves several attempts (`--max-restarts`), of which none may read what another left there.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        store = TCPStore(address, port, is_master=serves, timeout=COME_WITHIN)
+        joined = PrefixStore(f"ctmr/{attempt}", store)
+        dist.init_process_group(
+            "gloo", store=joined, rank=rank, world_size=count, timeout=COME_WITHIN
+        )
+    except RuntimeError as error:
+        raise DistributedError(
+            f"process {rank} of {count} did not find the others within"
+            f" {COME_WITHIN.total_seconds() / 60:g} minutes at {address}:{port}",
+            fix="check that all were started, and that this machine is reached from the others",
+        ) from error
+    return joined
 
 
 def require_parts(images: int, processes: int) -> None:
@@ -96,14 +122,11 @@ class Processes:
         self.rank, self.count, self._local_rank, _ = machine or Machine(0, 1, 0, 1)
         if self._alone:
             return
-        cpu = device.type == "cpu"
-        self._host = (
-            dist.group.WORLD if cpu else dist.new_group(backend="gloo", timeout=WITHOUT_LIMIT)
-        )
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = TCPStore(address, port, is_master=False, timeout=WITHOUT_LIMIT)
-        self._store = PrefixStore(f"ctmr/{attempt}", store)
+        self._store = _join(self.rank, self.count)
+        # A process may be stopped, or at an evaluation, for hours.
+        self._host = dist.new_group(backend="gloo", timeout=WITHOUT_LIMIT)
+        gpus = device.type == "cuda"
+        self._group = dist.new_group(backend="nccl", timeout=WITHOUT_LIMIT) if gpus else self._host
         self._hosts = [
             each["host"] for each in self._gathered_facts({"host": socket.gethostname()})
         ]
@@ -123,7 +146,7 @@ class Processes:
         images = images.detach().contiguous()
         found = [torch.empty_like(images) for _ in range(self.count)]
         with self._connected():
-            dist.all_gather(found, images)
+            dist.all_gather(found, images, group=self._group)
         return torch.cat(found)
 
     def own(self, images: Tensor) -> Tensor:
@@ -137,7 +160,7 @@ class Processes:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         with self._connected():
-            dist.all_reduce(flat)
+            dist.all_reduce(flat, group=self._group)
         flat /= self.count
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
@@ -149,7 +172,7 @@ class Processes:
             return {name: value.detach() for name, value in values.items()}
         sums = torch.stack([value.detach().double() for value in values.values()])
         with self._connected():
-            dist.all_reduce(sums)
+            dist.all_reduce(sums, group=self._group)
         return dict(zip(values, (sums / self.count).unbind(), strict=True))
 
     # Between steps

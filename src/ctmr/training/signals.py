@@ -45,6 +45,8 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._shared:
+            return  # a launcher sends one as soon as the first process ends: the others have their say
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
