@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from ctmr.training import distributed
+from ctmr.models import devices
 from ctmr.training.distributed import Runtime
 
 
 @pytest.fixture(autouse=True)
 def unsaid(monkeypatch, tmp_path):
     """Nothing was said yet, and this machine has no driver."""
-    distributed._warn_of_idle_gpu.cache_clear()
-    monkeypatch.setattr(distributed, "NVIDIA_DRIVER", tmp_path / "version")
+    devices._warn_of_idle_gpu.cache_clear()
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
     monkeypatch.setenv("PATH", str(tmp_path))
     yield
-    distributed._warn_of_idle_gpu.cache_clear()
+    devices._warn_of_idle_gpu.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["version", "nvidia-smi"])

@@ -1,12 +1,12 @@
 """Commands that train."""
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctmr.cli.devices import processes_wanted
 from ctmr.cli.options import (
     Anatomies,
     Anyway,
@@ -133,10 +133,12 @@ def train(
             raise UsageError(f"{missing} is missing", fix=fix)
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         first = speaks()
-        if devices is not None and _to_be_launched(devices, device, resolved.train.batch_size):
+        if (several := processes_wanted(devices, device)) is not None:
             from ctmr.training.launch import launch
+            from ctmr.training.processes import require_parts
 
-            raise typer.Exit(launch(sys.argv[1:], devices, device))
+            require_parts(resolved.train.batch_size, several.processes)
+            raise typer.Exit(launch(sys.argv[1:], several.processes, several.device))
         from ctmr.training.train import train as train_model
 
         if config is not None and not resume and first:
@@ -162,27 +164,6 @@ def train(
         say(", ".join(f"{key} {value}" for key, value in outcome.items()))
         say(f"report: {out / 'report.html'}")
         say(RESEARCH_USE)
-
-
-def _to_be_launched(devices: int, device: Literal["auto", "cpu", "cuda"], images: int) -> bool:
-    """Whether this process is to start others.
-
-    Raises:
-        UsageError: If it was started by a launcher of another kind, or there is no place for so many.
-    """
-    from ctmr.training.launch import require_devices
-    from ctmr.training.processes import LAUNCHER, launched, require_parts
-
-    if launched() is not None and LAUNCHER not in os.environ:
-        raise UsageError(
-            "torchrun says how many processes there are, so that --devices has no use",
-            fix="leave it out",
-        )
-    if launched() is not None:
-        return False
-    require_devices(devices, device)
-    require_parts(images, devices)
-    return devices > 1
 
 
 def _train_config(

@@ -1,26 +1,18 @@
 """Devices, precision, and the processes of a parallel run: the only place that knows lightning-fabric."""
 
-import functools
 import logging
 import os
-import shutil
 import warnings
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from ctmr.errors import UsageError
+from ctmr.models.devices import WantedDevice, chosen_device, counted
 from ctmr.models.torch_engine import choose_precision
 from ctmr.system.contained import import_compiler
 from ctmr.training.processes import Processes, launched, loopback_only
-
-logger = logging.getLogger(__name__)
-
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-WantedDevice = Literal["auto", "cpu", "cuda"]
 
 
 class Runtime:
@@ -39,7 +31,6 @@ class Runtime:
     def __init__(
         self, precision: Literal["auto", "float32", "bfloat16"], device: WantedDevice = "auto"
     ) -> None:
-        _warn_of_idle_gpu()
         accelerator = chosen_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         with warnings.catch_warnings():
@@ -85,40 +76,4 @@ class Runtime:
         return (
             f"{self.device_name()}, {self.precision}, {counted(self.processes.count, 'process')},"
             f" {counted(threads, 'thread')} each"
-        )
-
-
-def counted(number: int, what: str) -> str:
-    """`1 process`, `2 processes`."""
-    plural = what + ("es" if what.endswith("s") else "s")
-    return f"{number} {what if number == 1 else plural}"
-
-
-def chosen_device(wanted: WantedDevice) -> Literal["cpu", "cuda"]:
-    """The device wanted; `auto` is a GPU where there is one.
-
-    Raises:
-        UsageError: If a GPU is wanted and PyTorch finds none.
-    """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        built = "finds none" if torch.version.cuda else "was built without CUDA"
-        raise UsageError(
-            f"--device cuda needs a GPU: PyTorch {torch.__version__} {built}",
-            fix="leave it out, or pip install --force-reinstall torch"
-            if not torch.version.cuda
-            else "leave it out, or check the driver with nvidia-smi",
-        )
-    return "cuda" if there and wanted != "cpu" else "cpu"
-
-
-@functools.cache  # said once, though a demo trains twice
-def _warn_of_idle_gpu() -> None:
-    """Say what to install where there is an NVIDIA driver and a PyTorch for CPUs alone."""
-    built_for_gpus = torch.version.cuda is not None or torch.version.hip is not None
-    if not built_for_gpus and (NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None):
-        logger.warning(
-            "this machine has an NVIDIA driver, but PyTorch %s has no CUDA, so that training runs on the CPU:"
-            " for the GPU, pip install --force-reinstall torch",
-            torch.__version__,
         )

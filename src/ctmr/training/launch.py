@@ -8,18 +8,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Literal
 from uuid import uuid4
 
-import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from ctmr.errors import DistributedError, Stopped, UsageError
+from ctmr.errors import DistributedError, Stopped
 from ctmr.system.parallel import cores
-from ctmr.training.distributed import WantedDevice, chosen_device
 from ctmr.training.processes import LAUNCHER
 
 HERE = "127.0.0.1"  # no name is looked up, and nobody else can connect
@@ -28,24 +27,7 @@ SHUTDOWN_S = 30
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
-def require_devices(count: int, device: WantedDevice) -> None:
-    """Refuse a number of processes that this machine has no place for.
-
-    Raises:
-        UsageError: If there are fewer GPUs, or without a GPU fewer cores.
-    """
-    if count < 1:
-        raise UsageError(f"--devices must be at least 1: found {count}", fix="raise it")
-    gpus = chosen_device(device) == "cuda"
-    there, what = (torch.cuda.device_count(), "GPUs") if gpus else (cores(), "cores")
-    if count > there:
-        raise UsageError(
-            f"--devices {count} needs as many {what}: this machine has {there}",
-            fix=f"--devices {there}",
-        )
-
-
-def launch(arguments: Sequence[str], count: int, device: WantedDevice) -> int:
+def launch(arguments: Sequence[str], count: int, device: Literal["cpu", "cuda"]) -> int:
     """Run this program `count` times with the same arguments, as the processes of one training; their exit code.
 
     Args:
@@ -58,7 +40,7 @@ def launch(arguments: Sequence[str], count: int, device: WantedDevice) -> int:
         Stopped: If a signal came before they were there.
     """
     os.environ[LAUNCHER] = str(os.getpid())
-    if chosen_device(device) == "cpu":
+    if device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     agent = _agent(["-m", "ctmr", *arguments], count)

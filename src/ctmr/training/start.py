@@ -19,10 +19,11 @@ from ctmr.data.store import Store
 from ctmr.errors import CheckpointError
 from ctmr.io.reading import Reading
 from ctmr.models.bundle import HEAD
+from ctmr.models.devices import WantedDevice
 from ctmr.models.folder import load_weights
 from ctmr.system.files import require_writable
 from ctmr.training import checkpoint
-from ctmr.training.distributed import Runtime, WantedDevice
+from ctmr.training.distributed import Runtime
 from ctmr.training.model_card import run_about
 from ctmr.training.processes import require_parts
 from ctmr.training.recorder import Records

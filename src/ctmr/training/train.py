@@ -16,8 +16,8 @@ from ctmr.data.dataset import loader
 from ctmr.data.known import Known
 from ctmr.errors import CtmrError, ResourceError, UsageError
 from ctmr.io.reading import DEFAULT, Reading
+from ctmr.models.devices import WantedDevice
 from ctmr.system.memory import peak_bytes
-from ctmr.training.distributed import WantedDevice
 from ctmr.training.processes import launched
 from ctmr.training.run_folder import RunFolder
 from ctmr.training.signals import StopSignals
