@@ -35,5 +35,5 @@ def processes_wanted(devices: int | None, device: WantedDevice) -> Several | Non
     if devices is None and device != "cuda":
         return None
     found = chosen_device(device)
-    require_places(devices or 1, found)
+    require_places(1 if devices is None else devices, found)
     return Several(devices, found) if devices is not None and devices > 1 else None

@@ -114,7 +114,12 @@ def translate(
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         share = _share(part)
-        several = processes_wanted(devices, device)
+        if device == "cuda" and engine not in (None, "torch"):
+            raise UsageError(
+                f"the engine {engine} runs on the processor alone", fix="leave out --device"
+            )
+        on_cpu = device == "auto" and engine not in (None, "torch")
+        several = processes_wanted(devices, "cpu" if on_cpu else device)
         load = partial(load_model, model, engine=engine, precision=precision)
         translator = load()
         told.info("translating on %s", runs_on(translator, several))

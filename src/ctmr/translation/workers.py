@@ -83,7 +83,8 @@ class _Relay(logging.Handler):
 def _begin(parent: int, numbers: Any, said: Any, count: int, gpus: bool) -> None:
     """Take a GPU, or a share of the cores, before a library counts them."""
     serve(parent)
-    logging.basicConfig(level=logging.WARNING, handlers=[QueueHandler(said)], force=True)
+    handlers = [QueueHandler(said)]
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers, force=True)
     number: int = numbers.get()
     if gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
