@@ -783,7 +783,7 @@ def test_losses_on_a_gpu_are_read_with_the_lines_of_the_log_only(
             super().__init__(precision)
             self.queues = True
 
-    monkeypatch.setattr("ctmr.training.train.Runtime", Queueing)
+    monkeypatch.setattr("ctmr.training.start.Runtime", Queueing)
     seen = []
     config = overlaid(tiny_config, ["train.log_every=2"])
     train(config, tiny_data, tmp_path / "run", observer=lambda row, _: seen.append(row))

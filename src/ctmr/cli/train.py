@@ -138,7 +138,7 @@ def train(
             from ctmr.training.processes import require_parts
 
             require_parts(resolved.train.batch_size, several.processes)
-            raise typer.Exit(launch(sys.argv[1:], several.processes, several.device))
+            raise typer.Exit(launch(sys.argv[1:], several.processes))
         from ctmr.training.train import train as train_model
 
         if config is not None and not resume and first:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Literal
 from uuid import uuid4
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -27,21 +26,19 @@ SHUTDOWN_S = 30
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
-def launch(arguments: Sequence[str], count: int, device: Literal["cpu", "cuda"]) -> int:
+def launch(arguments: Sequence[str], count: int) -> int:
     """Run this program `count` times with the same arguments, as the processes of one training; their exit code.
 
     Args:
         arguments: Of the command line.
         count: Processes: one for each GPU, or without a GPU for a share of the cores.
-        device: Where they run.
 
     Raises:
         DistributedError: If one was killed: which, and by which signal.
         Stopped: If a signal came before they were there.
     """
     os.environ[LAUNCHER] = str(os.getpid())
-    if device == "cpu":
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     agent = _agent(["-m", "ctmr", *arguments], count)
     with _forwarding(agent) as sent, _without_lookups():

@@ -122,6 +122,7 @@ class Processes:
         self.rank, self.count, self._local_rank, _ = machine or Machine(0, 1, 0, 1)
         if self._alone:
             return
+        self._hosts = ["an unknown machine"] * self.count
         self._store = _join(self.rank, self.count)
         # A process may be stopped, or at an evaluation, for hours.
         self._host = dist.new_group(backend="gloo", timeout=WITHOUT_LIMIT)

@@ -127,7 +127,7 @@ def train(
                 try:
                     records.add(state, row, signals)
                 except CtmrError as error:
-                    processes.end_if(error)
+                    signals.agree(processes, error)  # which the others are waiting in
         if state.step < last and signals.received is not None:
             processes.first(lambda: records.stop(state, row, signals) if records else None)
             signals.require_none(f"step {state.step} of {total}", folder.path)
