@@ -779,8 +779,8 @@ def test_losses_on_a_gpu_are_read_with_the_lines_of_the_log_only(
     tiny_config, tiny_data, tmp_path, monkeypatch
 ):
     class Queueing(Runtime):
-        def __init__(self, precision):
-            super().__init__(precision)
+        def __init__(self, precision, device):
+            super().__init__(precision, device)
             self.queues = True
 
     monkeypatch.setattr("ctmr.training.start.Runtime", Queueing)

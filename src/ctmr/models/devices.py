@@ -66,9 +66,7 @@ def _warn_of_idle_gpu() -> None:
     """Say what to install where there is an NVIDIA driver that PyTorch cannot use."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     if not hidden and (NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None):
-        logger.warning(
-            "this machine has an NVIDIA driver, but %s, so that this runs on the CPU", _state()
-        )
+        logger.warning("this machine has an NVIDIA driver, but the CPU does the work: %s", _state())
 
 
 def _state() -> str:
