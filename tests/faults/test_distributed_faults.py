@@ -306,15 +306,7 @@ def test_full_disk_under_process_0_ends_all(file, tiny_data, tmpfs):
     assert gone(run, 5)
 
 
-def test_nan_in_one_process_ends_all_with_6(file, tiny_data, run):
-    more = ("--config", file, "--set", "train.learning_rate=1", "--set", "loss.cycle=1000")
-    with started(BY_DEVICES, tiny_data, run, *more, "--steps", 4000) as process:
-        code, errors = ended(process)
-    assert code == 6, errors
-    assert len(errors_in(errors)) == 1
-
-
-def by_hand(run, *commands):
+def by_hand(run, *commands, start=BY_DEVICES):
     """Two processes, each with a command of its own: exit codes and what they said."""
     port = free_port()
     processes = []
@@ -323,7 +315,7 @@ def by_hand(run, *commands):
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x"}
         processes.append(
             subprocess.Popen(
-                [*BY_DEVICES, "train", "--out", str(run), *map(str, words)],
+                [*map(str, start), "train", "--out", str(run), *map(str, words)],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -331,6 +323,32 @@ def by_hand(run, *commands):
             )
         )
     return [ended(process) for process in processes]
+
+
+SPOILT = """
+import os
+from ctmr.data.dataset import UnpairedSlices
+whole = UnpairedSlices.__getitem__
+def spoilt(self, n):
+    x, y = whole(self, n)
+    return (x * float("nan"), y) if n == 7 else (x, y)
+if os.environ["RANK"] == "1":
+    UnpairedSlices.__getitem__ = spoilt
+from ctmr.cli import main
+main()
+"""
+
+
+def test_nan_in_one_process_ends_all_with_6(file, tiny_data, run, tmp_path):
+    program = tmp_path / "spoilt.py"
+    program.write_text(SPOILT)
+    words = (tiny_data, "--config", file)
+    (first, said), (second, silent) = by_hand(run, words, words, start=[sys.executable, program])
+    assert (first, second) == (6, 6), said + silent
+    (line,) = errors_in(said)
+    assert line.startswith("error[E600]")
+    assert errors_in(silent) == []
+    assert (run / "diverged_step_4.json").exists()
 
 
 def test_processes_of_different_settings_end_before_the_first_step(file, tiny_data, run):
