@@ -26,7 +26,7 @@ def seconds_per_step(data: Path, place: Path, devices: int, steps: int) -> float
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     subprocess.run([*map(str, words)], check=True, env=environment, stdout=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
-    return statistics.median(row["seconds_per_step"] for row in rows[steps // 2 :])
+    return float(statistics.median(row["seconds_per_step"] for row in rows[steps // 2 :]))
 
 
 def main() -> None:
