@@ -316,7 +316,7 @@ def schedule_steps(config: Config, images: int) -> int:
 
 def differing_keys(old: Config, new: Config) -> dict[str, tuple[object, object]]:
     """Dotted key -> (old, new) of every setting that differs."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    before, after = flat(old.model_dump()), flat(new.model_dump())
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 
@@ -333,14 +333,15 @@ def _override(settings: dict[str, Any], overrides: Sequence[str]) -> None:
         _overlay(settings, value, source="--set")
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of nested settings."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def _overlay(settings: dict[str, Any], changes: dict[str, Any], source: str, at: str = "") -> None:

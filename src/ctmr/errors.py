@@ -133,6 +133,18 @@ class Stopped(CtmrError):
         self.exit_code = 128 + signal_number if saved else 75
 
 
+class ToldElsewhere(Exception):
+    """A process of a parallel run ends because another has ended, which has said why; this one says nothing.
+
+    Args:
+        exit_code: Of the other, and so of this one.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"another process has ended with code {exit_code}")
+
+
 def refuse_all(
     failures: Sequence[tuple[str, CtmrError]], what: str, *, file: Path, fix: str
 ) -> None:

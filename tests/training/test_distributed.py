@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from ctmr.training import distributed
+from ctmr.models import devices
 from ctmr.training.distributed import Runtime
 
 
 @pytest.fixture(autouse=True)
 def unsaid(monkeypatch, tmp_path):
     """Nothing was said yet, and this machine has no driver."""
-    distributed._warn_of_idle_gpu.cache_clear()
-    monkeypatch.setattr(distributed, "NVIDIA_DRIVER", tmp_path / "version")
+    devices._warn_of_idle_gpu.cache_clear()
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
     monkeypatch.setenv("PATH", str(tmp_path))
     yield
-    distributed._warn_of_idle_gpu.cache_clear()
+    devices._warn_of_idle_gpu.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["version", "nvidia-smi"])
@@ -30,10 +30,20 @@ def test_nvidia_driver_without_cuda_is_said_once_with_what_to_install(
     assert line.endswith("pip install --force-reinstall torch")
 
 
-@pytest.mark.parametrize(("driver", "cuda"), [(False, None), (True, "12.8")])
-def test_nothing_is_said_without_a_driver_or_with_cuda(monkeypatch, tmp_path, caplog, driver, cuda):
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    if driver:
-        (tmp_path / "version").touch()
+def test_driver_that_pytorch_with_cuda_cannot_use_is_said(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    (tmp_path / "version").touch()
+    Runtime("float32")
+    assert "CUDA 12.8 may need a newer driver" in caplog.text
+
+
+def test_nothing_is_said_without_a_driver_or_where_the_gpu_is_left_alone(
+    monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    Runtime("float32")
+    (tmp_path / "version").touch()
+    Runtime("float32", "cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     Runtime("float32")
     assert not caplog.records

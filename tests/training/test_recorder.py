@@ -300,7 +300,7 @@ def test_state_is_rescued_when_the_run_folder_is_gone(
 def test_too_little_space_is_refused_before_data_are_prepared(
     config, tiny_data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("ctmr.training.train.prepare", lambda *_, **__: pytest.fail("prepared"))
+    monkeypatch.setattr("ctmr.training.start.prepare", lambda *_, **__: pytest.fail("prepared"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(OutputError, match=r"expected \d+ MB of free space, found 0 MB"):
@@ -318,7 +318,7 @@ def test_space_that_is_asked_for_at_the_start_is_that_of_the_last_checkpoint(con
 def test_place_that_cannot_be_written_is_refused_before_data_are_prepared(
     config, tiny_data, tmp_path, monkeypatch, number
 ):
-    monkeypatch.setattr("ctmr.training.train.prepare", lambda *_, **__: pytest.fail("prepared"))
+    monkeypatch.setattr("ctmr.training.start.prepare", lambda *_, **__: pytest.fail("prepared"))
 
     def refuse(*_):
         raise OSError(number, os.strerror(number))
@@ -369,7 +369,7 @@ def test_request_for_a_checkpoint_writes_one_and_the_training_goes_on(
 def test_signal_while_data_are_prepared_stops_at_once(
     config, tiny_data, tmp_path, monkeypatch, number, code
 ):
-    monkeypatch.setattr("ctmr.training.train.prepare", lambda *_, **__: send(number)())
+    monkeypatch.setattr("ctmr.training.start.prepare", lambda *_, **__: send(number)())
     with pytest.raises(
         Stopped, match=rf"stopped before its first step by signal {number}"
     ) as caught:

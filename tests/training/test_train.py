@@ -779,11 +779,11 @@ def test_losses_on_a_gpu_are_read_with_the_lines_of_the_log_only(
     tiny_config, tiny_data, tmp_path, monkeypatch
 ):
     class Queueing(Runtime):
-        def __init__(self, precision):
-            super().__init__(precision)
+        def __init__(self, precision, device):
+            super().__init__(precision, device)
             self.queues = True
 
-    monkeypatch.setattr("ctmr.training.train.Runtime", Queueing)
+    monkeypatch.setattr("ctmr.training.start.Runtime", Queueing)
     seen = []
     config = overlaid(tiny_config, ["train.log_every=2"])
     train(config, tiny_data, tmp_path / "run", observer=lambda row, _: seen.append(row))

@@ -13,10 +13,11 @@ from ctmr.cli.data import audit, fetch, prepare, synth
 from ctmr.cli.evaluate import evaluate, report
 from ctmr.cli.help import show_help
 from ctmr.cli.models import export, import_weights, models
-from ctmr.cli.output import fail, say
+from ctmr.cli.output import fail, is_launched, say, speaks
 from ctmr.cli.train import demo, train
 from ctmr.cli.translate import translate
 from ctmr.errors import UsageError
+from ctmr.system.parallel import end_with
 
 # What typer raises where the command line is wrong; it has no public name for it.
 _WRONG_USAGE: Any = typer.BadParameter.__base__
@@ -109,11 +110,16 @@ def main() -> None:
     # Waiting threads spin for a moment only, then sleep: as fast alone, and many times faster where another job has
     # a core. Read by the OpenMP library when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    if is_launched():
+        end_with(os.getppid())
+    if is_launched() or any(word.startswith("--devices") for word in sys.argv):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what broke is told in one line
     lines = logging.StreamHandler(sys.stderr)
     lines.addFilter(_Once())
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[lines])
-    for name in ("ctmr.found", "ctmr.demo"):  # how many scans lie where; what the demo is at
+    logging.basicConfig(level=logging.WARNING if speaks() else logging.CRITICAL, handlers=[lines])
+    # How many scans lie where; what the demo is at; what a training or translation runs on.
+    for name in ("ctmr.found", "ctmr.demo", "ctmr.runs") if speaks() else ():
         logging.getLogger(name).setLevel(logging.INFO)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

@@ -32,6 +32,17 @@ ConfigFile = Annotated[
     ),
 ]
 
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes on this machine: one for each GPU, or without one a share of the cores."
+        " [default: 1]"
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run; auto takes a GPU if it can.")
+]
+
 Pairs = Annotated[
     Path | None,
     typer.Option(

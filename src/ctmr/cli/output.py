@@ -21,6 +21,7 @@ from ctmr.errors import (
     DataError,
     OutputError,
     ResourceError,
+    ToldElsewhere,
     UsageError,
     printable,
 )
@@ -57,14 +58,31 @@ def outcome_of(as_json: bool, debug: bool) -> Iterator[dict[str, Any]]:
             say(json.dumps(outcome))
     except (typer.Exit, typer.Abort):
         raise
+    except ToldElsewhere as error:
+        raise typer.Exit(error.exit_code) from error
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         raise typer.Exit(fail(_ctmr_error(error), as_json)) from error
 
 
+def is_launched() -> bool:
+    """Whether torch.distributed's launcher started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def speaks() -> bool:
+    """Whether this is the only process, or the first of several, which speaks for all."""
+    return not is_launched() or os.environ["RANK"] == "0"
+
+
 def fail(error: CtmrError, as_json: bool) -> int:
-    """Show an error in one line, and as JSON if asked for; return its exit code."""
+    """Show an error in one line, and as JSON if asked for; return its exit code.
+
+    Of processes that a launcher started on one machine, all find the same wrong with a command: the first says it.
+    """
+    if isinstance(error, UsageError) and is_launched() and os.environ["LOCAL_RANK"] != "0":
+        return error.exit_code
     print(f"error[{error.code}]: {error}", file=sys.stderr)
     if as_json:
         with suppress(OutputError):

@@ -1,16 +1,20 @@
 """Commands that train."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctmr.cli.devices import processes_wanted
 from ctmr.cli.options import (
     Anatomies,
     Anyway,
     ConfigFile,
     CtValues,
     Debug,
+    Device,
+    Devices,
     GeometryOption,
     Irregular,
     Json,
@@ -21,7 +25,14 @@ from ctmr.cli.options import (
     Settings,
     reading_of,
 )
-from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say, training_shown
+from ctmr.cli.output import (
+    RESEARCH_USE,
+    outcome_of,
+    progress_bars,
+    say,
+    speaks,
+    training_shown,
+)
 from ctmr.cli.tables import print_demo
 from ctmr.errors import UsageError
 
@@ -78,6 +89,14 @@ def train(
         typer.Option(metavar="MODEL", help="Start from the networks of a trained model."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume_or_start: Annotated[
+        bool,
+        typer.Option(
+            "--resume-or-start", help="Continue the run in --out, or start it if there is none."
+        ),
+    ] = False,
+    devices: Devices = None,
+    device: Device = "auto",
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print all settings and exit.")
     ] = False,
@@ -95,6 +114,10 @@ def train(
     Ctrl-C stops with a checkpoint; --resume continues exactly where it was.
     """
     with outcome_of(as_json, debug) as outcome:
+        from ctmr.training.run_folder import RunFolder
+
+        if resume_or_start and out is not None:
+            resume = resume or RunFolder(out).holds_run()
         resolved = _train_config(out, resume, preset, config, settings or [], (steps, epochs))
         if print_config:
             from ctmr.config import config_yaml
@@ -108,12 +131,17 @@ def train(
             missing = "DATA" if data is None else "--out"
             fix = "ctmr train DATA --out RUN, or --pairs PAIRS in place of DATA"
             raise UsageError(f"{missing} is missing", fix=fix)
-        from ctmr.training.run_folder import RunFolder
-
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
+        first = speaks()
+        if (several := processes_wanted(devices, device)) is not None:
+            from ctmr.training.launch import launch
+            from ctmr.training.processes import require_parts
+
+            require_parts(resolved.train.batch_size, several.processes)
+            raise typer.Exit(launch(sys.argv[1:], several.processes))
         from ctmr.training.train import train as train_model
 
-        if config is not None and not resume:
+        if config is not None and not resume and first:
             RunFolder(out).require_new(overwrite=overwrite, inputs=[data, config])
         with progress_bars() as progress, training_shown(progress, stop_after) as observer:
             summary = train_model(
@@ -123,12 +151,15 @@ def train(
                 pairs=pairs,
                 anatomies=anatomies,
                 resume=resume,
-                init=init,
+                init=None if resume_or_start and resume else init,
                 stop_after=stop_after,
                 reading=reading,
                 overwrite=overwrite,
-                observer=observer,
+                device=device,
+                observer=observer if first else None,
             )
+        if not first:
+            return
         outcome.update(vars(summary))
         say(", ".join(f"{key} {value}" for key, value in outcome.items()))
         say(f"report: {out / 'report.html'}")

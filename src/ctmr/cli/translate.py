@@ -1,14 +1,21 @@
 """The command that translates."""
 
+import logging
+import re
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from ctmr.cli.devices import processes_wanted
 from ctmr.cli.options import (
     Anyway,
     CtValues,
     Debug,
+    Device,
+    Devices,
     GeometryOption,
     Irregular,
     Json,
@@ -18,8 +25,10 @@ from ctmr.cli.options import (
 )
 from ctmr.cli.output import RESEARCH_USE, outcome_of, progress_bars, say
 from ctmr.cli.tables import say_correlations, some
-from ctmr.errors import DataError
+from ctmr.errors import DataError, UsageError
 from ctmr.models.bundle import HEAD
+
+told = logging.getLogger("ctmr.runs")  # what is said before any work
 
 
 def translate(
@@ -67,6 +76,15 @@ def translate(
             help="Translate only scans whose path below INPUT matches; * also matches /.",
         ),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Translate the I-th of N shares of the scans, for jobs side by side.",
+        ),
+    ] = None,
+    devices: Devices = None,
+    device: Device = "auto",
     engine: Annotated[
         Literal["torch", "openvino", "onnx"] | None,
         typer.Option(help="Library that runs the networks. [default: the fastest installed]"),
@@ -92,10 +110,22 @@ def translate(
     with outcome_of(as_json, debug) as outcome:
         from ctmr.translation.batch import translate_files
         from ctmr.translation.translator import load_model
+        from ctmr.translation.workers import Workers, runs_on
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
-        translator = load_model(model, engine=engine, precision=precision)
-        with progress_bars() as progress:
+        share = _share(part)
+        if device == "cuda" and engine not in (None, "torch"):
+            raise UsageError(
+                f"the engine {engine} runs on the processor alone", fix="leave out --device"
+            )
+        on_cpu = device == "auto" and engine not in (None, "torch")
+        several = processes_wanted(devices, "cpu" if on_cpu else device)
+        load = partial(load_model, model, engine=engine, precision=precision)
+        translator = load()
+        told.info("translating on %s", runs_on(translator, several))
+        with ExitStack() as held:
+            progress = held.enter_context(progress_bars())
+            workers = held.enter_context(Workers(*several, load)) if several else None
             summary = translate_files(
                 translator,
                 source,
@@ -108,6 +138,8 @@ def translate(
                 resume=resume,
                 overwrite=overwrite,
                 only=only,
+                part=share,
+                workers=workers,
                 progress=progress("translating"),
             )
         kept = f", {summary.kept} kept from before," if resume else ""
@@ -130,3 +162,19 @@ def translate(
                 file=source,
                 fix="restore these files and translate them again",
             )
+
+
+def _share(text: str | None) -> tuple[int, int]:
+    """The share and the number of shares that `--part` names.
+
+    Raises:
+        UsageError: If it is not I/N with 1 <= I <= N.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
+    which, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= which <= parts:
+        raise UsageError(
+            f"--part must be I/N with I from 1 to N: found {text!r}",
+            fix="--part 1/2 and --part 2/2",
+        )
+    return which, parts

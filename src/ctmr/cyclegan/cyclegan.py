@@ -119,11 +119,21 @@ def check_size(config: Config) -> None:
         )
 
 
-def gaussian_noise(like: Tensor, deviation: float, *key: int | str) -> tuple[Tensor, Tensor] | None:
-    """Two independent noise images of that shape, a pure function of the key; None for deviation 0."""
+def gaussian_noise(
+    like: Tensor, deviation: float, *key: int | str, part: tuple[int, int] = (0, 1)
+) -> tuple[Tensor, Tensor] | None:
+    """Two independent noise images of that shape, a pure function of the key; None for deviation 0.
+
+    Args:
+        like: The images `(B, C, H, W)` that they go on.
+        deviation: Standard deviation.
+        key: What they are a function of.
+        part: Which of how many equal parts of the step's images these are, as the noise is drawn for all of them.
+    """
     if deviation == 0:
         return None
-    generator = torch_stream("cycle noise", *key)
-    shape = (2, *like.shape)
-    first, second = deviation * torch.randn(shape, generator=generator).to(like.device)
+    generator, (which, parts) = torch_stream("cycle noise", *key), part
+    shape = (2, parts * len(like), *like.shape[1:])
+    drawn = deviation * torch.randn(shape, generator=generator)
+    first, second = drawn[:, which * len(like) :][:, : len(like)].to(like.device)
     return first, second

@@ -13,6 +13,7 @@ from ctmr.config import LossConfig
 from ctmr.cyclegan import losses
 from ctmr.cyclegan.cyclegan import gaussian_noise
 from ctmr.cyclegan.mind import structure
+from ctmr.cyclegan.ranks import ALONE, Ranks
 from ctmr.cyclegan.state import TrainState
 from ctmr.system.rng import stream
 
@@ -29,21 +30,23 @@ def train_step(
     *,
     known: Mapping[str, Tensor] = MappingProxyType({}),
     knots: losses.Knots | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """One update of G and F, then one of D_X and D_Y (Li 2023, sec. 2).
 
     Args:
         state: Changed in place.
-        x: CT `(B, C, H, W)` in [-1, 1].
+        x: CT `(B, C, H, W)` in [-1, 1]: this process's part of the step's images.
         y: MR, likewise; it need not pair with `x`.
         loss: Weights of equation (4) and of what is not in the paper.
         autocast: Context of the forward passes.
         seed: With the step's number, decides the noise and the draws from the history.
         known: Images whose translation is known, as `ctmr.data.known` names them.
         knots: Map between HU and the values of CT images, where HU are known.
+        ranks: The processes that do the step together.
 
     Returns:
-        The losses, detached, and the norms of both gradients under the names of `log.jsonl`.
+        The losses, detached, and the norms of both gradients under the names of `log.jsonl`, those of the whole step.
     """
     model = state.model
     kept = gan = cyc = idt = loss_d_x = loss_d_y = grad_d = x.new_zeros(())
@@ -52,7 +55,7 @@ def train_step(
     # Generators: minimise (4); D_X and D_Y get no gradient.
     if loss.adversary > 0 or loss.cycle > 0 or loss.identity > 0 or loss.structure > 0:
         with autocast():
-            noise = gaussian_noise(x, loss.cycle_noise, seed, state.step)
+            noise = gaussian_noise(x, loss.cycle_noise, seed, state.step, part=ranks.part)
             images = model(x, y, identity=loss.identity > 0, noise=noise)
             if loss.adversary > 0:
                 scores = model.D_Y(images.fake_y), model.D_X(images.fake_x)
@@ -67,40 +70,41 @@ def train_step(
     )  # (4)
     if loss.structure > 0:
         loss_g = loss_g + loss.structure * kept
-    found = _known_losses(state, y, known, loss, autocast, knots, seed)  # not in the paper
+    found = _known_losses(state, y, known, loss, autocast, knots, seed, ranks)  # not in the paper
     for name, value in found.items():
         loss_g = loss_g + getattr(loss, name) * value
     state.optimiser_g.zero_grad()
     torch.autograd.backward(loss_g, inputs=model.generator_parameters())
+    ranks.average_gradients(model.generator_parameters())
     grad_g = _norm(model.generator_parameters())
     state.optimiser_g.step()
 
     # Discriminators: minimise (5), each on a real image and an earlier fake.
     if images is not None and loss.adversary > 0:
         rng = stream(seed, "history", state.step)
-        shown_x = state.history_x(images.fake_x, rng)
-        shown_y = state.history_y(images.fake_y, rng)
+        shown_x = ranks.own(state.history_x(ranks.gathered(images.fake_x), rng))
+        shown_y = ranks.own(state.history_y(ranks.gathered(images.fake_y), rng))
         with autocast():
             loss_d_x = losses.discriminator(*model.D_X(torch.cat([x, shown_x])).chunk(2))  # (5)
             loss_d_y = losses.discriminator(*model.D_Y(torch.cat([y, shown_y])).chunk(2))  # (5)
         state.optimiser_d.zero_grad()
         torch.autograd.backward(loss_d_x + loss_d_y)
+        ranks.average_gradients(model.discriminator_parameters())
         grad_d = _norm(model.discriminator_parameters())
         state.optimiser_d.step()
 
     state.step += 1
-    return {
-        "loss_g": loss_g.detach(),
-        "gan": gan.detach(),
-        "cycle": cyc.detach(),
-        "identity": idt.detach(),
-        "structure": kept.detach(),
-        **{name: value.detach() for name, value in found.items()},
-        "loss_d_ct": loss_d_x.detach(),
-        "loss_d_mr": loss_d_y.detach(),
-        "grad_g": grad_g,
-        "grad_d": grad_d,
+    values = {
+        "loss_g": loss_g,
+        "gan": gan,
+        "cycle": cyc,
+        "identity": idt,
+        "structure": kept,
+        **found,
+        "loss_d_ct": loss_d_x,
+        "loss_d_mr": loss_d_y,
     }
+    return {**ranks.means(values), "grad_g": grad_g, "grad_d": grad_d}
 
 
 def _known_losses(
@@ -111,6 +115,7 @@ def _known_losses(
     autocast: Autocast,
     knots: losses.Knots | None,
     seed: int,
+    ranks: Ranks,
 ) -> dict[str, Tensor]:
     """How far both generators are from translations that are known, by the field of `LossConfig` that weighs it.
 
@@ -127,7 +132,8 @@ def _known_losses(
         to_ct["half_real"] = known["half_real_mr"], known["half_real_true_ct"]
         with torch.no_grad(), autocast():
             made = state.translators()[1](y).clamp(-1, 1).to(y.dtype)
-        noise = gaussian_noise(made, loss.cycle_noise, seed, "half-real", state.step)
+        key = (seed, "half-real", state.step)
+        noise = gaussian_noise(made, loss.cycle_noise, *key, part=ranks.part)
         to_mr["half_real"] = made if noise is None else made + noise[0], y
     found: dict[str, Tensor] = {}
     for network, pairs, distance in (

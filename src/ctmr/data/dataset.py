@@ -145,10 +145,11 @@ def loader(
     workers: int,
     *,
     pin_memory: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Any]:
     """Batches of the steps `start_step` to `stop_step - 1`, the same for any number of workers.
 
-    Iterating draws nothing from torch's global generator.
+    Iterating draws nothing from torch's global generator. `part` says which of how many equal parts of each batch is wanted.
 
     Raises:
         DataError: If the store is gone, now or later, in a worker too.
@@ -165,10 +166,11 @@ def loader(
         )
     # Having imported torch once, the fork server starts a worker in 30 ms.
     context = worker_context(__name__)
+    own = batch_size // part[1]
+    firsts = (step * batch_size + part[0] * own for step in range(start_step, stop_step))
     batches = DataLoader(
         _Fetched(dataset),
-        batch_size=batch_size,
-        sampler=range(start_step * batch_size, stop_step * batch_size),
+        batch_sampler=([*range(first, first + own)] for first in firsts),
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,

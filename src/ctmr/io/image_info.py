@@ -173,7 +173,8 @@ def info_to_add(
             file=place,
             fix="choose another folder",
         )
-    return _info_object(unit, existing.spacing_mm, known)
+    in_order = dict(sorted(known.items()))  # whoever wrote which
+    return _info_object(unit, existing.spacing_mm, in_order)
 
 
 def is_regular(path: Path) -> bool:

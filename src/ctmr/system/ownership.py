@@ -237,9 +237,14 @@ def listing(folder: Path) -> Iterator[Put]:
                     listed.pop(name, None)
                 # What stands there now stays known, in case the process is killed before the new one does.
                 entries[kind][name] = [digest, *([now] if now in earlier - {digest} else [])]
-                record.update(entries)
+                record.update(
+                    {each: dict(sorted(listed.items())) for each, listed in entries.items()}
+                )
                 replace(sealed(record))
                 write_bytes(folder / name, content)
+                if len(entries[kind][name]) > 1:
+                    del entries[kind][name][1:]
+                    replace(sealed(record))
 
             try:
                 yield put

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ctmr.errors import ResourceError
@@ -36,8 +37,36 @@ def serve(parent: int) -> None:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    end_with(parent)
+
+
+def end_with(parent: int) -> None:
+    """Make this process end within moments of `parent`, however that ends."""
     if hasattr(os, "pidfd_open"):  # Linux
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def watch_for_death(processes: Sequence[int], tell: Callable[[int, int], object]) -> None:
+    """Call `tell(process, signal)` from a thread when one of the processes has ended; 0 where it was by no signal.
+
+    Only its parent may ask for that. All others see it as long as the parent has not, which asks ten times a second.
+    """
+    if hasattr(os, "pidfd_open") and processes:  # Linux
+        watched = {os.pidfd_open(process): process for process in processes}
+        threading.Thread(target=_watch, args=(watched, tell), daemon=True).start()
+
+
+def _watch(watched: dict[int, int], tell: Callable[[int, int], object]) -> None:
+    while watched:
+        for ended in select.select([*watched], [], [])[0]:
+            process = watched.pop(ended)
+            os.close(ended)
+            try:
+                # The last field is the status that `wait` gives; 0 to those who may not know it.
+                status = int(Path(f"/proc/{process}/stat").read_text().split()[-1])
+            except (OSError, ValueError):
+                status = 0
+            tell(process, status & 0x7F)
 
 
 def _end_with(parent: int) -> None:
@@ -56,6 +85,11 @@ def threads() -> int:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
+    return cores()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
     usable = getattr(os, "sched_getaffinity", None)  # not everywhere
     return len(usable(0)) if usable else os.cpu_count() or 1
 

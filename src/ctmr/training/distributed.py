@@ -1,36 +1,37 @@
-"""Devices and precision: the only place that knows lightning-fabric."""
+"""Devices, precision, and the processes of a parallel run: the only place that knows lightning-fabric."""
 
-import functools
 import logging
 import os
-import shutil
 import warnings
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
+from ctmr.models.devices import WantedDevice, chosen_device, counted
 from ctmr.models.torch_engine import choose_precision
 from ctmr.system.contained import import_compiler
-
-logger = logging.getLogger(__name__)
-
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+from ctmr.training.processes import Processes, launched, loopback_only
 
 
 class Runtime:
-    """Where networks run and in which precision; deterministic on every device.
+    """Where networks run, in which precision and by how many processes; deterministic on every device.
 
     Attributes:
         device: Where parameters and batches belong.
         precision: Of the multiplications; weights, losses and optimiser stay in float32.
         queues: Whether work is queued, so that reading a number waits for all of it.
+        processes: This one, and those that a launcher started with it.
+
+    Raises:
+        UsageError: If a GPU is wanted and there is none.
     """
 
-    def __init__(self, precision: Literal["auto", "float32", "bfloat16"]) -> None:
-        _warn_of_idle_gpu()
+    def __init__(
+        self, precision: Literal["auto", "float32", "bfloat16"], device: WantedDevice = "auto"
+    ) -> None:
+        accelerator = chosen_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its imports, not of ours
@@ -38,20 +39,22 @@ class Runtime:
             from lightning_fabric import Fabric
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
             self.precision = choose_precision(precision, accelerator)
+            machine = launched()
+            if machine is not None:
+                loopback_only(machine)
             self._fabric = Fabric(
                 accelerator=accelerator,
-                devices=1,
+                devices=1 if machine is None or accelerator == "cpu" else [machine.local_rank],
                 precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
             )
         self.device = self._fabric.device
         self.queues = self.device.type == "cuda"
+        self.processes = Processes(machine, self.device)
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before it is written, and filling it costs 2 to 5 % of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
-        logger.info("training on %s in %s", self.device, self.precision)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks run forward: multiplications in `precision`."""
@@ -67,14 +70,10 @@ class Runtime:
             return "cpu"
         return torch.cuda.get_device_name(self.device)
 
-
-@functools.cache  # said once, though a demo trains twice
-def _warn_of_idle_gpu() -> None:
-    """Say what to install where there is an NVIDIA driver and a PyTorch for CPUs alone."""
-    built_for_gpus = torch.version.cuda is not None or torch.version.hip is not None
-    if not built_for_gpus and (NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None):
-        logger.warning(
-            "this machine has an NVIDIA driver, but PyTorch %s has no CUDA, so that training runs on the CPU:"
-            " for the GPU, pip install --force-reinstall torch",
-            torch.__version__,
+    def __str__(self) -> str:
+        """What trains: device, precision, processes and the threads of each."""
+        threads = torch.get_num_threads()
+        return (
+            f"{self.device_name()}, {self.precision}, {counted(self.processes.count, 'process')},"
+            f" {counted(threads, 'thread')} each"
         )

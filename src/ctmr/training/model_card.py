@@ -54,6 +54,7 @@ def run_about(
             "device": runtime.device_name(),
             "precision": runtime.precision,
             "threads": torch.get_num_threads(),
+            "processes": runtime.processes.count,
         },
     }
 

@@ -64,6 +64,7 @@ class Records:
         self._samples = Samples(dataset.store, folder, config.train.tensorboard)
         self._selection = Selection(folder, dataset.store, pairs, precision)
         self._failed: set[str] = set()
+        self._saved = -1  # step of the newest checkpoint
 
     def begin(self, state: TrainState) -> None:
         """Write what belongs to the step a training starts at and is not there yet."""
@@ -100,7 +101,7 @@ class Records:
         evaluates = self._evaluates(step)
         writes = ends or asked or evaluates or step % train.checkpoint_every == 0
         if writes:
-            self.save(state, signals, row)
+            self._save(state, signals, row)
         about = self._model_about(state) if writes else {}
         if evaluates:
             about = self._selection.evaluate(state, about)
@@ -109,10 +110,17 @@ class Records:
         if writes:
             self._write_model(state, about)
 
-    def save(self, state: TrainState, signals: StopSignals, row: Mapping[str, float]) -> None:
+    def stop(self, state: TrainState, row: Mapping[str, float], signals: StopSignals) -> None:
+        """Write a checkpoint and the model of the last step that was done, as a signal ends the training; see `add`."""
+        if self._saved != state.step:
+            self._save(state, signals, row)
+            self._write_model(state, self._model_about(state))
+
+    def _save(self, state: TrainState, signals: StopSignals, row: Mapping[str, float]) -> None:
         """Write a checkpoint; see `add`."""
         try:
             checkpoint.save(self._folder.checkpoints, state, self._about)
+            self._saved = state.step
         except DivergedError:
             self._write_diverged(row)
             raise

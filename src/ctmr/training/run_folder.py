@@ -134,6 +134,18 @@ class RunFolder:
         except OSError:
             return False
 
+    def holds_run(self) -> bool:
+        """Whether there is a run that can be gone on with, or whose checkpoints should be there.
+
+        Raises:
+            OutputError: If the folder cannot be looked into.
+        """
+        try:
+            there = self.config.exists() and _identity(self.config) != self._foreign
+            return there and (self.lock.exists() or self.log.exists())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
     def require_new(self, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
         """Refuse to train over an earlier run, or over files that ctmr did not write.
 
@@ -145,9 +157,8 @@ class RunFolder:
             UsageError: If the folder holds a run, or a file of a run would replace an input.
             OutputError: If something of others is in the place of a run's files, or the folder cannot be looked into.
         """
+        taken = self.holds_run()
         try:
-            there = self.config.exists() and _identity(self.config) != self._foreign
-            taken = there and (self.lock.exists() or self.log.exists())
             folders = [self.path / name for name in RUN_FOLDERS]
             full = [place for place in folders if _holds_others(place)]
         except OSError as error:

@@ -1,23 +1,18 @@
 """Translate scans: every one of a folder, or one, each with a sidecar; nothing is half done."""
 
-import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from ctmr.errors import CtmrError, DataError, SafetyError, UsageError, printable, refuse_all
-from ctmr.imaging.image import Scan
-from ctmr.imaging.label_maps import NotAScan, require_scan
-from ctmr.imaging.volume import Volume, onto_grid
+from ctmr.errors import CtmrError, UsageError, printable, refuse_all
+from ctmr.imaging.label_maps import NotAScan
 from ctmr.io.image_info import INFO_NAME
 from ctmr.io.listing import SHOWN
 from ctmr.io.reading import DEFAULT, Reading
-from ctmr.io.scan import info_within, read_with_series
-from ctmr.models.quality import Quality, require_like
 from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_no_input, require_own
@@ -27,22 +22,15 @@ from ctmr.translation.plan import (
     check_outputs,
     choose_items,
     find_inputs,
+    part_of,
     plan_items,
-    request_of,
 )
+from ctmr.translation.single import Wish, fault_of, load, request, translate, translated, write
 from ctmr.translation.translator import Translation, Translator
 from ctmr.translation.uncertainty import QualityLevel
-from ctmr.translation.writer import (
-    Loaded,
-    earlier,
-    require_replaceable,
-    write_info,
-    write_translation,
-)
-from ctmr.types import OTHER, Modality
-
-if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what is DICOM
-    from ctmr.io.dicom.series import Series
+from ctmr.translation.workers import Workers
+from ctmr.translation.writer import Loaded, earlier, require_replaceable, write_info
+from ctmr.types import Modality
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +71,8 @@ def translate_files(
     resume: bool = False,
     overwrite: bool = False,
     only: str | None = None,
+    part: tuple[int, int] = (1, 1),
+    workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchSummary:
     """Translate one scan, or the scans of a folder and its sub-folders: same names, same sizes, same grids.
@@ -100,6 +90,8 @@ def translate_files(
         resume: Leave what an earlier call wrote of the same scan, model and options.
         overwrite: Replace files that ctmr did not write too; never an input, and never a `ctmr.json`.
         only: Translate the scans whose path below `source` matches this pattern, in which `*` stands for `/` too.
+        part: Which of how many shares of these, from 1; a function of their sorted names alone.
+        workers: Processes that do the work; None does it in this one.
         progress: Called with scans done and scans to do.
 
     Raises:
@@ -114,25 +106,22 @@ def translate_files(
     require_writable(output, 0)
     if like is not None and not any(item.like for item in items):
         raise UsageError("--like is for volume files: found none", file=source, fix="leave it out")
-    info_of = functools.cache(info_within)
+    wish = Wish(to, quality, reading, overwrite)
     levels = {item: _level(n, item, quality) for n, item in enumerate(items)}
-
-    def request(item: PlanItem) -> str:
-        info = info_of(item.source.parent, item.root) if item.kind == "image" else None
-        return request_of(translator, item, to, quality, reading, info)
-
+    items = part_of(items, part)
     warned = set[PlanItem]()
     if resume:
         for folder in {item.target.parent for item in items}:
             remove_drafts(folder)
-    done = _done_before(items, request, warned) if resume else []
+    done = _done_before(translator, items, wish, warned) if resume else []
     todo = set(items).difference(done)
     items = [item for item in items if item in todo]
     _require_free(items, paths, quality, overwrite)
     write_info(translator, [*done, *items], to, only_check=True)
     # A single volume is read once only; nothing is written before that.
     alone = len(items) == 1 and items[0].kind != "image" and on_error == "stop"
-    bad = {} if alone else _unusable(translator, items, to, reading)
+    many = workers if workers is not None and len(items) > 1 else None
+    bad = {} if alone else _unusable(translator, items, wish, many)
     bad = _without_maps(bad, items)
     if on_error == "stop":
         refuse_all(
@@ -146,24 +135,7 @@ def translate_files(
     items = [item for item in items if item not in bad]
     write_info(translator, [*done, *items], to)
 
-    def read(item: PlanItem) -> Loaded:
-        started = time.perf_counter()
-        try:
-            request_hash = request(item)
-            scan, series = _read(translator, item, to, reading)
-            seconds = time.perf_counter() - started
-            return Loaded(item, request_hash, scan, series, seconds, quality)
-        except CtmrError as error:
-            raise error.at(item.source) from error
-
-    def translations() -> Iterator[tuple[Loaded, Translation]]:
-        for loaded in one_ahead(read, items):
-            yield loaded, _translate(translator, loaded, to, levels[loaded.item], reading)
-
-    def write(done: tuple[Loaded, Translation]) -> Sidecar:
-        return write_translation(translator, *done, to, reading, overwrite=overwrite)
-
-    for n, sidecar in enumerate(one_ahead(write, translations())):
+    for n, sidecar in enumerate(_translations(translator, items, levels, wish, many)):
         if sidecar.quality.level not in WITHOUT_WARNING:
             warned.add(items[n])
         if progress is not None:
@@ -199,14 +171,40 @@ def _level(n: int, item: PlanItem, quality: QualityLevel) -> QualityLevel:
     return "none" if turns and n % IMAGE_CYCLE_EVERY > 0 else quality
 
 
+def _translations(
+    translator: Translator,
+    items: Sequence[PlanItem],
+    levels: Mapping[PlanItem, QualityLevel],
+    wish: Wish,
+    workers: Workers | None,
+) -> Iterator[Sidecar]:
+    """Translate and write all, in order, the next scan being read while one is translated, or by several processes."""
+    if workers is not None:
+        yield from workers.each(translated, [(item, levels[item], wish) for item in items])
+        return
+
+    def read(item: PlanItem) -> Loaded:
+        return load(translator, item, wish)
+
+    def translations() -> Iterator[tuple[Loaded, Translation]]:
+        for loaded in one_ahead(read, items):
+            level = levels[loaded.item]
+            yield loaded, translate(translator, loaded, wish.to, level, wish.reading)
+
+    def put(done: tuple[Loaded, Translation]) -> Sidecar:
+        return write(translator, done, wish)
+
+    yield from one_ahead(put, translations())
+
+
 def _done_before(
-    items: Sequence[PlanItem], request: Callable[[PlanItem], str], warned: set[PlanItem]
+    translator: Translator, items: Sequence[PlanItem], wish: Wish, warned: set[PlanItem]
 ) -> list[PlanItem]:
     """Those of which the same translation is there; those with a warning join `warned`."""
     done = []
     for item in items:
         with suppress(CtmrError):  # what cannot be read is named with all others
-            sidecar = earlier(item, request(item))
+            sidecar = earlier(item, request(translator, item, wish))
             if sidecar is not None:
                 done.append(item)
                 if sidecar.quality.level not in WITHOUT_WARNING:
@@ -214,67 +212,16 @@ def _done_before(
     return done
 
 
-def _translate(
-    translator: Translator, loaded: Loaded, to: Modality, quality: QualityLevel, reading: Reading
-) -> Translation:
-    """Translate one scan."""
-    started = time.perf_counter()
-    try:
-        done = translator.translation(loaded.scan, to, quality=quality, anyway=reading.anyway)
-        if not reading.anyway:
-            _require_head(loaded.scan, done.quality)
-    except CtmrError as error:
-        raise error.at(loaded.item.source) from error
-    loaded.seconds += time.perf_counter() - started
-    return done
-
-
-def _read(
-    translator: Translator, item: PlanItem, to: Modality, reading: Reading
-) -> "tuple[Scan, Series | None]":
-    """The scan, and the DICOM series it comes from or belongs to if it is to be written as one."""
-    if item.series is not None and to == "ct" and not translator.preprocessor.writes_hu(to):
-        raise SafetyError(
-            "expected a model that gives HU, as a CT series has them: found one trained on grey values",
-            fix="convert the series to NIfTI and translate that",
-        )
-    modality = OTHER[to]
-    info = info_within(item.source.parent, item.root) if item.kind == "image" else None
-    scan, series = read_with_series(
-        item.source, modality=modality, reading=reading, info=info, files=item.scan.series
-    )
-    if not reading.anyway:
-        require_scan(scan)
-    if item.like is None or not isinstance(scan, Volume):
-        return scan, series
-    from ctmr.io.dicom.series import read_series
-
-    series = read_series(item.like, irregular=reading.irregular)
-    if series.volume.modality == to:
-        raise SafetyError(
-            f"expected with --like the series the volume file was made of: found one that shows"
-            f" {to.upper()} already",
-            file=item.like,
-            fix="name that series",
-        )
-    onto_grid(scan, series.volume)  # before any work
-    return scan, series
-
-
 def _unusable(
-    translator: Translator, items: Sequence[PlanItem], to: Modality, reading: Reading
+    translator: Translator, items: Sequence[PlanItem], wish: Wish, workers: Workers | None
 ) -> dict[PlanItem, CtmrError]:
     """Read every input once before any work; what ails those that cannot be translated."""
-    bad: dict[PlanItem, CtmrError] = {}
-    for item in items:
-        try:
-            scan = _read(translator, item, to, reading)[0]
-            quality = translator.check(scan, to, anyway=reading.anyway)
-            if not reading.anyway:
-                _require_head(scan, quality)
-        except CtmrError as error:
-            bad[item] = error.at(item.source)
-    return bad
+    faults: Iterable[CtmrError | None]
+    if workers is not None:
+        faults = workers.each(fault_of, [(item, wish) for item in items])
+    else:
+        faults = (fault_of(translator, item, wish) for item in items)
+    return {item: fault for item, fault in zip(items, faults, strict=True) if fault is not None}
 
 
 def _without_maps(
@@ -290,13 +237,3 @@ def _without_maps(
     )
     items[:] = [item for item in items if item not in maps]
     return {item: error for item, error in bad.items() if item not in maps}
-
-
-def _require_head(scan: Scan, quality: Quality) -> None:
-    """Refuse what shows nothing, or nothing that the model knows."""
-    if scan.array.min() == scan.array.max():
-        raise DataError(
-            f"expected an image of a head: found one grey value ({scan.array.min():g}) everywhere",
-            fix="remove it, or give --anyway",
-        )
-    require_like(quality)

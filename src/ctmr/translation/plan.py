@@ -210,6 +210,12 @@ def choose_items(items: Sequence[PlanItem], only: str | None) -> list[PlanItem]:
     return chosen
 
 
+def part_of(items: Sequence[PlanItem], part: tuple[int, int]) -> list[PlanItem]:
+    """One of several shares, numbered from 1: of the names in order, each n-th."""
+    which, parts = part
+    return sorted(items, key=lambda item: item.name)[which - 1 :: parts] if parts > 1 else [*items]
+
+
 def check_outputs(items: Sequence[PlanItem], quality: QualityLevel) -> None:
     """Refuse outputs that cannot be written, or would overwrite each other.
 
