@@ -5,9 +5,11 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -43,9 +45,11 @@ MIN_WRONG_LOG_ODDS = (
     0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
 )
 MIN_FOR_PROCESSES = 2**25  # bytes of scans; fewer are sooner done than processes start
+LINE_EVERY_S = 30
 VOLUME_BYTES = 2**30  # of memory that work on one takes
 
 logger = logging.getLogger(__name__)
+told = logging.getLogger("ctmr.found")  # which the command line shows
 
 PREPARATION = "ctmr store 2"  # of the fingerprint; changes when slices come out otherwise
 
@@ -200,6 +204,7 @@ def _make(
             if prepared is not None:
                 return prepared
             with _workers(sources) as workers:
+                progress = _paced(progress)
                 found = survey(workers, sources, progress, config.size, scale)
                 _require_in_place(found.sources)
                 head, layout = plan(found, config, scale, wanted.fingerprint)
@@ -215,6 +220,28 @@ def _make(
     except OSError as error:
         raise _cannot_write(wanted.place, error) from error
     return open_store(wanted.place)
+
+
+def _paced(progress: Progress | None, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """The same, and a line each `LINE_EVERY_S` seconds with scans a second and the time that is left."""
+    began = due = clock()
+    due += LINE_EVERY_S
+
+    def paced(done: int, total: int) -> None:
+        nonlocal due
+        if progress is not None:
+            progress(done, total)
+        now = clock()
+        if now < due:
+            return
+        pace = done / (now - began)  # each scan is looked at, and then written
+        left = timedelta(seconds=round((total - done) / max(pace, 1e-9)))
+        doing = "looked at" if 2 * done <= total else "written"
+        scans = done if 2 * done <= total else done - total // 2
+        told.info("%s %d of %d scans, %.1f a second, %s left", doing, scans, total // 2, pace, left)
+        due = now + LINE_EVERY_S
+
+    return paced
 
 
 def _require_in_place(sources: Sequence[Source]) -> None:
