@@ -176,7 +176,7 @@ def seen(scratch: Path, images: int) -> dict[str, float]:
 
     rng = np.random.default_rng(0)
     contents = []
-    for n in range(20):
+    for _ in range(20):
         Pillow.fromarray(rng.integers(0, 255, (36, 36), np.uint8)).save(scratch / "one.png")
         contents.append((scratch / "one.png").read_bytes())
     for letter in "AB":

@@ -505,7 +505,9 @@ def test_shard_that_is_cut_or_removed_while_it_is_read_is_named(store):
     with pytest.raises(DataError, match=match):
         store.slice("test", "mr", 0)
     shard(store).unlink()
-    match = r"slices-00000\.u16: slice 0 of train ct, p00_s1\.png: cannot read it \(it was removed\)"
+    match = (
+        r"slices-00000\.u16: slice 0 of train ct, p00_s1\.png: cannot read it \(it was removed\)"
+    )
     with pytest.raises(DataError, match=match):
         store.slice("train", "ct", 0)
     again = pickle.loads(pickle.dumps(store))  # noqa: S301 - which has not opened it
@@ -550,7 +552,10 @@ def test_many_shards_are_read_with_few_open_files(data, tmp_path, monkeypatch):
 def test_worker_gets_no_index(store):
     """However many slices there are: a path, and what `store.json` says."""
     assert len(pickle.dumps(store)) < 5000
-    assert [entry.name for entry in store.entries("train", "ct")[1:]] == ["p01_s1.png", "p02_s1.png"]
+    assert [entry.name for entry in store.entries("train", "ct")[1:]] == [
+        "p01_s1.png",
+        "p02_s1.png",
+    ]
     assert store.trained_on({store.entries("train", "mr")[1].sha256, "0" * 64}) == {
         store.entries("train", "mr")[1].sha256
     }

@@ -85,7 +85,7 @@ class Seen:
 
     def remember(self, fingerprint: str) -> None:
         """Keep what was found for the next call; the folder is as it was when this was made."""
-        if self._place is None:
+        if self._place is None or self.fingerprint == fingerprint:
             return
         self._trees.pop(self._asked, None)
         self._trees[self._asked] = [self._tree, fingerprint]

@@ -425,12 +425,13 @@ def publish(
     store = draft / "store"
     write_copies(store, files)
     copies: Copies = {name: sha256_of(store / name) for name in files}
-    parts = dict(head.parts)
+    parts = head.parts.copy()
     for name, content in ((OVERLAP_NAME, [asdict(o) for o in overlaps]), (COPIES_NAME, copies)):
         if content:
             write_text(store / name, json.dumps(content, indent=1) + "\n")
             parts[name] = part_of(store / name)
-    write_text(store / HEAD_NAME, head.model_copy(update={"parts": parts}).as_json())
+    head = head.model_copy(update={"parts": dict(sorted(parts.items()))})
+    write_text(store / HEAD_NAME, head.as_json())
     try:
         store.rename(place)
     except OSError:
