@@ -97,7 +97,7 @@ def test_processes_write_what_threads_write(data, tmp_path, monkeypatch):
 
 
 def test_file_system_without_locks_gets_a_draft_of_its_own(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("ctmr.data.writing.lock", lambda *_, **__: "there are none here")
+    monkeypatch.setattr("ctmr.data.drafts.lock", lambda *_, **__: "there are none here")
     prepare(data, CONFIG, tmp_path / "store")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "store"]
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ctmr.data.copies import Copies, require_copies, sha256_of
+from ctmr.data.drafts import draft_of
 from ctmr.data.head import EARLIER, HEAD_NAME, Entry, Head, Overlap, shard_name
 from ctmr.data.parts import Parts, part_of
 from ctmr.data.planning import shards_of
 from ctmr.data.records import checksum
 from ctmr.data.store import Store, open_store
-from ctmr.data.writing import draft_of, publish, write_index
+from ctmr.data.writing import publish, write_index
 from ctmr.errors import DataError, OutputError
 from ctmr.system.disks import sync
 from ctmr.system.files import make_folder, require_empty

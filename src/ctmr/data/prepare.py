@@ -19,6 +19,7 @@ import numpy as np
 from ctmr.config import DataConfig
 from ctmr.data.convert import convert, is_earlier
 from ctmr.data.copies import ANATOMIES, PAIRS, VAL, Copies, copied_files, hashes_of, kept
+from ctmr.data.drafts import draft_of
 from ctmr.data.folders import require_sources
 from ctmr.data.head import FORMAT, HEAD_NAME
 from ctmr.data.planning import plan
@@ -26,7 +27,7 @@ from ctmr.data.seen import Seen
 from ctmr.data.sources import Source
 from ctmr.data.store import Store, evenly, open_store, with_settings
 from ctmr.data.survey import hash_all, image_of_source, let_in, overlap, survey
-from ctmr.data.writing import draft_of, publish, write_store
+from ctmr.data.writing import publish, write_store
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
 from ctmr.imaging.appearance import log_odds
 from ctmr.imaging.descriptors import Descriptors, descriptors_of

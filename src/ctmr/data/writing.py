@@ -4,11 +4,8 @@ import hashlib
 import json
 import logging
 import math
-import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -41,7 +38,7 @@ from ctmr.imaging.resampling import resize
 from ctmr.imaging.slices import head_slices
 from ctmr.io.image_info import read_bytes
 from ctmr.io.scan import content_hash
-from ctmr.system.disks import lock, sync
+from ctmr.system.disks import sync
 from ctmr.system.files import make_folder, write_bytes, write_text
 from ctmr.system.parallel import Workers
 from ctmr.types import FloatArray, Progress
@@ -94,59 +91,6 @@ class Filled(NamedTuple):
 
     start: int
     marks: Marks
-
-
-@contextmanager
-def draft_of(place: Path, fingerprint: str) -> Iterator[Path]:
-    """A folder beside `place` for what is half written; one process at a time has it, and others wait.
-
-    It stays where a process is killed or stopped after it has finished a shard, and the next one goes on with it.
-
-    Raises:
-        OSError: If it cannot be made.
-    """
-    make_folder(place.parent)
-    draft = place.with_name(f".{place.name}.{fingerprint[:16]}.partial")
-    with _turn(draft.with_suffix(".lock")) as alone:
-        if not alone:  # the file system has no locks: a draft that nobody else can have
-            draft = draft.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            yield draft
-        except BaseException as error:
-            if isinstance(error, DataError) or not any(draft.glob("*.marks")):
-                shutil.rmtree(draft, ignore_errors=True)
-            raise
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-@contextmanager
-def _turn(path: Path) -> Iterator[bool]:
-    """Hold a file, made for it, against other processes; whether that is possible here."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            held = _locked(descriptor)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                break
-        except FileNotFoundError:  # the process before removed it
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-    try:
-        yield held
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        return lock(descriptor, wait=False) is None
-    except BlockingIOError:
-        logger.warning("another process prepares the same data: waiting for it")
-        return lock(descriptor, wait=True) is None
 
 
 def write_store(
