@@ -56,6 +56,10 @@ class UnpairedSlices(Dataset[Sample]):
         self._match_heights = config.match_heights and store.head.heights
         self._heights: Heights | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the heights, which a loader worker reads itself."""
+        return self.__dict__ | {"_heights": None}
+
     @property
     def images(self) -> int:
         """Samples in one epoch: the images of the larger folder."""
@@ -79,7 +83,7 @@ class UnpairedSlices(Dataset[Sample]):
         larger: Modality = max(MODALITIES, key=lambda m: self.store.count("train", m))
         first = self.index(n, larger)
         other: Modality = "mr" if larger == "ct" else "ct"
-        if self._heights is None:  # each loader worker reads them itself
+        if self._heights is None:
             self._heights = Heights(self.store.heights_mm("train", other))
         height_mm = self.store.height_mm("train", larger, first)
         second = self._heights.near(height_mm, SAME_HEIGHT_MM, stream(self.seed, "partner", n))

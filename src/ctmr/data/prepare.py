@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -291,17 +292,17 @@ def _fingerprint(
     settings: list[object] = [config.size, config.channels, config.ct_window]
     settings += [config.pixel_mm, config.patient_pattern]
     infos: dict[str, ImageInfo] = {}
-    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    groups: dict[tuple[str, str], array[int]] = {}
     for n, source in enumerate(sources):
         below = source.name.rpartition("/")[0]  # a folder of the tree; none at its top
         infos[" ".join([source.split, source.modality, *([below] if below else [])])] = source.info
-        groups.setdefault((source.split, source.modality), []).append((source.label, n))
+        groups.setdefault((source.split, source.modality), array("Q")).append(n)
     told = {name: repr(info) for name, info in infos.items()}
     start = json.dumps([PREPARATION, settings, told], sort_keys=True).removesuffix("]")
     whole, comma = hashlib.sha256(f"{start}, [".encode()), ""
     for group in sorted(groups):
-        for label, n in sorted(groups[group]):
-            file = [*group, label, hashes[32 * n : 32 * (n + 1)].hex()]
+        for n in sorted(groups[group], key=lambda n: sources[n].label):
+            file = [*group, sources[n].label, hashes[32 * n : 32 * (n + 1)].hex()]
             whole.update((comma + json.dumps(file)).encode())
             comma = ", "
     vouched = json.dumps(reading.vouched(), sort_keys=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ctmr.data.sources import LAYOUTS
 from ctmr.errors import OutputError
 from ctmr.system.cache import cache_folder
-from ctmr.system.files import content_digest, write_bytes
+from ctmr.system.files import content_digest, replacing
 
 FORMAT = "ctmr seen 1"
 MAX_ASKED = 64  # sets of settings whose store is remembered
@@ -94,7 +94,9 @@ class Seen:
         files = files[np.argsort(files["key"])]
         head = json.dumps({"format": FORMAT, "trees": kept}).encode() + b"\n"
         try:
-            write_bytes(self._place, head + files.tobytes())
+            with replacing(self._place) as draft, draft.open("wb") as stream:
+                stream.write(head)
+                stream.write(files.data)
         except OutputError as error:
             logger.info("what was seen of the data is not kept: %s", error)
 
