@@ -15,8 +15,10 @@ def looked_for(heights_mm, height_mm, rng):
     return int(near[rng.integers(near.size)])
 
 
-@pytest.mark.parametrize("count", [1, 2, 500, 4096, 4097, 12_000])
-def test_drawn_slice_is_that_of_a_search_through_all(count):
+@pytest.mark.parametrize("cells", [2**20, 300])
+@pytest.mark.parametrize("count", [1, 2, 500, 2048, 2049, 12_000])
+def test_drawn_slice_is_that_of_a_search_through_all(count, cells, monkeypatch):
+    monkeypatch.setattr("ctmr.data.heights.MAX_CELLS", cells)
     rng = np.random.default_rng(count)
     steps = rng.choice([0.7, 1.0, 1.3, 10 / 3], count)
     places = rng.integers(0, 200, count)
