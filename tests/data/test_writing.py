@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_file_system_without_locks_gets_a_draft_of_its_own(data, tmp_path, monke
     monkeypatch.setattr("ctmr.data.drafts.lock", lambda *_, **__: "there are none here")
     prepare(data, CONFIG, tmp_path / "store")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "store"]
+
+
+def test_files_of_others_that_are_called_like_a_draft_stay(data, tmp_path):
+    draft = stop(data, tmp_path / "store", 12)
+    shutil.rmtree(draft)
+    draft.mkdir()
+    (draft / "letter.txt").write_text("mine")
+    draft.with_suffix(".lock").write_text("mine")
+    prepare(data, CONFIG, tmp_path / "store")
+    assert (draft / "letter.txt").read_text() == draft.with_suffix(".lock").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_full_disk_leaves_no_store(data, tmp_path, monkeypatch):

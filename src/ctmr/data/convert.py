@@ -19,7 +19,7 @@ from ctmr.data.store import Store, open_store
 from ctmr.data.writing import publish, write_index
 from ctmr.errors import DataError, OutputError
 from ctmr.system.disks import sync
-from ctmr.system.files import make_folder, require_empty
+from ctmr.system.files import make_folder, require_empty, write_text
 from ctmr.types import MODALITIES, SPLITS
 
 SLICES_NAME = "slices.u16"
@@ -56,6 +56,7 @@ def convert(earlier: Path, place: Path) -> Store:
             shutil.rmtree(draft, ignore_errors=True)
             store = draft / "store"
             make_folder(store)
+            write_text(draft / "plan", "converted")
             parts = _write(earlier / SLICES_NAME, store, entries, content["channels"])
             overlaps = [Overlap(**each) for each in content["overlap"]]
             head = _head(content, entries, overlaps, parts)

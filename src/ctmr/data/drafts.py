@@ -27,7 +27,7 @@ def draft_of(place: Path, fingerprint: str) -> Iterator[Path]:
     make_folder(place.parent)
     draft = place.with_name(f".{place.name}.{fingerprint[:16]}.partial")
     with _turn(draft.with_suffix(".lock")) as alone:
-        if not alone:  # the file system has no locks: a draft that nobody else can have
+        if not alone or _is_of_others(draft):  # no locks here: a draft that nobody else can have
             draft = draft.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
         try:
             yield draft
@@ -36,6 +36,13 @@ def draft_of(place: Path, fingerprint: str) -> Iterator[Path]:
                 shutil.rmtree(draft, ignore_errors=True)
             raise
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_of_others(draft: Path) -> bool:
+    """Whether something is there that no draft is: each has a `plan`."""
+    if draft.is_dir() and not draft.is_symlink():
+        return not (draft / "plan").is_file() and any(draft.iterdir())
+    return draft.exists()
 
 
 @contextmanager
@@ -56,7 +63,8 @@ def _turn(path: Path) -> Iterator[bool]:
     try:
         yield held
     finally:
-        path.unlink(missing_ok=True)
+        if os.fstat(descriptor).st_size == 0:  # what was written into is a file of others
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
