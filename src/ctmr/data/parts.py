@@ -9,7 +9,7 @@ from ctmr.data.copies import sha256_of
 from ctmr.errors import DataError
 
 MAX_OPEN = 128  # files at once; a process may often have 1024
-RESTORE = "bring it back from a copy, or prepare the data again"
+RESTORE = "bring it back from a copy, or delete the store and prepare the data again"
 
 
 @dataclass(frozen=True)
