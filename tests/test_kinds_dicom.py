@@ -241,7 +241,7 @@ def test_uneven_series_needs_irregular_to_be_translated_and_nothing_to_be_traine
     np.testing.assert_allclose(np.diff(places), 12.0 * np.diff(kept), atol=1e-3)
     called("prepare", tmp_path / "data", tmp_path / "store", *TINY[:6])
     store = json.loads((tmp_path / "store/store.json").read_text())
-    assert len(store["entries"]["train"]["ct"]) > 4
+    assert store["counts"]["train"]["ct"] > 4
 
 
 # K12: headers that lie credibly

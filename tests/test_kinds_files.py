@@ -11,8 +11,10 @@ import tifffile
 from PIL import Image as Pillow
 from scipy import ndimage
 
+from ctmr.data.store import open_store
 from ctmr.io.dicom.header import hashed
 from ctmr.synthetic.head import synthesise_head
+from ctmr.types import MODALITIES, SPLITS
 from support.heads import head as picture
 from support.heads import save_grey
 from support.volume_files import changed, seen_by_others
@@ -298,9 +300,9 @@ def split_by_hand(patients: list[str]) -> dict[str, str]:
 
 
 def patients_of(store: Path) -> set[tuple[str, str]]:
-    entries = json.loads((store / "store.json").read_text())["entries"]
-    found = {split: [e for of in by.values() for e in of] for split, by in entries.items()}
-    return {(entry["patient"], split) for split, each in found.items() for entry in each}
+    opened = open_store(store)
+    folders = [(split, modality) for split in SPLITS for modality in MODALITIES]
+    return {(entry.patient, each[0]) for each in folders for entry in opened.entries(*each)}
 
 
 @pytest.mark.parametrize(

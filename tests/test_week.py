@@ -11,11 +11,13 @@ import pytest
 from PIL import Image as Pillow
 from pydicom import uid
 
+from ctmr.data.store import open_store
 from ctmr.data.trees import split_of
 from ctmr.imaging.volume import Volume, resampled_onto
 from ctmr.io.dicom.header import hashed
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.synthetic.head import synthesise_head
+from ctmr.types import MODALITIES, SPLITS
 from support import tiny
 from support.whole_program import called, object_of
 
@@ -96,12 +98,12 @@ def test_week_of_real_life(week, tmp_path, monkeypatch, caplog):
     assert {"no_scan", "skipped"} <= kinds
 
     called("train", week, "--out", tmp_path / "run", *TINY)
-    store = json.loads(next((tmp_path / "cache/stores").glob("*/store.json")).read_text())
+    store = open_store(next((tmp_path / "cache/stores").glob("*/store.json")).parent)
     splits = split_of({*map(hashed, PATIENTS), "03"})
     counts = {
-        (split, modality): len({entry["name"].split("#")[0] for entry in entries})
-        for split, by_modality in store["entries"].items()
-        for modality, entries in by_modality.items()
+        (split, modality): len({e.name.split("#")[0] for e in store.entries(split, modality)})
+        for split in SPLITS
+        for modality in MODALITIES
     }
     assert splits[hashed(PATIENTS[0])] == "test"
     assert counts == {("train", "ct"): 1, ("train", "mr"): 2, ("test", "ct"): 1, ("test", "mr"): 1}

@@ -73,7 +73,7 @@ def test_changed_lost_or_new_copy_is_found(store, name):
     with pytest.raises(DataError, match="does not know this file"):
         open_store(store)
     (store / name / "new.txt").unlink()
-    assert open_store(store).index.copies
+    assert open_store(store).copies
 
 
 @pytest.mark.usefixtures("quick_records")

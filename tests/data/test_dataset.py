@@ -140,7 +140,7 @@ def test_store_that_is_gone_is_named_before_the_workers_start(store, tmp_path):
     shutil.copytree(store.path, tmp_path / "store")
     gone = UnpairedSlices(prepare(tmp_path / "store", CONFIG), CONFIG, seed=0)
     shutil.rmtree(tmp_path / "store")
-    with pytest.raises(DataError, match="the prepared slices are gone"):
+    with pytest.raises(DataError, match="cannot read it"):
         loader(gone, 1, 0, 1, workers=2)
 
 

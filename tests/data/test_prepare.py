@@ -4,6 +4,8 @@ import os
 import pickle
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import ctmr.data.survey
 from ctmr.config import PRESETS, DataConfig
 from ctmr.data.folders import find_data
 from ctmr.data.prepare import prepare
-from ctmr.data.store import from_codes, open_store, to_codes
+from ctmr.data.store import Store, from_codes, open_store, to_codes
 from ctmr.errors import DataError, OutputError, SafetyError, UsageError
 from ctmr.imaging.image import Image
 from ctmr.imaging.intensity import ct_window
@@ -52,6 +54,11 @@ def data(tmp_path):
         for n in range(count):
             save(folder / name / f"p{number}{n}_s1.png", picture(10 * number + n))
     return folder
+
+
+def shard(store: Store) -> Path:
+    """Its only shard."""
+    return store.path / "slices-00000.u16"
 
 
 @pytest.fixture
@@ -268,10 +275,10 @@ def test_store_is_written_once_and_reused(data, tmp_path, decodes):
     first = prepare(data, CONFIG, tmp_path / "store")
     assert sorted(decodes)[0] == "p00_s1.png"
     assert len(decodes) == 7
-    stamp = (tmp_path / "store" / "slices.u16").stat().st_mtime_ns
+    stamp = shard(first).stat().st_mtime_ns
     second = prepare(data, CONFIG, tmp_path / "store")
     assert len(decodes) == 7
-    assert (tmp_path / "store" / "slices.u16").stat().st_mtime_ns == stamp
+    assert shard(first).stat().st_mtime_ns == stamp
     assert second.fingerprint == first.fingerprint
 
 
@@ -312,12 +319,12 @@ def test_fingerprint_does_not_depend_on_where_the_data_lie(data, tmp_path, monke
 def test_damaged_store_in_the_cache_is_made_again(data, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CTMR_CACHE", str(tmp_path / "cache"))
     store = prepare(data, CONFIG)
-    os.truncate(store.path / "slices.u16", 1000)
+    os.truncate(shard(store), 1000)
     again = prepare(data, CONFIG)
     assert "the cached store cannot be used" in caplog.text
     assert again.slice("test", "mr", 0).shape == (36, 43, 1)
     (aside,) = store.path.parent.glob("*.damaged")  # it could hold files of others
-    assert (aside / "slices.u16").stat().st_size == 1000
+    assert (aside / shard(store).name).stat().st_size == 1000
 
 
 def test_given_place_with_something_else_is_left_alone(data, tmp_path):
@@ -348,16 +355,20 @@ def test_store_stands_in_for_the_data_if_its_settings_are_those_asked_for(data, 
             prepare(tmp_path / "store", config(**changes))
 
 
-def test_process_that_comes_second_takes_the_store_of_the_first(data, tmp_path):
-    stamps = []
+def test_process_that_comes_second_waits_and_takes_the_store_of_the_first(data, tmp_path, caplog):
+    with ThreadPoolExecutor(1) as second:
+        others = []
 
-    def another(done, total):
-        if not stamps:  # the outer call has already seen that there is no store
-            first = prepare(data, CONFIG, tmp_path / "store")
-            stamps.append((first.path / "store.json").stat().st_mtime_ns)
+        def another(done, total):
+            if not others:  # the first already writes
+                others.append(second.submit(prepare, data, CONFIG, tmp_path / "store"))
+                while "waiting for it" not in caplog.text:
+                    time.sleep(0.01)
 
-    second = prepare(data, CONFIG, tmp_path / "store", another)
-    assert (second.path / "store.json").stat().st_mtime_ns == stamps[0]
+        first = prepare(data, CONFIG, tmp_path / "store", another)
+        stamp = (first.path / "store.json").stat().st_mtime_ns
+        assert others[0].result(timeout=60).fingerprint == first.fingerprint
+    assert (first.path / "store.json").stat().st_mtime_ns == stamp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "store"]
 
 
@@ -399,64 +410,156 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(content | changes))
 
 
-def test_incomplete_or_foreign_store_is_refused(data, tmp_path):
-    prepare(data, CONFIG, tmp_path / "store")
-    slices, index = tmp_path / "store" / "slices.u16", tmp_path / "store" / "store.json"
-    length = slices.stat().st_size
-    os.truncate(slices, length - 2)
-    with pytest.raises(
-        DataError, match=f"expected {length} bytes in slices.u16, found {length - 2}"
-    ):
-        open_store(tmp_path / "store")
-    text = index.read_text()
-    edit(index, size=40)
-    with pytest.raises(DataError, match=r"entry 'p00_s1\.png' of store\.json does not fit"):
-        open_store(tmp_path / "store")
-    index.write_text(text)
-    edit(index, format="ctmr store 0")
-    with pytest.raises(DataError, match="is not of 'ctmr store 3': format"):
-        open_store(tmp_path / "store")
-    index.write_text("{")
-    with pytest.raises(DataError, match="is not of 'ctmr store 3'"):
-        open_store(tmp_path / "store")
-    index.unlink()
+@pytest.fixture
+def store(data, tmp_path):
+    return prepare(data, CONFIG, tmp_path / "store")
+
+
+def test_incomplete_or_foreign_store_is_refused(store):
+    head, length = store.path / "store.json", shard(store).stat().st_size
+    os.truncate(shard(store), length - 2)
+    with pytest.raises(DataError, match=rf"u16: expected {length} bytes, found {length - 2}"):
+        open_store(store.path)
+    shard(store).unlink()
+    with pytest.raises(DataError, match=r"slices-00000\.u16: the store lacks this file"):
+        open_store(store.path)
+    edit(head, format="ctmr store 0")
+    with pytest.raises(DataError, match="is not of 'ctmr store 4': format"):
+        open_store(store.path)
+    head.write_text("{")
+    with pytest.raises(DataError, match="is not of 'ctmr store 4'"):
+        open_store(store.path)
+    head.unlink()
     with pytest.raises(DataError, match="expected a store"):
-        open_store(tmp_path / "store")
+        open_store(store.path)
 
 
-def flip_a_byte(path: Path) -> None:
+def test_index_that_is_not_of_these_shards_is_refused(store):
+    """Longer or shorter than the shards, with a `store.json` that believes it."""
+    head, index = store.path / "store.json", store.path / "index.bin"
+    text, records = head.read_text(), index.read_bytes()
+    size = len(records) // 7
+    index.write_bytes(records[:-size])
+    with pytest.raises(DataError, match=rf"expected {7 * size} bytes, found {6 * size}"):
+        open_store(store.path)
+    content = json.loads(text)
+    content["parts"]["index.bin"]["bytes"] = 6 * size
+    head.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"expected {7 * size} bytes for 7 slices"):
+        open_store(store.path)
+    content["counts"]["test"]["mr"] = 0
+    head.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="expected 1 shards up to the index's last slice"):
+        open_store(store.path)
+    del content["parts"]["index.bin"]
+    head.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="for 6 slices, found none"):
+        open_store(store.path)
+
+
+def flip_a_bit(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[place] ^= 1
     path.write_bytes(content)
 
 
-def test_store_whose_slices_were_changed_is_refused(data, tmp_path):
-    prepare(data, CONFIG, tmp_path / "store")
-    flip_a_byte(tmp_path / "store" / "slices.u16")
-    for use in (
-        lambda: open_store(tmp_path / "store"),
-        lambda: prepare(tmp_path / "store", CONFIG),
-    ):
-        with pytest.raises(
-            DataError, match=r"slices\.u16: damaged: expected sha256 \w+\.\.\., found"
-        ):
-            use()
+def test_flipped_bit_is_found_when_its_slice_is_read(store):
+    """Opening reads no slice; the others stay usable."""
+    record = store.record(1)
+    flip_a_bit(shard(store), record.offset + 100)
+    opened = open_store(store.path)
+    assert opened.slice("train", "ct", 0).shape == (36, 43, 1)
+    match = r"slices-00000\.u16: slice 1 of train ct, p01_s1\.png: damaged: expected checksum \w+"
+    with pytest.raises(DataError, match=match):
+        opened.slice("train", "ct", 1)
+    with pytest.raises(DataError, match="1 of 3 files are not what was written: slices-00000"):
+        opened.verify()
+    with pytest.raises(DataError, match="1 of 3 files are not"):
+        prepare(store.path, CONFIG, verify=True)
 
 
-def test_cached_store_whose_slices_were_changed_is_made_again(data, caplog):
-    first = prepare(data, CONFIG)
-    before = (first.path / "slices.u16").read_bytes()
-    flip_a_byte(first.path / "slices.u16")
-    again = prepare(data, CONFIG)
-    assert "cannot be used and is made again" in caplog.text
-    assert (again.path / "slices.u16").read_bytes() == before
+def test_flipped_bit_in_the_index_or_the_names_is_found(store):
+    flip_a_bit(store.path / "index.bin", 80)
+    opened = open_store(store.path)
+    with pytest.raises(DataError, match=r"index\.bin: damaged: the record of slice 1 "):
+        opened.slice("train", "ct", 1)
+    flip_a_bit(store.path / "names.bin", 0)
+    with pytest.raises(DataError, match="2 of 3 files are not what was written: index"):
+        opened.verify()
 
 
-def test_slices_that_are_gone_are_named(data, tmp_path):
+def test_lists_that_are_no_json_are_refused(data, tmp_path):
+    save(data / "testA" / "copy.png", picture(1))
     store = prepare(data, CONFIG, tmp_path / "store")
-    (tmp_path / "store" / "slices.u16").unlink()
-    with pytest.raises(DataError, match=r"slices\.u16: the prepared slices are gone"):
+    length = (store.path / "overlap.json").stat().st_size
+    (store.path / "overlap.json").write_bytes(b"x" * length)
+    with pytest.raises(DataError, match=r"overlap\.json: damaged: it is not JSON"):
+        _ = open_store(store.path).overlap
+
+
+def test_shard_that_is_cut_or_removed_while_it_is_read_is_named(store):
+    """A memory map would end the process with SIGBUS."""
+    assert store.slice("train", "ct", 0).size
+    os.truncate(shard(store), store.record(6).offset + 10)
+    match = r"slices-00000\.u16: slice 0 of test mr, p30_s1\.png: cut off: expected \d+ bytes"
+    with pytest.raises(DataError, match=match):
+        store.slice("test", "mr", 0)
+    shard(store).unlink()
+    match = (
+        r"slices-00000\.u16: slice 0 of train ct, p00_s1\.png: cannot read it \(it was removed\)"
+    )
+    with pytest.raises(DataError, match=match):
         store.slice("train", "ct", 0)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301 - which has not opened it
+    with pytest.raises(DataError, match=r"p00_s1\.png: cannot read it \(No such file"):
+        again.slice("train", "ct", 0)
+    shutil.rmtree(store.path)
+    with pytest.raises(DataError, match=r"index\.bin: cannot read it"):
+        again.slice("train", "ct", 0)
+
+
+def test_damaged_store_in_the_cache_is_made_again_when_it_is_verified(data, caplog):
+    first = prepare(data, CONFIG)
+    before = shard(first).read_bytes()
+    flip_a_bit(shard(first), 100)
+    again = prepare(data, CONFIG, verify=True)
+    assert "cannot be used and is made again" in caplog.text
+    assert shard(again).read_bytes() == before
+
+
+def test_shards_hold_no_more_than_their_limit(data, tmp_path, monkeypatch):
+    whole = prepare(data, CONFIG, tmp_path / "whole")
+    monkeypatch.setattr("ctmr.data.planning.SHARD_BYTES", 7000)  # two slices of 36 x 43
+    parts = prepare(data, CONFIG, tmp_path / "parts")
+    sizes = [path.stat().st_size for path in sorted(parts.path.glob("slices-*"))]
+    assert sizes == [6192, 6192, 6192, 3096]
+    for split in ("train", "test"):
+        for modality in ("ct", "mr"):
+            for n in range(whole.count(split, modality)):
+                same = (store.codes(split, modality, n) for store in (whole, parts))
+                assert np.array_equal(*same)
+
+
+def test_many_shards_are_read_with_few_open_files(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("ctmr.data.planning.SHARD_BYTES", 1)
+    monkeypatch.setattr("ctmr.data.parts.MAX_OPEN", 2)
+    store = prepare(data, CONFIG, tmp_path / "store")
+    before = len(os.listdir("/proc/self/fd"))
+    assert [store.slice("train", "ct", n).shape for n in (0, 1, 2, 0)] == [(36, 43, 1)] * 4
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_worker_gets_no_index(store):
+    """However many slices there are: a path, and what `store.json` says."""
+    assert len(pickle.dumps(store)) < 5000
+    assert [entry.name for entry in store.entries("train", "ct")[1:]] == [
+        "p01_s1.png",
+        "p02_s1.png",
+    ]
+    assert store.trained_on({store.entries("train", "mr")[1].sha256, "0" * 64}) == {
+        store.entries("train", "mr")[1].sha256
+    }
+    assert store.trained_on({store.entries("test", "mr")[0].sha256}) == set()
 
 
 # Patients and overlap
@@ -465,7 +568,7 @@ def test_slices_that_are_gone_are_named(data, tmp_path):
 def test_same_file_in_train_and_test_is_told_once_and_kept(data, tmp_path, caplog):
     save(data / "testA" / "copy.png", picture(1))
     store = prepare(data, CONFIG, tmp_path / "store")
-    (overlap,) = store.index.overlap
+    (overlap,) = store.overlap
     assert (overlap.train, overlap.test) == ("trainA/p01_s1.png", "testA/copy.png")
     assert overlap.why == "identical"
     told = [r.getMessage() for r in caplog.records if "test images are in" in r.getMessage()]
@@ -478,7 +581,7 @@ def test_same_patient_in_train_and_test_is_told(data, tmp_path, caplog):
     save(data / "testB" / "p10_s9.png", picture(123))
     store = prepare(data, config(patient_pattern=r"/(p\d+)_"), tmp_path / "store")
     assert [entry.patient for entry in store.entries("train", "ct")] == ["p00", "p01", "p02"]
-    assert [(o.test, o.why) for o in store.index.overlap] == [("testB/p10_s9.png", "patient")]
+    assert [(o.test, o.why) for o in store.overlap] == [("testB/p10_s9.png", "patient")]
     assert "of the same patients" in caplog.text
 
 

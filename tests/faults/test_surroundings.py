@@ -125,8 +125,11 @@ def used():
 
 found = {"prepare": [], "translate": []}
 def at(name):
+    thousands = 0
     def progress(done, total):
-        if done % 1000 == 0:
+        nonlocal thousands
+        if done // 1000 > thousands:
+            thousands = done // 1000
             found[name].append(used())
     return progress
 

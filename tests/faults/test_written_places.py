@@ -31,7 +31,9 @@ NETWORK = tiny.TINY
 LOOKS = ["--set", "train.sample_every=1", "--set", "train.evaluate_every=1"]
 TO_CT = ["--to", "ct", "--anyway"]
 IMAGES, VOLUMES = ["--model", "@/run", *TO_CT], ["--model", "@/volume-run", *TO_CT]
-DRAWN = re.compile(r"\.[0-9a-f]{16}(\.new)?\.tmp(/|$)|/\.timing-")  # names drawn by lot
+DRAWN = re.compile(
+    r"\.[0-9a-f]{16}((\.new)?\.tmp|\.partial|\.lock)(/|$)|/\.timing-"
+)  # names drawn by lot
 LISTS = r"(.*/)?(ctmr\.json|\.ctmr-outputs\.json)"
 RUN = r"run\.lock|(checkpoints|samples|model|best|evaluation)(/.*)?"
 

@@ -260,7 +260,7 @@ def test_patient_on_both_sides_of_the_split_is_told_from_the_header(
                 study=split + modality,
             )
     store = prepare(tmp_path, small)
-    assert {overlap.why for overlap in store.index.overlap} == {"patient"}
+    assert {overlap.why for overlap in store.overlap} == {"patient"}
     assert "one patient" not in caplog.text
 
 

@@ -120,7 +120,10 @@ def audit(
 
 def prepare(
     data: Annotated[Path, typer.Argument(help="Data folder: trainA trainB testA testB.")],
-    store: Annotated[Path, typer.Argument(help="New folder for the prepared slices.")],
+    store: Annotated[
+        Path | None,
+        typer.Argument(help="New folder for the prepared slices; its default is in the cache."),
+    ] = None,
     pairs: Pairs = None,
     anatomies: Anatomies = None,
     preset: Preset = None,
@@ -131,6 +134,10 @@ def prepare(
     anyway: Anyway = False,
     series: SeriesOption = None,
     ct_values: CtValues = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read all scans and all of a store that is there already."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -151,6 +158,7 @@ def prepare(
                 reading=reading,
                 pairs=pairs,
                 anatomies=anatomies,
+                verify=verify,
             )
         say(repr(made))
         outcome.update(store=str(made.path), fingerprint=made.fingerprint)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ctmr.config import DataConfig
+from ctmr.data.heights import Heights
 from ctmr.data.store import Store, from_codes
 from ctmr.errors import CtmrError, ResourceError, UsageError
 from ctmr.system.parallel import serve, worker_context
@@ -28,12 +29,12 @@ MAX_TMPDIR_BYTES = 107 - len("/pymp-01234567/listener-01234567")  # Linux: socke
 SAME_HEIGHT_MM = 6.0  # heights that count as similar
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)  # of both folders, across the end of an epoch
 def permutation(
     seed: int, modality: Modality, epoch: int, repeat: int, count: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.uint32]:
     """The order in which one folder is walked; the smaller folder is walked anew in each repeat."""
-    order = stream(seed, "order", modality, epoch, repeat).permutation(count)
+    order = stream(seed, "order", modality, epoch, repeat).permutation(count).astype(np.uint32)
     order.setflags(write=False)  # the cache hands the same array to everyone
     return order
 
@@ -52,11 +53,12 @@ class UnpairedSlices(Dataset[Sample]):
         self.size = config.size
         self.flip = config.flip
         self.seed = seed
-        self._heights: dict[Modality, NDArray[np.float64]] = {}
-        entries = {modality: store.entries("train", modality) for modality in MODALITIES}
-        if config.match_heights and all(e.height_mm is not None for e in sum(entries.values(), ())):
-            for modality, listed in entries.items():
-                self._heights[modality] = np.array([e.height_mm for e in listed], dtype=np.float64)
+        self._match_heights = config.match_heights and store.head.heights
+        self._heights: Heights | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the heights, which a loader worker reads itself."""
+        return self.__dict__ | {"_heights": None}
 
     @property
     def images(self) -> int:
@@ -76,14 +78,15 @@ class UnpairedSlices(Dataset[Sample]):
         With heights, the slice of the larger folder is that of its order, and its partner is drawn from all of the
         other folder that lie within `SAME_HEIGHT_MM` of its height; if none does, the nearest is taken.
         """
-        if not self._heights:
+        if not self._match_heights:
             return self.index(n, "ct"), self.index(n, "mr")
         larger: Modality = max(MODALITIES, key=lambda m: self.store.count("train", m))
         first = self.index(n, larger)
         other: Modality = "mr" if larger == "ct" else "ct"
-        distance = np.abs(self._heights[other] - self._heights[larger][first])
-        near = np.flatnonzero(distance <= max(SAME_HEIGHT_MM, float(distance.min())))
-        second = int(near[stream(self.seed, "partner", n).integers(near.size)])
+        if self._heights is None:
+            self._heights = Heights(self.store.heights_mm("train", other))
+        height_mm = self.store.height_mm("train", larger, first)
+        second = self._heights.near(height_mm, SAME_HEIGHT_MM, stream(self.seed, "partner", n))
         return (first, second) if larger == "ct" else (second, first)
 
     def __getitem__(self, n: int) -> Sample:

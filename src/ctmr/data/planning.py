@@ -1,16 +1,17 @@
-"""From the first look at all scans to the index of a store: scale, maps of grey values, and what lies where."""
+"""From the first look at all scans to the plan of a store: scale, maps of grey values, and what lies where."""
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctmr.config import DataConfig
+from ctmr.data.head import SHARD_BYTES, Head
+from ctmr.data.looks import Look
 from ctmr.data.sources import Source
-from ctmr.data.store import Entry, Index
-from ctmr.data.survey import Histogram, Look, Survey, overlap, patient_of, refuse
+from ctmr.data.survey import Histogram, Survey, refuse
 from ctmr.errors import CtmrError, DataError
 from ctmr.imaging.intensity import PICTURES, UNITLESS, Intensities, Intensity, ct_window
 from ctmr.imaging.resampling import Scale, training_scale
@@ -19,24 +20,32 @@ from ctmr.types import MODALITIES, SPLITS, Encoding
 # Part of a 16-bit folder's values left out at each end: a few hot pixels must not set the range.
 CLIPPED_SHARE = 0.0005
 
-Shapes = list[tuple[int, int]]
-
 logger = logging.getLogger(__name__)
 
 
-class Plan(NamedTuple):
-    """What becomes of one scan."""
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What becomes of each scan, and where its slices lie.
 
-    entries: tuple[Entry, ...]
-    """Its slices."""
-    shape: tuple[int, int]
-    """What each is brought to, before it is padded to the entry's height and width."""
+    Attributes:
+        shapes: What the slices of each scan (N, 2) are brought to, before they are padded.
+        padded: What they are padded to.
+        firsts: Number of the first slice of each scan, and of all slices at the end (N + 1).
+        shards: The shard of each slice.
+        offsets: Where each begins in it, in bytes.
+    """
+
+    shapes: NDArray[np.uint32]
+    padded: NDArray[np.uint32]
+    firsts: NDArray[np.int64]
+    shards: NDArray[np.uint32]
+    offsets: NDArray[np.uint32]
 
 
 def plan(
     found: Survey, config: DataConfig, scale: Scale | None, fingerprint: str
-) -> tuple[Index, list[Plan]]:
-    """The index of the store to be written, and what becomes of each scan.
+) -> tuple[Head, Layout]:
+    """What `store.json` is to say, and what becomes of each scan.
 
     `scale` is that of volumes; of images it follows from them.
 
@@ -44,25 +53,17 @@ def plan(
         CtmrError: If an image has an impossible shape at the scale, or test scans are of another kind than the training's.
     """
     intensities = _intensities(found, config)
-    train = [look for source, look in found.looks if source.split == "train"]
     if scale is None:
-        scale = training_scale(
-            config.size, [look.shape for look in train], [look.spacing_mm for look in train]
-        )
-    shapes = _shapes(found.looks, scale)
-    entries: dict[tuple[str, str], list[Entry]] = {(s, m): [] for s in SPLITS for m in MODALITIES}
-    plans, offset = [], 0
-    for (source, look), shape in zip(found.looks, shapes, strict=True):
-        height, width = max(shape[0], config.size), max(shape[1], config.size)
-        slices = []
-        for n, mm in enumerate(look.heights_mm or (None,)):
-            name = source.name if mm is None else f"{source.name}#{n:03d}"
-            patient = patient_of(source, look)
-            slices.append(Entry(name, patient, height, width, offset, look.sha256, mm))
-            offset += height * width * config.channels
-        entries[source.split, source.modality] += slices
-        plans.append(Plan(tuple(slices), shape))
-    index = Index(
+        train = [n for n, source in enumerate(found.sources) if source.split == "train"]
+        shapes = [found.looks[n].shape for n in train]
+        scale = training_scale(config.size, shapes, [found.looks[n].spacing_mm for n in train])
+    layout = _layout(found, config, scale)
+    counts = {s: dict.fromkeys(MODALITIES, 0) for s in SPLITS}
+    heights = True
+    for source, look in found:
+        counts[source.split][source.modality] += look.slices
+        heights &= source.split == "test" or look.heights_mm is not None
+    head = Head(
         fingerprint=fingerprint,
         size=config.size,
         channels=config.channels,
@@ -71,25 +72,52 @@ def plan(
         patient_pattern=config.patient_pattern,
         scale=scale,
         intensities=intensities,
-        entries={s: {m: tuple(entries[s, m]) for m in MODALITIES} for s in SPLITS},
-        overlap=overlap(found),
+        counts=counts,
+        heights=heights,
+        overlap={},
     )
-    return index, plans
+    return head, layout
 
 
-def _shapes(looks: Sequence[tuple[Source, Look]], scale: Scale) -> Shapes:
+def _layout(found: Survey, config: DataConfig, scale: Scale) -> Layout:
+    """Slices one after the other, in shards that the next one would make too large."""
+    shapes = _shapes(found, scale)
+    padded = np.maximum(shapes, config.size)
+    slices = np.array([look.slices for look in found.looks], np.int64)
+    firsts = np.concatenate(([0], np.cumsum(slices)))
+    lengths = np.repeat(2 * config.channels * padded.prod(axis=1, dtype=np.int64), slices)
+    shards, offsets = shards_of(lengths)
+    return Layout(shapes, padded, firsts, shards, offsets)
+
+
+def shards_of(lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The shard of each slice, and where it begins in it, by their lengths in bytes."""
+    ends = np.cumsum(lengths)
+    shards, offsets = np.empty(len(lengths), np.uint32), np.empty(len(lengths), np.uint32)
+    first, shard = 0, 0
+    while first < len(lengths):
+        start = int(ends[first] - lengths[first])
+        after = int(np.searchsorted(ends, start + SHARD_BYTES, side="right"))
+        after = max(after, first + 1)
+        shards[first:after] = shard
+        offsets[first:after] = ends[first:after] - lengths[first:after] - start
+        first, shard = after, shard + 1
+    return shards, offsets
+
+
+def _shapes(found: Survey, scale: Scale) -> NDArray[np.uint32]:
     """The shape each image is brought to, before it is padded."""
-    shapes: Shapes = []
+    shapes = np.empty((len(found.looks), 2), np.uint32)
     failures: list[tuple[Source, CtmrError]] = []
-    for source, look in looks:
+    for n, (source, look) in enumerate(found):
         if look.heights_mm is not None:
-            shapes.append(look.shape)
+            shapes[n] = look.shape
             continue
         try:
-            shapes.append(scale.shape_for(*look.shape, look.spacing_mm))
+            shapes[n] = scale.shape_for(*look.shape, look.spacing_mm)
         except DataError as error:
             failures.append((source, DataError(error.what, file=source.path, fix=error.fix)))
-    refuse(failures, len(looks))
+    refuse(failures, len(found.looks))
     return shapes
 
 
@@ -98,33 +126,45 @@ def _intensities(found: Survey, config: DataConfig) -> Intensities:
     intensities: Intensities = {}
     failures: list[tuple[Source, CtmrError]] = []
     for modality in MODALITIES:
-        looks = [(source, look) for source, look in found.looks if source.modality == modality]
-        trained = Counter(look.encoding for source, look in looks if source.split == "train")
+        trained = Counter(
+            look.encoding
+            for source, look in found
+            if (source.split, source.modality) == ("train", modality)
+        )
         if len(trained) > 1:
             logger.warning("the %s training images differ in encoding: %s", modality, dict(trained))
         own: dict[Encoding, Intensity] = {}
-        for source, look in looks:
+        for source, look in found:
+            if source.modality != modality or look.encoding in trained:
+                continue
             # An MR has no unit: a test picture of another depth is mapped by its own percentiles.
-            if modality == "mr" and look.encoding not in trained and look.encoding in PICTURES:
+            if modality == "mr" and look.encoding in PICTURES:
                 own[look.encoding] = PICTURES[look.encoding]
-            elif look.encoding not in trained:
-                what = f"expected {' or '.join(trained)} values, as the {modality} training images"
-                what += f" have: found {look.encoding}"
-                fix = "save the test images like the training images"
-                failures.append((source, DataError(what, file=source.path, fix=fix)))
-        maps: dict[Encoding, Intensity] = {}
-        for encoding, _ in trained.most_common():
-            if encoding == "HU":
-                maps[encoding] = ct_window(config.ct_window)
-            elif encoding in UNITLESS:
-                maps[encoding] = UNITLESS[encoding]
-            elif encoding == "8-bit":
-                maps[encoding] = Intensity("grey", (0.0, 255.0))
             else:
-                maps[encoding] = _percentiles(found.histograms[modality])
+                failures.append((source, _unlike(source, look, " or ".join(trained))))
+        grey = found.histograms.get(modality)
+        maps = {encoding: _map(encoding, grey, config) for encoding, _ in trained.most_common()}
         intensities[modality] = maps | own
     refuse(failures, len(found.looks))
     return intensities
+
+
+def _unlike(source: Source, look: Look, expected: str) -> DataError:
+    """What is said of a test scan whose values no training image explains."""
+    what = f"expected {expected} values, as the {source.modality} training images have"
+    what += f": found {look.encoding}"
+    return DataError(what, file=source.path, fix="save the test images like the training images")
+
+
+def _map(encoding: Encoding, histogram: Histogram | None, config: DataConfig) -> Intensity:
+    """The map of training images of an encoding."""
+    if encoding == "HU":
+        return ct_window(config.ct_window)
+    if encoding in UNITLESS:
+        return UNITLESS[encoding]
+    if encoding == "8-bit" or histogram is None:
+        return Intensity("grey", (0.0, 255.0))
+    return _percentiles(histogram)
 
 
 def _percentiles(histogram: Histogram) -> Intensity:

@@ -5,59 +5,53 @@ import json
 import logging
 import os
 import secrets
-import shutil
-from collections.abc import Mapping, Sequence
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ctmr.config import DataConfig
-from ctmr.data.copies import (
-    ANATOMIES,
-    PAIRS,
-    VAL,
-    Copies,
-    copied_files,
-    hashes_of,
-    kept,
-    write_copies,
-)
+from ctmr.data.convert import convert, is_earlier
+from ctmr.data.copies import ANATOMIES, PAIRS, VAL, Copies, copied_files, hashes_of, kept
+from ctmr.data.drafts import draft_of
 from ctmr.data.folders import require_sources
-from ctmr.data.planning import Plan, plan
+from ctmr.data.head import FORMAT, HEAD_NAME
+from ctmr.data.planning import plan
+from ctmr.data.seen import Seen
 from ctmr.data.sources import Source
-from ctmr.data.store import (
-    INDEX_NAME,
-    SLICES_NAME,
-    Codes,
-    Index,
-    Store,
-    evenly,
-    open_store,
-    to_codes,
-    with_settings,
-)
-from ctmr.data.survey import each, hash_all, image_of_source, let_in, read_volume, survey
+from ctmr.data.store import Store, evenly, open_store, with_settings
+from ctmr.data.survey import hash_all, image_of_source, let_in, overlap, survey
+from ctmr.data.writing import publish, write_store
 from ctmr.errors import CtmrError, DataError, OutputError, SafetyError, printable
 from ctmr.imaging.appearance import log_odds
 from ctmr.imaging.descriptors import Descriptors, descriptors_of
-from ctmr.imaging.resampling import MARGIN, Scale, resize
-from ctmr.imaging.slices import head_slices
-from ctmr.io.image_info import read_bytes
+from ctmr.imaging.resampling import MARGIN, Scale
+from ctmr.io.image_info import ImageInfo, read_bytes
+from ctmr.io.listing import shown
 from ctmr.io.reading import DEFAULT, Reading
-from ctmr.io.scan import content_hash
 from ctmr.system.cache import cache_folder
-from ctmr.system.disks import sync
-from ctmr.system.files import write_text
-from ctmr.types import MODALITIES, FloatArray, Progress
+from ctmr.system.memory import free_bytes
+from ctmr.system.parallel import Workers, cores
+from ctmr.types import MODALITIES, Progress
 
 MAX_JUDGED_IMAGES = 48  # images of a training folder by which it is judged, evenly chosen
 MIN_JUDGED_IMAGES = 3  # from which it is judged
 MIN_WRONG_LOG_ODDS = (
     0.5  # median log-odds of the other modality; exchanged real folders have 2.3 to 6
 )
+MIN_FOR_PROCESSES = 2**25  # bytes of scans; fewer are sooner done than processes start
+LINE_EVERY_S = 30
+VOLUME_BYTES = 2**30  # of memory that work on one takes
 
 logger = logging.getLogger(__name__)
+told = logging.getLogger("ctmr.found")  # which the command line shows
 
 PREPARATION = "ctmr store 2"  # of the fingerprint; changes when slices come out otherwise
 
@@ -71,6 +65,7 @@ def prepare(
     reading: Reading = DEFAULT,
     pairs: Path | None = None,
     anatomies: Path | None = None,
+    verify: bool = False,
 ) -> Store:
     """The store of a data folder, written now unless there is one of the same data and settings.
 
@@ -82,6 +77,8 @@ def prepare(
         reading: What to believe of scans that say too little; a store keeps it.
         pairs: Registered pairs, and
         anatomies: label maps of heads, which a store with a place of its own keeps, and `val/` of the data with them.
+        verify: Read all scans and all of the store. Else files whose size and modification time are known are not read,
+            and slices are tested when they are used.
 
     Raises:
         CtmrError: If folders are missing, or for all scans that cannot be used, at once.
@@ -89,36 +86,167 @@ def prepare(
         UsageError: If `data` is a store made with other settings.
         OutputError: If the store cannot be written, or there is no cache folder.
     """
-    if (data / INDEX_NAME).is_file():
-        return with_settings(open_store(data), config)
-    sources = require_sources(data, config.patient_pattern, reading)
-    scale = None
-    if any(source.kind != "image" for source in sources):
-        scale = Scale(round(MARGIN * config.size), config.pixel_mm)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = hash_all(pool, sources)
-        if hashes is None:
-            survey(pool, sources, progress, config.size, scale)  # it names the files
-            raise DataError("files changed while they were read", file=data, fix="run it again")
-        fingerprint = _fingerprint(sources, hashes, config, reading)
-        place = store or cache_folder() / "stores" / fingerprint[:16]
-        files = copied_files(_beside(data, pairs, anatomies)) if store is not None else {}
-        copies = hashes_of(files)
-        prepared = _existing(place, fingerprint, copies, in_cache=store is None)
-        if prepared is None:
-            found = survey(pool, sources, progress, config.size, scale)
-            sources = [source for source, _ in found.looks]
-            _require_in_place(pool, sources)
-            index, plans = plan(found, config, scale, fingerprint)
-            more = {"reading": reading.vouched(), "let_in": let_in(found), "copies": copies}
-            index = index.model_copy(update=more)
-            prepared = _write(pool, place, index, sources, plans, progress, files)
+    if (data / HEAD_NAME).is_file():
+        return _of_store(data, config, store, verify=verify)
+    seen = Seen(data, _asked(config, reading), verify=verify)
+    fingerprint, sources = seen.fingerprint, list[Source]()
+    if fingerprint is None:
+        sources = require_sources(data, config.patient_pattern, reading)
+        fingerprint = _look_through(sources, config, reading, seen)
+    files = copied_files(_beside(data, pairs, anatomies)) if store is not None else {}
+    wanted = _Wanted(
+        store or cache_folder() / "stores" / fingerprint[:16],
+        fingerprint,
+        files,
+        hashes_of(files),
+        store is None,
+        verify,
+    )
+    prepared = _existing(wanted)
+    if prepared is None:
+        sources = sources or require_sources(data, config.patient_pattern, reading)
+        prepared = _make(wanted, sources, config, reading, progress=progress)
+    seen.remember(fingerprint)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
     return prepared
 
 
-def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> None:
+class _Wanted(NamedTuple):
+    """Which store is wanted, and where."""
+
+    place: Path
+    fingerprint: str
+    files: Mapping[str, Path]
+    """What it keeps beside the slices."""
+    copies: Copies
+    in_cache: bool
+    verify: bool
+
+
+def _of_store(data: Path, config: DataConfig, store: Path | None, *, verify: bool) -> Store:
+    """A store that is given as data; one of the earlier format is converted if there is a place for it."""
+    if store is not None and is_earlier(data):
+        return convert(data, store)
+    opened = open_store(data)
+    if verify:
+        opened.verify()
+    return with_settings(opened, config)
+
+
+def _asked(config: DataConfig, reading: Reading) -> str:
+    """All that decides, beside the files, what a store is."""
+    settings = config.size, config.channels, config.ct_window, config.pixel_mm
+    asked = (version("ctmr"), PREPARATION, FORMAT, settings, config.patient_pattern)
+    return json.dumps([*asked, reading.vouched()], sort_keys=True)
+
+
+def _look_through(
+    sources: Sequence[Source], config: DataConfig, reading: Reading, seen: Seen
+) -> str:
+    """The fingerprint of the scans as they are now; only files that are not known are read."""
+    hashes = hash_all(sources, seen.digest)
+    if hashes is None:
+        with _workers(sources) as workers:
+            survey(workers, sources, None, config.size, _scale(sources, config))  # it names files
+        data = sources[0].data
+        raise DataError("files changed while they were read", file=data, fix="run it again")
+    if seen.changed:
+        logger.warning(
+            "%d files have another content than before, though their size and time are the same: %s",
+            len(seen.changed),
+            shown(seen.changed),
+        )
+    return _fingerprint(sources, hashes, config, reading)
+
+
+def _scale(sources: Sequence[Source], config: DataConfig) -> Scale | None:
+    """The scale of volumes; that of images follows from them."""
+    if all(source.kind == "image" for source in sources):
+        return None
+    return Scale(round(MARGIN * config.size), config.pixel_mm)
+
+
+def _workers(sources: Sequence[Source]) -> Workers:
+    """As many as there are cores, or as memory holds volumes."""
+    count, free = cores(), free_bytes()
+    if sources[0].kind != "image" and free is not None:
+        count = max(1, min(count, free // VOLUME_BYTES))
+    size = 0
+    for source in sources:
+        size += _bytes_of(source)
+        if size >= MIN_FOR_PROCESSES:
+            return Workers(count, processes=count > 1)
+    return Workers(count, processes=False)
+
+
+def _bytes_of(source: Source) -> int:
+    """How large the files of a scan are, about."""
+    try:
+        if not source.path.is_dir():
+            return source.path.stat().st_size
+        return sum(entry.stat().st_size for entry in os.scandir(source.path))
+    except OSError:
+        return 0
+
+
+def _make(
+    wanted: _Wanted,
+    sources: Sequence[Source],
+    config: DataConfig,
+    reading: Reading,
+    *,
+    progress: Progress | None,
+) -> Store:
+    """Write the store, unless another process did while this one waited for it."""
+    scale = _scale(sources, config)
+    try:
+        with draft_of(wanted.place, wanted.fingerprint) as draft:
+            prepared = _existing(wanted)
+            if prepared is not None:
+                return prepared
+            with _workers(sources) as workers:
+                progress = _paced(progress)
+                found = survey(workers, sources, progress, config.size, scale)
+                _require_in_place(found.sources)
+                head, layout = plan(found, config, scale, wanted.fingerprint)
+                overlaps = overlap(found)
+                more = {
+                    "reading": reading.vouched(),
+                    "let_in": let_in(found),
+                    "overlap": dict(Counter(each.why for each in overlaps)),
+                }
+                head = head.model_copy(update=more)
+                head = write_store(workers, draft, head, layout, found, progress=progress)
+            publish(draft, wanted.place, head, overlaps, wanted.files)
+    except OSError as error:
+        raise _cannot_write(wanted.place, error) from error
+    return open_store(wanted.place)
+
+
+def _paced(progress: Progress | None, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """The same, and a line each `LINE_EVERY_S` seconds with scans a second and the time that is left."""
+    began = due = clock()
+    due += LINE_EVERY_S
+
+    def paced(done: int, total: int) -> None:
+        nonlocal due
+        if progress is not None:
+            progress(done, total)
+        now = clock()
+        if now < due:
+            return
+        pace = done / (now - began)  # each scan is looked at, and then written
+        left = timedelta(seconds=round((total - done) / max(pace, 1e-9)))
+        doing = "looked at" if 2 * done <= total else "written"
+        scans = done if 2 * done <= total else done - total // 2
+        told.info("%s %d of %d scans, %.1f a second, %s left", doing, scans, total // 2, pace, left)
+        due = now + LINE_EVERY_S
+
+    return paced
+
+
+def _require_in_place(sources: Sequence[Source]) -> None:
     """Refuse training folders of images that each hold what the other should; of volumes `survey` has seen it.
 
     Raises:
@@ -130,7 +258,8 @@ def _require_in_place(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> No
             s for s in sources if (s.split, s.modality, s.kind) == ("train", modality, "image")
         ]
         places = evenly(len(images), MAX_JUDGED_IMAGES)
-        pictures = pool.map(_descriptors_of, [images[place] for place in places])
+        with ThreadPoolExecutor(cores()) as pool:
+            pictures = list(pool.map(_descriptors_of, [images[place] for place in places]))
         looks = [descriptors for descriptors in pictures if descriptors is not None]
         if len(looks) >= MIN_JUDGED_IMAGES:
             odds = log_odds("mr", looks) * (1 if modality == "ct" else -1)  # of the other modality
@@ -157,25 +286,28 @@ def _descriptors_of(source: Source) -> Descriptors | None:
 
 
 def _fingerprint(
-    sources: Sequence[Source], hashes: Sequence[str], config: DataConfig, reading: Reading
+    sources: Sequence[Source], hashes: bytes, config: DataConfig, reading: Reading
 ) -> str:
-    """SHA-256 over all that the store depends on."""
+    """SHA-256 over all that the store depends on, as JSON; it is never in memory as a whole."""
     settings: list[object] = [config.size, config.channels, config.ct_window]
     settings += [config.pixel_mm, config.patient_pattern]
-    infos = {}
-    for source in sources:
+    infos: dict[str, ImageInfo] = {}
+    groups: dict[tuple[str, str], array[int]] = {}
+    for n, source in enumerate(sources):
         below = source.name.rpartition("/")[0]  # a folder of the tree; none at its top
-        infos[" ".join([source.split, source.modality, *([below] if below else [])])] = repr(
-            source.info
-        )
-    files = sorted(
-        (source.split, source.modality, source.label, sha256)
-        for source, sha256 in zip(sources, hashes, strict=True)
-    )
-    parts: list[object] = [PREPARATION, settings, infos, files]
-    parts += [reading.vouched()] if reading != DEFAULT else []
-    content = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+        infos[" ".join([source.split, source.modality, *([below] if below else [])])] = source.info
+        groups.setdefault((source.split, source.modality), array("Q")).append(n)
+    told = {name: repr(info) for name, info in infos.items()}
+    start = json.dumps([PREPARATION, settings, told], sort_keys=True).removesuffix("]")
+    whole, comma = hashlib.sha256(f"{start}, [".encode()), ""
+    for group in sorted(groups):
+        for n in sorted(groups[group], key=lambda n: sources[n].label):
+            file = [*group, sources[n].label, hashes[32 * n : 32 * (n + 1)].hex()]
+            whole.update((comma + json.dumps(file)).encode())
+            comma = ", "
+    vouched = json.dumps(reading.vouched(), sort_keys=True)
+    whole.update((f"], {vouched}]" if reading != DEFAULT else "]]").encode())
+    return whole.hexdigest()
 
 
 def _beside(data: Path, pairs: Path | None, anatomies: Path | None) -> dict[str, Path]:
@@ -184,8 +316,9 @@ def _beside(data: Path, pairs: Path | None, anatomies: Path | None) -> dict[str,
     return {name: folder for name, folder in folders.items() if folder is not None}
 
 
-def _existing(place: Path, fingerprint: str, copies: Copies, *, in_cache: bool) -> Store | None:
+def _existing(wanted: _Wanted) -> Store | None:
     """The store that is there already, if it is the one wanted; None if nothing is there."""
+    place = wanted.place
     try:
         if not (place.exists() or place.is_symlink()):
             return None
@@ -195,23 +328,27 @@ def _existing(place: Path, fingerprint: str, copies: Copies, *, in_cache: bool) 
         raise _cannot_write(place, error) from error
     try:
         store = open_store(place)
+        if wanted.verify:
+            store.verify()
     except DataError as error:
-        if in_cache:
-            aside = place.with_name(f"{place.name}.{secrets.token_hex(4)}.damaged")
-            try:
-                place.rename(aside)  # it may hold files of others
-            except OSError as failed:
-                raise _cannot_write(place, failed) from failed
-            logger.warning("the cached store cannot be used and is made again: %s", error)
-            logger.warning("what was there is kept as %s", printable(str(aside)))
+        if wanted.in_cache:
+            _put_aside(place, error)
             return None
+        if wanted.verify and (place / HEAD_NAME).is_file():
+            raise
         raise OutputError(
             f"expected a new or empty folder for the store, or the same store ({error.what})",
             file=place,
             fix="give another place, or delete it",
         ) from error
-    if store.fingerprint == fingerprint and store.index.copies == copies:
+    if store.fingerprint == wanted.fingerprint and store.copies == wanted.copies:
         return store
+    if wanted.verify:
+        raise DataError(
+            "the store was made of other data or settings than are there now",
+            file=place,
+            fix="restore the data, or prepare a new store",
+        )
     raise OutputError(
         "expected an empty place for the store: found a store of other data or settings",
         file=place,
@@ -219,8 +356,19 @@ def _existing(place: Path, fingerprint: str, copies: Copies, *, in_cache: bool) 
     )
 
 
+def _put_aside(place: Path, error: DataError) -> None:
+    """Rename what is in the way in the cache: it may hold files of others."""
+    aside = place.with_name(f"{place.name}.{secrets.token_hex(4)}.damaged")
+    try:
+        place.rename(aside)
+    except OSError as failed:
+        raise _cannot_write(place, failed) from failed
+    logger.warning("the cached store cannot be used and is made again: %s", error)
+    logger.warning("what was there is kept as %s", printable(str(aside)))
+
+
 def _warn_of_overlap(store: Store) -> None:
-    overlaps = store.index.overlap
+    overlaps = store.overlap
     if overlaps:
         logger.warning(
             "%d test images are in the training folders too, or of the same patients, so that test"
@@ -231,92 +379,9 @@ def _warn_of_overlap(store: Store) -> None:
         )
 
 
-def _write(
-    pool: ThreadPoolExecutor,
-    place: Path,
-    index: Index,
-    sources: Sequence[Source],
-    plans: Sequence[Plan],
-    progress: Progress | None,
-    files: Mapping[str, Path],
-) -> Store:
-    """Write the store beside its place and move it there whole."""
-
-    def codes(source: Source, n: int) -> Codes:
-        return _codes(source, plans[n], index)
-
-    draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        draft.mkdir(parents=True)
-        constant, digest = 0, hashlib.sha256()
-        with (draft / SLICES_NAME).open("wb") as stream:
-            for array in each(pool, codes, sources, progress, done=len(sources)):
-                content = array.tobytes()
-                stream.write(content)
-                digest.update(content)
-                constant += int((np.ptp(array, axis=(1, 2, 3)) == 0).sum())
-        sync(draft / SLICES_NAME)
-        write_copies(draft, files)
-        index = index.model_copy(update={"slices_sha256": digest.hexdigest()})
-        write_text(draft / INDEX_NAME, index.as_json())
-        _publish(draft, place)
-    except OSError as error:
-        raise _cannot_write(place, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    if constant:
-        logger.warning("%d of %d images have one grey value only", constant, len(sources))
-    return open_store(place)
-
-
 def _cannot_write(place: Path, error: OSError) -> OutputError:
     return OutputError(
         f"cannot write the store ({error.strerror})",
         file=place,
         fix="check space and permissions, or set CTMR_CACHE to another folder",
     )
-
-
-def _publish(draft: Path, place: Path) -> None:
-    """Move the draft to its place, unless another process was first with the same store."""
-    try:
-        draft.rename(place)
-    except OSError:
-        if not (place / INDEX_NAME).is_file():
-            raise
-    sync(place.parent)
-
-
-def _codes(source: Source, plan: Plan, index: Index) -> Codes:
-    """The slices of one scan as they lie in the store, (N, H, W, C)."""
-    entry = plan.entries[0]
-    if source.kind == "image":
-        arrays = [_image(source, plan, index)]
-    else:
-        if content_hash(source.path, source.kind, source.files) != entry.sha256:
-            raise _changed(source)
-        volume = read_volume(source).volume
-        anyway = source.reading.anyway
-        found = head_slices(volume, source.modality, index.scale, index.size, anyway=anyway)
-        intensity = index.intensities[source.modality][volume.encoding].fitted(found.head.values)
-        arrays = [array[..., None] for array in found.images(intensity)]
-    rows, columns = entry.height - plan.shape[0], entry.width - plan.shape[1]
-    around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    codes = [to_codes(np.pad(array, around, constant_values=-1.0)) for array in arrays]
-    shape = len(codes), entry.height, entry.width, index.channels
-    return np.broadcast_to(np.stack(codes), shape)  # grey: repeated
-
-
-def _image(source: Source, plan: Plan, index: Index) -> FloatArray:
-    """One image (h, w, 1 or 3) in [-1, 1], at the store's scale."""
-    content = read_bytes(source.path)
-    if hashlib.sha256(content).hexdigest() != plan.entries[0].sha256:
-        raise _changed(source)
-    image = image_of_source(source, content, 1 if index.channels == 1 else None)
-    intensity = index.intensities[source.modality][image.encoding]
-    array = intensity.fitted(image.grey).to_unit(resize(image.array, *plan.shape))
-    return array.reshape(*plan.shape, -1)
-
-
-def _changed(source: Source) -> DataError:
-    return DataError("the file changed while it was read", file=source.path, fix="run it again")

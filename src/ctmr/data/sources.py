@@ -26,7 +26,7 @@ LAYOUTS: tuple[dict[tuple[Split, Modality], str], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One scan of a data folder: an image file, a volume file, or a folder or archive with a DICOM series.
 

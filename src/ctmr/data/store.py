@@ -1,199 +1,304 @@
-"""The store of prepared slices: `store.json`, which says what and where, and `slices.u16`, memory-mapped."""
+"""The store of prepared slices: `store.json`, which says what it is, an index, and shards that hold the slices."""
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import ValidationError
 
 from ctmr.config import DataConfig
-from ctmr.data.copies import require_copies, sha256_of
-from ctmr.errors import DataError, UsageError
+from ctmr.data.copies import Copies, require_copies, sha256_of
+from ctmr.data.head import (
+    COPIES_NAME,
+    EARLIER,
+    FORMAT,
+    HEAD_NAME,
+    INDEX_NAME,
+    MAX_HEAD_BYTES,
+    OVERLAP_NAME,
+    TEXTS_NAME,
+    Codes,
+    Entry,
+    Head,
+    Overlap,
+    shard_name,
+)
+from ctmr.data.parts import RESTORE, OpenFiles, require_parts
+from ctmr.data.records import NO_PATIENT, RECORD, Record, Records, checksum, unpacked
+from ctmr.errors import DataError, UsageError, printable
 from ctmr.imaging.intensity import Intensities
 from ctmr.imaging.resampling import Scale
 from ctmr.system.files import read_regular
-from ctmr.types import MODALITIES, SPLITS, CtWindow, FloatArray, Modality, Split
+from ctmr.types import MODALITIES, SPLITS, FloatArray, Modality, Split
 
-FORMAT: Literal["ctmr store 3"] = "ctmr store 3"
-INDEX_NAME = "store.json"
-SLICES_NAME = "slices.u16"
-MAX_INDEX_BYTES = 2**30
-Codes = NDArray[np.uint16]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One slice of the store.
-
-    Attributes:
-        name: File name it came from; of a volume's slice, with its number behind.
-        patient: What `data.patient_pattern` found in its path.
-        height: Pixels at the store's scale.
-        width: Likewise.
-        offset: Where it begins in `slices.u16`, in values.
-        sha256: Of the source file.
-        height_mm: Of a volume's slice, its distance below the top of the head.
-    """
-
-    name: str
-    patient: str | None
-    height: int
-    width: int
-    offset: int
-    sha256: str
-    height_mm: float | None = None
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """A training and a test image (`folder/name`) that are one file's content or one patient's."""
-
-    train: str
-    test: str
-    why: Literal["identical", "patient"]
-
-
-class Index(BaseModel):
-    """What `store.json` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    format: Literal["ctmr store 3"] = FORMAT
-    fingerprint: str
-    """SHA-256 over the settings below, the names and contents of all files, and each `ctmr.json`."""
-    size: int
-    channels: Literal[1, 3]
-    ct_window: CtWindow
-    pixel_mm: float
-    patient_pattern: str | None
-    scale: Scale
-    intensities: Intensities
-    """Modality -> encoding of its training images, the commonest first -> map to [-1, 1]."""
-    entries: dict[Split, dict[Modality, tuple[Entry, ...]]]
-    overlap: tuple[Overlap, ...]
-    slices_sha256: str = ""
-    """Of `slices.u16`; empty until it is written."""
-    reading: dict[str, Any] = {}
-    """The reading options that the user gave (`ctmr.io.reading`)."""
-
-    let_in: dict[str, int] = {}
-    """How many scans only `--anyway` let in, by reason."""
-
-    copies: dict[str, str] = {}
-    """SHA-256 of what is kept beside the slices, by its path below the store (`ctmr.data.copies`)."""
-
-    def as_json(self) -> str:
-        """The text of `store.json`; what the reading options did is left out where none was given."""
-        empty = {name for name in ("reading", "let_in", "copies") if not getattr(self, name)}
-        return self.model_dump_json(indent=1, exclude=empty) + "\n"
+AT_ONCE = 2**14  # records
 
 
 class Store:
-    """Slices on disk in random access; safe to send to loader workers, which map the file anew."""
+    """Slices on disk in random access; a loader worker gets the path and what `store.json` says, and opens the rest anew."""
 
-    def __init__(self, path: Path, index: Index) -> None:
+    def __init__(self, path: Path, head: Head) -> None:
         self.path = path
-        self.index = index
+        self.head = head
+        self._files = OpenFiles(path)
+        self._numbers = {(s, m): head.numbers(s, m) for s in SPLITS for m in MODALITIES}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{s} {m} {self.count(s, m)}" for s in SPLITS for m in MODALITIES)
         return f"Store({str(self.path)!r}: {counts})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "index": self.index}  # without the memory map
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, Head]]:
+        return Store, (self.path, self.head)  # without the open files
 
     @property
     def scale(self) -> Scale:
         """The pixel size of the slices."""
-        return self.index.scale
+        return self.head.scale
 
     @property
     def intensities(self) -> Intensities:
         """Modality -> encoding of its training images, the commonest first -> map to [-1, 1]."""
-        return self.index.intensities
+        return self.head.intensities
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the data and of the settings that matter."""
-        return self.index.fingerprint
+        return self.head.fingerprint
 
-    def entries(self, split: Split, modality: Modality) -> tuple[Entry, ...]:
-        """The slices of one folder, in order of their names' bytes."""
-        return self.index.entries.get(split, {}).get(modality, ())
+    @cached_property
+    def overlap(self) -> tuple[Overlap, ...]:
+        """Test images that are in the training folders too, or of the same patients."""
+        return tuple(Overlap(**each) for each in self._json(OVERLAP_NAME, []))
+
+    @cached_property
+    def copies(self) -> Copies:
+        """SHA-256 of what is kept beside the slices, by its path below the store (`ctmr.data.copies`)."""
+        return Copies(self._json(COPIES_NAME, {}))
+
+    def entries(self, split: Split, modality: Modality) -> "Entries":
+        """The slices of one folder, in order of their names' bytes; each is read when it is asked for."""
+        return Entries(self, self._numbers[split, modality])
 
     def count(self, split: Split, modality: Modality) -> int:
         """How many slices one folder has; 0 where it was absent."""
-        return len(self.entries(split, modality))
+        return len(self._numbers[split, modality])
+
+    def heights_mm(self, split: Split, modality: Modality) -> NDArray[np.float64]:
+        """The heights of one folder's slices; NaN where they have none."""
+        found = [records["height_mm"] for records in self._records(self._numbers[split, modality])]
+        return np.concatenate(found) if found else np.empty(0)
+
+    def height_mm(self, split: Split, modality: Modality, index: int) -> float:
+        """The height of one slice; NaN if it has none."""
+        return self.record(self._numbers[split, modality][index]).height_mm
+
+    def trained_on(self, sha256s: set[str]) -> set[str]:
+        """Which of some scans, by their SHA-256, are among the training scans."""
+        wanted = {bytes.fromhex(sha256) for sha256 in sha256s}
+        starts = np.array([int.from_bytes(each[:8], "little") for each in wanted], np.uint64)
+        found = set()
+        for modality in MODALITIES if wanted else ():
+            for records in self._records(self._numbers["train", modality]):
+                hashes = np.ascontiguousarray(records["sha256"])
+                alike = np.isin(hashes.view("<u8")[::4], starts)
+                found |= wanted.intersection(each.tobytes() for each in hashes[alike])
+        return {each.hex() for each in found}
 
     def codes(self, split: Split, modality: Modality, index: int) -> Codes:
-        """One slice (H, W, C) as it lies on disk, a view; `from_codes` makes it [-1, 1]."""
-        entry = self.entries(split, modality)[index]
-        shape = entry.height, entry.width, self.index.channels
-        length = shape[0] * shape[1] * shape[2]
-        return self._values[entry.offset : entry.offset + length].reshape(shape)
+        """One slice (H, W, C) as it lies on disk, not to be changed; `from_codes` makes it [-1, 1].
+
+        Raises:
+            DataError: If it is not what was written, naming its shard and it.
+        """
+        number = self._numbers[split, modality][index]
+        record = self.record(number)
+        shape = record.height, record.width, self.head.channels
+        length = 2 * shape[0] * shape[1] * shape[2]
+        try:
+            content = self._files.read(shard_name(record.shard), record.offset, length)
+            found = checksum(content)
+            if found != record.checksum:
+                raise DataError(
+                    f"damaged: expected checksum {record.checksum:08x}, found {found:08x}",
+                    file=self.path / shard_name(record.shard),
+                    fix=RESTORE,
+                )
+        except DataError as error:
+            what = f"{self._called(number, split, modality)}: {error.what}"
+            raise DataError(what, file=error.file, fix=error.fix) from error
+        return np.frombuffer(content, "<u2").reshape(shape)
 
     def slice(self, split: Split, modality: Modality, index: int) -> FloatArray:
         """One slice, float32 (H, W, C) in [-1, 1], at the store's scale."""
         return from_codes(self.codes(split, modality, index))
 
-    @cached_property
-    def _values(self) -> Codes:
-        """All of `slices.u16`, mapped when first used."""
-        path = self.path / SLICES_NAME
-        try:
-            return np.memmap(path, dtype="<u2", mode="r")
-        except OSError as error:
+    def record(self, number: int) -> Record:
+        """What the index says of a slice.
+
+        Raises:
+            DataError: If it is not what was written.
+        """
+        content = self._files.read(INDEX_NAME, number * RECORD.itemsize, RECORD.itemsize)
+        record = unpacked(content)
+        if record is None or min(record.height, record.width) < self.head.size:
             raise DataError(
-                f"the prepared slices are gone ({error.strerror})",
-                file=path,
-                fix="prepare the data again",
+                f"damaged: the record of slice {number} is not what was written",
+                file=self.path / INDEX_NAME,
+                fix=RESTORE,
+            )
+        return record
+
+    def entry(self, number: int) -> Entry:
+        """What is known of a slice, by its place in the index."""
+        record = self.record(number)
+        patient_bytes = 0 if record.patient_bytes == NO_PATIENT else record.patient_bytes
+        length = record.name_bytes + patient_bytes
+        text = self._files.read(TEXTS_NAME, record.text_at, length)
+        name, patient = text[: record.name_bytes], text[record.name_bytes :]
+        return Entry(
+            name=name.decode("utf-8", "replace"),
+            patient=None
+            if record.patient_bytes == NO_PATIENT
+            else patient.decode("utf-8", "replace"),
+            height=record.height,
+            width=record.width,
+            sha256=record.sha256.hex(),
+            height_mm=None if math.isnan(record.height_mm) else record.height_mm,
+        )
+
+    def verify(self) -> None:
+        """Read all of the store and compare it with what was written.
+
+        Raises:
+            DataError: Naming the files that differ.
+        """
+        parts = self.head.parts
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(sha256_of, [self.path / name for name in parts])
+            pairs = zip(parts.items(), found, strict=True)
+            wrong = [name for (name, part), sha256 in pairs if sha256 != part.sha256]
+        if wrong:
+            raise DataError(
+                f"damaged: {len(wrong)} of {len(parts)} files are not what was written:"
+                f" {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}",
+                file=self.path,
+                fix=RESTORE,
+            )
+
+    def _called(self, number: int, split: Split, modality: Modality) -> str:
+        """What a slice goes by in an error."""
+        place = f"slice {number - self._numbers[split, modality].start} of {split} {modality}"
+        try:
+            return f"{place}, {printable(self.entry(number).name)}"
+        except DataError:
+            return place
+
+    def _records(self, numbers: range) -> Iterator[Records]:
+        """The records of some slices that follow each other, many at a time."""
+        for start in range(numbers.start, numbers.stop, AT_ONCE):
+            count = min(AT_ONCE, numbers.stop - start)
+            size = RECORD.itemsize
+            yield np.frombuffer(self._files.read(INDEX_NAME, start * size, count * size), RECORD)
+
+    def _json(self, name: str, otherwise: Any) -> Any:
+        """What a part in JSON holds, if the store has it."""
+        part = self.head.parts.get(name)
+        if part is None:
+            return otherwise
+        content = self._files.read(name, 0, part.bytes)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise DataError(
+                f"damaged: it is not JSON ({error})", file=self.path / name, fix=RESTORE
             ) from error
 
 
+class Entries(Sequence[Entry]):
+    """The slices of one folder of a store; each is read when it is asked for."""
+
+    def __init__(self, store: Store, numbers: range) -> None:
+        self._store, self._numbers = store, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
+        found = self._numbers[place]
+        return Entries(self._store, found) if isinstance(found, range) else self._store.entry(found)
+
+
 def open_store(path: Path) -> Store:
-    """The store in a folder.
+    """The store in a folder. Of its files only the lengths are looked at; slices are tested when they are read.
 
     Raises:
-        DataError: If it is no store, of another format, or its slices are not those that were written.
+        DataError: If it is no store, of another format, or lacks something.
     """
     try:
-        text = read_regular(path / INDEX_NAME, MAX_INDEX_BYTES)
-        length = (path / SLICES_NAME).stat().st_size
-        index = Index.model_validate_json(text)
+        text = read_regular(path / HEAD_NAME, MAX_HEAD_BYTES)
     except OSError as error:
         raise DataError(
-            f"expected a store ({INDEX_NAME} and {SLICES_NAME}): {error.strerror}",
+            f"expected a store ({HEAD_NAME}): {error.strerror}",
             file=path,
             fix="give a folder written by ctmr prepare",
         ) from error
+    head = _head(path, text)
+    require_parts(path, head.parts)
+    store = Store(path, head)
+    _require_whole(store)
+    require_copies(path, store.copies)
+    return store
+
+
+def _head(path: Path, text: bytes) -> Head:
+    if f'"format": "{EARLIER}"'.encode() in text[:1000]:
+        raise DataError(
+            f"it is of the earlier format {EARLIER!r}, expected {FORMAT!r}",
+            file=path,
+            fix=f"convert it with ctmr prepare {path} NEW_STORE",
+        )
+    try:
+        return Head.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
-            f"{INDEX_NAME} is not of {FORMAT!r}: {'.'.join(map(str, first['loc']))}:"
-            f" {first['msg']}",
+            f"{HEAD_NAME} is not of {FORMAT!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             file=path,
             fix="delete the store and prepare it again",
         ) from error
-    expected = 2 * _checked_length(path, index)
-    if length != expected:
+
+
+def _require_whole(store: Store) -> None:
+    """Refuse an index that is longer or shorter than `store.json` says, or than the shards; its last record is read."""
+    head, index = store.head, store.head.parts.get(INDEX_NAME)
+    expected, shards = head.slices * RECORD.itemsize, head.shards
+    if index is None or index.bytes != expected:
+        found = "none" if index is None else f"{index.bytes}"
         raise DataError(
-            f"expected {expected} bytes in {SLICES_NAME}, found {length}",
-            file=path,
-            fix="delete the store and prepare it again",
+            f"expected {expected} bytes for {head.slices} slices, found {found}",
+            file=store.path / INDEX_NAME,
+            fix=RESTORE,
         )
-    found = sha256_of(path / SLICES_NAME)
-    if found != index.slices_sha256:
+    last = store.record(head.slices - 1)
+    end = last.offset + 2 * last.height * last.width * head.channels
+    part = head.parts.get(shard_name(last.shard))
+    if last.shard != shards - 1 or part is None or part.bytes != end:
         raise DataError(
-            f"damaged: expected sha256 {index.slices_sha256[:16]}..., found {found[:16]}...",
-            file=path / SLICES_NAME,
-            fix="delete the store and prepare it again",
+            f"expected {shards} shards up to the index's last slice, which ends at {end} of shard"
+            f" {last.shard}",
+            file=store.path / INDEX_NAME,
+            fix=RESTORE,
         )
-    require_copies(path, index.copies)
-    return Store(path, index)
 
 
 def with_settings(store: Store, config: DataConfig) -> Store:
@@ -202,7 +307,7 @@ def with_settings(store: Store, config: DataConfig) -> Store:
     Raises:
         UsageError: If not.
     """
-    made, asked = store.index, config
+    made, asked = store.head, config
     pairs = {
         "size": (made.size, asked.size),
         "channels": (made.channels, asked.channels),
@@ -234,21 +339,3 @@ def to_codes(array: FloatArray) -> Codes:
 def from_codes(codes: Codes) -> FloatArray:
     """0..65535 -> float32 in [-1, 1]; both ends are exact."""
     return np.asarray(codes, np.float32) / np.float32(32767.5) - np.float32(1)
-
-
-def _checked_length(path: Path, index: Index) -> int:
-    """Values in `slices.u16` if the entries lie one after the other, as they must."""
-    end = 0
-    folders: Mapping[Split, Mapping[Modality, tuple[Entry, ...]]] = index.entries
-    for split in SPLITS:
-        for modality in MODALITIES:
-            for entry in folders.get(split, {}).get(modality, ()):
-                if entry.offset != end or min(entry.height, entry.width) < index.size:
-                    raise DataError(
-                        f"entry {entry.name!r} of {INDEX_NAME} does not fit: offset"
-                        f" {entry.offset}, {entry.height} x {entry.width}",
-                        file=path,
-                        fix="delete the store and prepare it again",
-                    )
-                end += entry.height * entry.width * index.channels
-    return end

@@ -2,17 +2,20 @@
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctmr.data.head import Overlap
+from ctmr.data.looks import FLAGS, Look, Looks
 from ctmr.data.sources import Source
-from ctmr.data.store import Overlap
 from ctmr.errors import CtmrError, DataError, SafetyError, refuse_all
 from ctmr.imaging.ct_values import with_ct_values
 from ctmr.imaging.descriptors import shows_head
@@ -26,65 +29,54 @@ from ctmr.io.image_info import read_bytes
 from ctmr.io.images import image_of
 from ctmr.io.listing import shown
 from ctmr.io.scan import content_hash, read_with_series
-from ctmr.types import MODALITIES, NAMES, Encoding, Modality, Progress, Spacing
+from ctmr.system.parallel import Workers, cores
+from ctmr.types import MODALITIES, NAMES, Modality, Progress
 
-VOLUMES_AT_ONCE = 4  # each takes some hundred MB
+IMAGES_AT_ONCE = 16
 Histogram = NDArray[np.int64]
-Result = TypeVar("Result")
+Histograms = dict[Modality, Histogram]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What the first look at one scan found; the pixels are not kept.
+class Survey:
+    """All scans that can be used, and the 16-bit grey values of each training folder; iterates over scans and looks."""
 
-    Attributes:
-        sha256: Of the content.
-        shape: Of the image; of a volume, of the window that is kept of its slices.
-        spacing_mm: Of an image that has one.
-        encoding: What decides the map to [-1, 1].
-        headless: Whether no head is found in it.
-        foreign: Whether only `--anyway` lets it in, as another modality or no scan.
-        signed: Whether its values are taken for HU by their looks alone.
-        patient: Of a DICOM series, a hash of its patient's identity.
-        heights_mm: Of a volume's slices that are kept, below the top of the head.
-        notes: What a series lacks, or what was left out of it.
+    sources: Sequence[Source]
+    looks: Looks
+    histograms: Histograms
+
+    def __iter__(self) -> Iterator[tuple[Source, Look]]:
+        return zip(self.sources, self.looks, strict=True)
+
+
+def hash_all(sources: Sequence[Source], digest: Callable[[Path], bytes]) -> bytes | None:
+    """SHA-256 of each scan, 32 bytes after the other; None if one cannot be read (the survey then says which).
+
+    Args:
+        sources: The scans.
+        digest: SHA-256 of a file.
     """
 
-    sha256: str
-    shape: tuple[int, int]
-    spacing_mm: Spacing | None
-    encoding: Encoding
-    colour: bool = False
-    transparent: bool = False
-    headless: bool = False
-    foreign: bool = False
-    signed: bool = False
-    patient: str | None = None
-    heights_mm: tuple[float, ...] | None = None
-    notes: tuple[str, ...] = ()
+    def hashes(few: Sequence[Source]) -> bytes:
+        found = [content_hash(each.path, each.kind, each.files, digest) for each in few]
+        return bytes.fromhex("".join(found))
 
-
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """All images that can be used, and the 16-bit grey values of each training folder."""
-
-    looks: list[tuple[Source, Look]]
-    histograms: dict[Modality, Histogram]
-
-
-def hash_all(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> list[str] | None:
-    """SHA-256 of each scan; None if one cannot be read (the survey then says which)."""
-
-    def sha256(source: Source, _: int) -> str | None:
+    with Workers(cores(), processes=False) as workers:
         try:
-            return content_hash(source.path, source.kind, source.files)
+            return b"".join(workers.map(hashes, batches(sources)))
         except DataError:
             return None
 
-    hashes = [found for found in each(pool, sha256, sources, None) if found is not None]
-    return hashes if len(hashes) == len(sources) else None
+
+def batches(sources: Sequence[Source]) -> Iterator[list[Source]]:
+    """A few images, or one volume, at a time."""
+    places = iter(sources)
+    while few := list(islice(places, 1)):
+        if few[0].kind == "image":
+            few += islice(places, IMAGES_AT_ONCE - 1)
+        yield few
 
 
 class Read(NamedTuple):
@@ -143,7 +135,7 @@ def image_of_source(source: Source, content: bytes, channels: Literal[1, 3] | No
 
 
 def survey(
-    pool: ThreadPoolExecutor,
+    workers: Workers,
     sources: Sequence[Source],
     progress: Progress | None,
     size: int,
@@ -154,44 +146,50 @@ def survey(
     Raises:
         CtmrError: Naming every scan that cannot be used.
     """
-    looks: list[tuple[Source, Look]] = []
-    histograms: dict[Modality, Histogram] = {}
+    looks, kept = Looks(), array("Q")
+    histograms: Histograms = {}
     failures: list[tuple[Source, CtmrError]] = []
     left_out: list[tuple[Source, NotAScan]] = []
-
-    def look_at(source: Source, _: int) -> tuple[Look | CtmrError, Histogram | None]:
-        if source.kind == "image":
-            return _look(source)
-        return _look_at_volume(source, size, scale), None
-
-    found = each(pool, look_at, sources, progress)
-    for source, (look, histogram) in zip(sources, found, strict=True):
-        if isinstance(look, NotAScan):
-            left_out.append((source, look))
-            continue
-        if isinstance(look, CtmrError):
-            failures.append((source, look))
-            continue
-        looks.append((source, look))
-        if histogram is not None:
-            histograms[source.modality] = histograms.get(source.modality, 0) + histogram
+    done = 0
+    for found, more in workers.map(partial(_look_at, size=size, scale=scale), batches(sources)):
+        for n, look in enumerate(found, start=done):
+            if isinstance(look, NotAScan):
+                left_out.append((sources[n], look))
+            elif isinstance(look, CtmrError):
+                failures.append((sources[n], look))
+            else:
+                looks.append(look)
+                kept.append(n)
+        for modality, histogram in more.items():
+            histograms[modality] = histograms.get(modality, 0) + histogram
+        done += len(found)
+        if progress is not None:
+            progress(done, 2 * len(sources))
     refuse(failures, len(sources))
-    _leave_out(left_out, looks)
+    good = sources if len(kept) == len(sources) else [sources[n] for n in kept]
+    result = Survey(good, looks, histograms)
+    _leave_out(left_out, good)
+    _say_what_was_seen(result)
+    return result
+
+
+def _say_what_was_seen(found: Survey) -> None:
+    """Log what is remarkable about the scans, with the names of the first."""
     what = "had transparent pixels, which were put on black"
-    _say_which(looks, "transparent", what, logging.WARNING)
+    _say_which(found, "transparent", what, logging.WARNING)
     what = "are in colour; one channel of them is 0.299 R + 0.587 G + 0.114 B"
-    _say_which(looks, "colour", what, logging.INFO)
-    _say_which(looks, "headless", "show nothing like a head", logging.WARNING)
-    _say_which(looks, "signed", "hold signed values with air, taken for HU", logging.WARNING)
-    for note in dict.fromkeys(note for _, look in looks for note in look.notes):
-        names = [source.label for source, look in looks if note in look.notes]
-        logger.warning("%d of %d scans: %s: %s", len(names), len(looks), note, shown(names))
-    return Survey(looks, histograms)
+    _say_which(found, "colour", what, logging.INFO)
+    _say_which(found, "headless", "show nothing like a head", logging.WARNING)
+    _say_which(found, "signed", "hold signed values with air, taken for HU", logging.WARNING)
+    notes: dict[str, list[str]] = {}
+    for source, look in found:
+        for note in look.notes:
+            notes.setdefault(note, []).append(source.label)
+    for note, names in notes.items():
+        logger.warning("%d of %d scans: %s: %s", len(names), len(found.looks), note, shown(names))
 
 
-def _leave_out(
-    left_out: Sequence[tuple[Source, NotAScan]], looks: Sequence[tuple[Source, Look]]
-) -> None:
+def _leave_out(left_out: Sequence[tuple[Source, NotAScan]], good: Iterable[Source]) -> None:
     """Warn of what is no scan; refuse a training folder with nothing else."""
     for modality in MODALITIES:
         names = [source.label for source, _ in left_out if source.modality == modality]
@@ -201,7 +199,7 @@ def _leave_out(
         logger.warning(
             "left out %d masks, label maps or maps of probabilities: %s", len(names), some
         )
-        if not any((s.split, s.modality) == ("train", modality) for s, _ in looks):
+        if not any((s.split, s.modality) == ("train", modality) for s in good):
             raise DataError(
                 f"expected {NAMES[modality]} to train on: found only masks and label maps ({some})",
                 file=left_out[0][0].data,
@@ -211,26 +209,38 @@ def _leave_out(
 
 def let_in(found: Survey) -> dict[str, int]:
     """How many scans only `--anyway` lets in, by reason."""
-    volumes = [look for _, look in found.looks if look.heights_mm is not None]
-    counts = {
-        "wrong modality or no scan": sum(look.foreign for look in volumes),
-        "no head": sum(look.headless for look in volumes),
-    }
+    counts = {"wrong modality or no scan": 0, "no head": 0}
+    for look in found.looks:
+        if look.heights_mm is not None:
+            counts["wrong modality or no scan"] += look.foreign
+            counts["no head"] += look.headless
     return {reason: count for reason, count in counts.items() if count}
 
 
-def overlap(found: Survey) -> tuple[Overlap, ...]:
+def overlap(found: Survey) -> list[Overlap]:
     """Test images whose content, or whose patient, is in a training folder too."""
-    train = [(source, look) for source, look in found.looks if source.split == "train"]
-    contents = {look.sha256: source.label for source, look in train}
-    patients = {patient_of(*seen): seen[0].label for seen in train if patient_of(*seen)}
+    contents: dict[str, str] = {}
+    patients: dict[str, str] = {}
+    for source, look in found:
+        if source.split == "test":
+            contents[look.sha256] = ""
+            if patient := patient_of(source, look):
+                patients[patient] = ""
+    for source, look in found:
+        if source.split == "train":
+            if look.sha256 in contents:
+                contents[look.sha256] = source.label
+            patient = patient_of(source, look)
+            if patient in patients:
+                patients[patient] = source.label
     overlaps = []
-    for source, look in found.looks:
-        if source.split == "test" and look.sha256 in contents:
-            overlaps.append(Overlap(contents[look.sha256], source.label, "identical"))
-        elif source.split == "test" and patient_of(source, look) in patients:
-            overlaps.append(Overlap(patients[patient_of(source, look)], source.label, "patient"))
-    return tuple(overlaps)
+    for source, look in found:
+        if source.split == "test":
+            if contents[look.sha256]:
+                overlaps.append(Overlap(contents[look.sha256], source.label, "identical"))
+            elif train := patients.get(patient_of(source, look) or ""):
+                overlaps.append(Overlap(train, source.label, "patient"))
+    return overlaps
 
 
 def patient_of(source: Source, look: Look) -> str | None:
@@ -249,22 +259,21 @@ def refuse(failures: Sequence[tuple[Source, CtmrError]], scans: int) -> None:
         )
 
 
-def each(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Source, int], Result],
-    sources: Sequence[Source],
-    progress: Progress | None,
-    done: int = 0,
-) -> Iterator[Result]:
-    """`function(source, its number)` of all, in order, a few at a time so that memory stays flat."""
-    few = 4 * (os.cpu_count() or 1)
-    if any(source.kind != "image" for source in sources):
-        few = min(few, VOLUMES_AT_ONCE)
-    for start in range(0, len(sources), few):
-        numbers = range(start, min(start + few, len(sources)))
-        yield from pool.map(function, sources[start : start + few], numbers)
-        if progress is not None:
-            progress(done + numbers.stop, 2 * len(sources))
+def _look_at(
+    sources: Sequence[Source], size: int, scale: Scale | None
+) -> tuple[list[Look | CtmrError], Histograms]:
+    """What some scans are, or why they cannot be used; and the grey values that decide the range."""
+    found: list[Look | CtmrError] = []
+    histograms: Histograms = {}
+    for source in sources:
+        if source.kind != "image":
+            found.append(_look_at_volume(source, size, scale))
+            continue
+        look, histogram = _look(source)
+        found.append(look)
+        if histogram is not None:
+            histograms[source.modality] = histograms.get(source.modality, 0) + histogram
+    return found, histograms
 
 
 def _look_at_volume(source: Source, size: int, scale: Scale | None) -> Look | CtmrError:
@@ -327,7 +336,8 @@ def _require_grey_mr(source: Source, image: Image) -> None:
         )
 
 
-def _say_which(looks: Sequence[tuple[Source, Look]], which: str, what: str, level: int) -> None:
-    names = [source.label for source, look in looks if vars(look)[which]]
+def _say_which(found: Survey, which: str, what: str, level: int) -> None:
+    bit = FLAGS.index(which)
+    names = [source.label for source, look in found if look.flags >> bit & 1]
     if names:
-        logger.log(level, "%d of %d scans %s: %s", len(names), len(looks), what, shown(names))
+        logger.log(level, "%d of %d scans %s: %s", len(names), len(found.looks), what, shown(names))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -86,10 +86,15 @@ def stem_of(path: Path) -> str:
     return path.stem if is_image_name(path) or is_archive_name(path) else path.name
 
 
-def content_hash(path: Path, kind: Kind, series: "SeriesFiles | None" = None) -> str:
+def content_hash(
+    path: Path,
+    kind: Kind,
+    series: "SeriesFiles | None" = None,
+    digest: Callable[[Path], bytes] = content_digest,
+) -> str:
     """SHA-256 of a file, or over the names and contents of a series' files, by default of all that are in the folder.
 
-    Of an archive it is over the whole of it and the names of the series' files.
+    Of an archive it is over the whole of it and the names of the series' files. `digest` gives the SHA-256 of a file.
 
     Raises:
         DataError: If it cannot be read.
@@ -104,7 +109,7 @@ def content_hash(path: Path, kind: Kind, series: "SeriesFiles | None" = None) ->
         files = chosen or find_dicom(path)
     for file in files:
         try:
-            digest = content_digest(file)
+            found = digest(file)
         except OSError as error:
             raise DataError(
                 f"cannot read it ({error.strerror})",
@@ -112,8 +117,8 @@ def content_hash(path: Path, kind: Kind, series: "SeriesFiles | None" = None) ->
                 fix="check the path and permissions",
             ) from error
         if kind != "series":
-            return digest.hex()
-        whole.update(os.fsencode(file.name) + b"\0" + digest)
+            return found.hex()
+        whole.update(os.fsencode(file.name) + b"\0" + found)
     return whole.hexdigest()
 
 

@@ -1,11 +1,13 @@
 """Work in child processes that end when the one they work for does, and work on the next item while one is used."""
 
+import logging
 import os
 import select
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ctmr.errors import ResourceError
+
+logger = logging.getLogger(__name__)
 
 
 def worker_context(*preload: str) -> BaseContext:
@@ -88,12 +92,6 @@ def threads() -> int:
     return cores()
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return len(usable(0)) if usable else os.cpu_count() or 1
-
-
 Result = TypeVar("Result")
 
 
@@ -128,3 +126,70 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
                 yield current.result()
         if following is not None:
             yield following.result()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+class Workers:
+    """Does work on all cores: in threads, or in processes where there is enough of it for their start to pay.
+
+    Where processes cannot be had, or one is killed, the work goes on in threads: what comes out is the same.
+
+    Args:
+        count: How many there are.
+        processes: Whether they are processes; what they are given and give back is pickled.
+    """
+
+    def __init__(self, count: int, *, processes: bool) -> None:
+        self._count, self._processes = count, processes
+        self._pool: Executor = ThreadPoolExecutor(count)
+        if processes:
+            self._pool = ProcessPoolExecutor(count, worker_context(), serve, (os.getpid(),))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2
+    ) -> Iterator[Result]:
+        """The results of some work on each item, in order; so many for each worker are under way or wait to be taken."""
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            waiting.append((item, self._submit(function, item)))
+            if len(waiting) >= ahead * self._count:
+                yield self._first(function, waiting)
+        while waiting:
+            yield self._first(function, waiting)
+
+    def _first(
+        self, function: Callable[[Item], Result], waiting: deque[tuple[Item, Future[Result]]]
+    ) -> Result:
+        item, future = waiting.popleft()
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            self._go_on_in_threads()
+            again = [each for each, _ in waiting]
+            waiting.clear()
+            waiting.extend((each, self._submit(function, each)) for each in again)
+            return function(item)
+
+    def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        try:
+            return self._pool.submit(function, item)
+        except BrokenProcessPool:
+            self._go_on_in_threads()
+            return self._pool.submit(function, item)
+
+    def _go_on_in_threads(self) -> None:
+        if self._processes:
+            logger.warning("a process was killed or could not start: the work goes on in threads")
+            self._pool.shutdown(cancel_futures=True)
+            self._pool, self._processes = ThreadPoolExecutor(self._count), False

@@ -90,9 +90,7 @@ def import_model(
         flip=True,
     )
     store = None if data is None else prepare(data, config, progress=progress, reading=reading)
-    if store is not None and any(
-        entry.height_mm is not None for m in MODALITIES for entry in store.entries("train", m)
-    ):
+    if store is not None and store.head.heights:
         what = "expected the pictures that the networks were trained on, found volumes"
         raise DataError(what, file=data, fix="give a data folder of images, or leave out --data")
     intensities = _intensities(store, reading, data)

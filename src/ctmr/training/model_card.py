@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -74,8 +73,8 @@ def model_about(about: Mapping[str, Any], store: Store, state: TrainState) -> di
             "config": about["config"],
             "data": store.fingerprint,
             "images": {m: store.count("train", m) for m in ("ct", "mr")},
-            "overlap": dict(Counter(overlap.why for overlap in store.index.overlap)),
-            "let_in": store.index.let_in,
+            "overlap": store.head.overlap,
+            "let_in": store.head.let_in,
             "steps": state.step,
             **about["exact"],
         },

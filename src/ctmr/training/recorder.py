@@ -70,7 +70,7 @@ class Records:
         """Write what belongs to the step a training starts at and is not there yet."""
         step = state.step
         done = step >= self._last
-        overlaps = [asdict(overlap) for overlap in self._dataset.store.index.overlap]
+        overlaps = [asdict(overlap) for overlap in self._dataset.store.overlap]
         if overlaps:
             self._try("list of leaks", lambda: write_json(self._folder.overlap, overlaps))
         if (done or self._draws(step)) and not self._samples.path(step).exists():

@@ -73,8 +73,9 @@ class Selection:
     ) -> None:
         self._folder, self._store, self._pairs = folder, store, pairs
         self._precision: Precision = precision
-        trained = {entry.sha256 for m in MODALITIES for entry in store.entries("train", m)}
-        shared = [pair.name for pair in pairs if _hashes(pair) & trained]
+        hashes = [_hashes(pair) for pair in pairs]
+        trained = store.trained_on(set().union(*hashes))
+        shared = [pair.name for pair, own in zip(pairs, hashes, strict=True) if own & trained]
         if shared:
             logger.warning(
                 "%d pairs in %s/ hold training scans, so that the best model is not chosen by unseen"
