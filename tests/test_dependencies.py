@@ -12,7 +12,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 ]
 NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 TRAINING = [Requirement(text) for text in PROJECT["optional-dependencies"]["train"]]
-# Row S24 of docs/reliability.md.
+# Row S24 of docs/project/reliability.md.
 AT_LEAST = {"torch": "2.10", "pydicom": "3.0.2", "pillow": "11"}
 UNWANTED = {"torchvision", "monai", "opencv-python", "pandas", "tensorflow"}
 

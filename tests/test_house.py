@@ -1,4 +1,4 @@
-"""The house stands as docs/architecture.md draws it; what import-linter and ruff can hold, they hold."""
+"""The house stands as docs/project/architecture.md draws it; what import-linter and ruff can hold, they hold."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist, and says of every row what became of it."""
+"""docs/project/reliability.md names tests that exist, and says of every row what became of it."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/project/reliability.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([A-Z]\d+) \| (.+?) \| (.+?) \| (.*) \|$", PAGE, re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 STATES = ("kept", "in part", "refused", "later")

@@ -258,7 +258,7 @@ def test_identity_model_stays_within_a_bound_at_finer_pixels(shape, mm):
     assert result.array.shape == shape
     np.testing.assert_array_equal(result.affine, volume.affine)
     error = np.abs(result.array - volume.array)
-    assert error.max() < 12  # of 2000 HU; docs/results.md states it
+    assert error.max() < 12  # of 2000 HU; docs/project/results.md states it
     assert error.mean() < 1
 
 

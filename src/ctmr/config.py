@@ -144,7 +144,7 @@ class Config(Section):
 
 
 PRESETS: dict[str, Config] = {
-    # Li 2023 to the letter; a value the paper does not give says whose it is (docs/paper.md).
+    # Li 2023 to the letter; a value the paper does not give says whose it is (docs/project/paper.md).
     "paper": Config(
         seed=0,
         data=DataConfig(
@@ -180,7 +180,7 @@ PRESETS: dict[str, Config] = {
         ),
     ),
 }
-# What we advise today: the model that comes with ctmr, made used to the user's scans by half-real pairs. docs/results.md
+# What we advise today: the model that comes with ctmr, made used to the user's scans by half-real pairs. docs/project/results.md
 # has what they win, and what an adversary, cycles and structure cost beside them.
 PRESETS["default"] = Config(
     seed=0,
@@ -189,7 +189,7 @@ PRESETS["default"] = Config(
         channels=1,  # CT and most MR are grey
         ct_window="piecewise",  # soft tissue is visible to the networks, and bone keeps its HU
         pixel_mm=1.0,  # 256 mm hold a head
-        match_heights=False,  # it won nothing (docs/results.md)
+        match_heights=False,  # it won nothing (docs/project/results.md)
         flip=True,
     ),
     network=NetworkConfig(

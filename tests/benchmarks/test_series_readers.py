@@ -25,7 +25,7 @@ def test_every_folder_is_read_and_the_table_of_the_docs_is_true(monkeypatch, cap
     theirs = [
         sum(row["simpleitk"] == found for row in rows.values()) for found in ("right", "wrong")
     ]
-    text = (ROOT / "docs/results.md").read_text()
+    text = (ROOT / "docs/project/results.md").read_text()
     assert f"writes {len(rows)} folders" in text
     assert f"| right without an option | {theirs[0]} | {plain} |" in text
     assert re.search(rf"\| wrong: .* \| {theirs[1]} \| 0 \|", text)

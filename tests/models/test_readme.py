@@ -199,7 +199,7 @@ def test_page_of_the_package_says_what_its_card_says():
         assert f"{counts[kind]['ct']} {kind} CT and {counts[kind]['mr']} MR" in page
     for heading in ("Use", "Not for", "Training data", "Settings", "Figures"):
         assert f"\n## {heading}\n" in page
-    results = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    results = (Path(__file__).parents[2] / "docs/project/results.md").read_text()
     for figure in ("98 [89.9, 107]", "bleed 5 of 60", "abscess 16 of 60", "0.99, 1.22, 1.32, 1.00"):
         assert figure in results
     assert "98 HU [90, 107]" in page

@@ -15,7 +15,7 @@ from ctmr.results import Finding
 from ctmr.types import MODALITIES, NAMES, SPLITS, Level, Modality, Split
 
 MIN_ODDS_OF_ERROR = 0.5  # log-odds of a wrong modality that are an error; from 0 on it is a warning
-MIN_ODDS_NOT_AXIAL = 3.5  # log-odds; how rarely it errs is in docs/results.md
+MIN_ODDS_NOT_AXIAL = 3.5  # log-odds; how rarely it errs is in docs/project/results.md
 MIN_PICTURES = 3  # pictures of a folder from which it can be judged as a whole
 MIN_SATURATED_SHARES = (0.2, 0.02)  # shares of the head at the lowest and at the highest value
 MAX_IMBALANCE = 2.0  # training images of one modality for each of the other

@@ -20,9 +20,7 @@ CROP_DEVIATIONS = 2.0  # standard deviations of the outline from its centre to t
 MIN_DEPTH_SHARE = 0.3  # of the way from rim to middle: what lies deeper counts, for the rims of all heads are alike
 HASH_SIDE = 16  # a side of the hash: 2 x 16 x 16 bits
 MAX_HASH_BITS = 100  # of 512 bits that differ; pictures of different heads differ in about 200
-MIN_LIKENESS = (
-    0.82  # likeness from which two pictures show the same; docs/results.md says how it was chosen
-)
+MIN_LIKENESS = 0.82  # likeness from which two pictures show the same; docs/project/results.md says how it was chosen
 MIN_LIKENESS_TO_SHIFT = 0.5  # likeness from which a small shift is tried
 MAX_SHIFT = 2  # pixels of the crop by which one may be shifted against the other
 BLOCK = 1024  # pictures compared at a time

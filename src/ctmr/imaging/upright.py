@@ -7,7 +7,7 @@ from PIL import Image as Pillow
 
 from ctmr.types import BoolArray, FloatArray
 
-# Chosen on 462 real slices of four sets, of which the least elliptic had 0.92; docs/results.md has what is refused by it.
+# Chosen on 462 real slices of four sets, of which the least elliptic had 0.92; docs/project/results.md has what is refused by it.
 LEAST_ELLIPTIC = 0.92
 # Heads are longer from front to back than wide, and left mirrors right: both summed, upright slices had -0.12 or more
 # but for some in a narrow CT window; turned by 90 degrees they have the contrary sign.
