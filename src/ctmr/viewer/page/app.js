@@ -87,7 +87,7 @@ function show(job) {
   if (job.state !== "looking") say(job.state === "cancelled" ? "Cancelled" : "");
   if (busy) showProgress(job);
   showError(job.state === "failed" ? job.error : job.look?.problem ? split(job.look.problem) : null);
-  if (job.look && job.state !== "done") showOrder(job);
+  if (job.look) showOrder(job);
   if (job.state === "done") showResult(job);
 }
 
@@ -106,7 +106,8 @@ function showProgress(job) {
 }
 
 function size(grid) {
-  const spacing = grid.spacing.every((mm) => mm) ? `${grid.spacing.map((mm) => +mm.toPrecision(4)).join(" x ")} mm` : "";
+  const sides = grid.spacing.map((mm) => +(mm ?? 0).toPrecision(4));
+  const spacing = sides.every((mm) => mm) ? `${sides.join(" x ")} mm` : "";
   return [grid.shape.join(" x "), spacing].filter(Boolean).join(", ");
 }
 
@@ -126,7 +127,7 @@ function showOrder(job) {
   fill($("series"), [["", "the one that fits best"], ...rows]);
   $("series-label").hidden = !rows.length;
   offerModels();
-  $("go").focus();
+  if (job.state === "looked") $("go").focus();
 }
 
 function fill(select, rows) {
@@ -239,6 +240,7 @@ async function openViewer(job) {
   const ct = Object.values(view.panes).some((about) => about.hu);
   $("presets").replaceChildren(...(ct ? buttons(Object.keys(PRESETS), preset) : []));
   setPlane(viewer.planes()[0]);
+  viewer.move(viewer.at);
 }
 
 function closeViewer() {
@@ -301,7 +303,8 @@ function overlay() {
 
 function showPlace(view, { at, mm, values }) {
   if (!viewer) return;
-  const place = mm ? `${mm.map((v, k) => `${"RAS"[k]} ${v.toFixed(1)}`).join(", ")} mm` : `column ${at[0]}, row ${at[1]}`;
+  const mms = mm?.map((v, k) => `${"RAS"[k]} ${v.toFixed(1)}`).join(", ");
+  const place = mm ? `${mms} mm` : `column ${at[0] + 1}, row ${at[1] + 1}`;
   const parts = Object.entries(values).filter(([side]) => view.panes[side]).map(([side, value]) => {
     const name = side === "source" ? `source ${view.panes.source.modality}` : side.replace("_", " ");
     const synthetic = `synthetic ${view.panes.translation.modality}`;

@@ -21,7 +21,8 @@ export class VolumeViewer {
         isRadiologicalConvention: true, sagittalNoseLeft: true, backColor: [0, 0, 0, 1], show3Dcrosshair: true,
         crosshairColor: [0.24, 0.6, 1, 0.7], crosshairWidth: 0.6, dragAndDropEnabled: false,
         isNearestInterpolation: true,
-        multiplanarShowRender: SHOW_RENDER.NEVER, logLevel: "error", fontColor: [1, 1, 1, 1], textHeight: 0.05,
+        multiplanarShowRender: SHOW_RENDER.NEVER, logLevel: "error", fontColor: [1, 1, 1, 1],
+        showAllOrientationMarkers: true, fontMinPx: 18,
       });
       await made.attachToCanvas(canvas);
       viewer.panes[pane] = made;
@@ -29,8 +30,6 @@ export class VolumeViewer {
       made.onLocationChange = (place) => viewer.follow(pane, place);
       made.onAzimuthElevationChange = (azimuth, elevation) => viewer.turn(pane, azimuth, elevation);
     }
-    viewer.setPlane("axial");
-    viewer.move(viewer.at);
     return viewer;
   }
 
