@@ -113,7 +113,9 @@ class Client:
                 while part := connection.recv(65536):
                     found += part
                     head, end, body = found.partition(b"\r\n\r\n")
-                    length = [line for line in head.lower().split(b"\r\n") if b"content-length" in line]
+                    length = [
+                        line for line in head.lower().split(b"\r\n") if b"content-length" in line
+                    ]
                     if end and length and len(body) >= int(length[0].split(b":")[1]):
                         break
             except (TimeoutError, ConnectionResetError):

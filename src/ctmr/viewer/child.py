@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import queue
-import shutil
 import signal
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ctmr.errors import CtmrError, DataError, OutputError, ResourceError
+from ctmr.errors import CtmrError, OutputError, ResourceError
 from ctmr.viewer.limits import confine
 
 MAX_NOTES = 20
@@ -122,32 +121,6 @@ def _ctmr_error(error: Exception) -> CtmrError:
         return OutputError(what, fix="check free space of the temporary folder")
     fix = "translate it with ctmr translate, which writes a report of the error"
     return CtmrError(f"unexpected {type(error).__name__}", fix=fix)
-
-
-def empty(folder: Path) -> Path:
-    """A folder with nothing in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return folder
-
-
-def one_scan(files: Path) -> Path:
-    """The scan among uploaded files: their folder if they are DICOM, else the one file there is.
-
-    Raises:
-        DataError: If there is none, or more than one.
-    """
-    found = sorted(files.iterdir())
-    dicom = [path for path in found if path.suffix == ".dcm"]
-    if dicom:
-        for path in found:
-            if path not in dicom:
-                path.unlink()
-        return files
-    if len(found) != 1:
-        what = f"expected one scan: found {len(found)} volumes and pictures"
-        raise DataError(what, fix="drop one DICOM folder, volume file, picture or .zip of these")
-    return found[0]
 
 
 if __name__ == "__main__":

@@ -111,7 +111,9 @@ class Guard:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
-            return refusal(421, "this server answers to 127.0.0.1 and localhost only", "open the URL")
+            return refusal(
+                421, "this server answers to 127.0.0.1 and localhost only", "open the URL"
+            )
         if not _PATH.fullmatch(scope["raw_path"]) or scope["query_string"]:
             return refusal(404, "there is nothing here")
         changes = scope["method"] in _CHANGES

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from ctmr.translation.batch import translate_files
 from ctmr.translation.translator import Translation, Translator, load_model
 from ctmr.translation.uncertainty import QualityLevel
 from ctmr.types import MODALITIES, OTHER, FloatArray, Modality
-from ctmr.viewer.child import empty, one_scan
 from ctmr.viewer.drawing import Shown, grid_of
 from ctmr.viewer.sniff import ZIP
 from ctmr.viewer.unpack import unpack
@@ -65,7 +65,7 @@ class Job:
             packed = archive.rename(folder / "packed.zip")
             left_out += unpack(packed, scans, len(list(scans.iterdir())) + 1)
             packed.unlink()
-        source = one_scan(scans)
+        source = _one_scan(scans)
         kind = "series" if source == scans else kind_of(source)
         found: dict[str, Any] = {"kind": kind, "left_out": left_out, "series": []}
         if kind == "series":
@@ -90,8 +90,8 @@ class Job:
 
     def translate(self, folder: Path, order: dict[str, Any]) -> None:
         """Translate it, and write what the page shows and offers into `view/`."""
-        out, view = empty(folder / "out"), empty(folder / "view")
-        source = one_scan(folder / "scan")
+        out, view = _empty(folder / "out"), _empty(folder / "view")
+        source = _one_scan(folder / "scan")
         to, model, started = order["to"], order["model"], time.monotonic()
         if model not in self._translators:
             self._translators[model] = _watched(model)
@@ -209,3 +209,29 @@ def _series_in(folder: Path) -> dict[str, Any]:
     chosen = next((one for one in series if one.kind == "scan"), None)
     rows = [list(row) for row in series_rows(series)]
     return {"series": rows if len(rows) > 1 else [], "modality": chosen and chosen.modality}
+
+
+def _empty(folder: Path) -> Path:
+    """A folder with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _one_scan(files: Path) -> Path:
+    """The scan among uploaded files: their folder if they are DICOM, else the one file there is.
+
+    Raises:
+        DataError: If there is none, or more than one.
+    """
+    found = sorted(files.iterdir())
+    dicom = [path for path in found if path.suffix == ".dcm"]
+    if dicom:
+        for path in found:
+            if path not in dicom:
+                path.unlink()
+        return files
+    if len(found) != 1:
+        what = f"expected one scan: found {len(found)} volumes and pictures"
+        raise DataError(what, fix="drop one DICOM folder, volume file, picture or .zip of these")
+    return found[0]

@@ -56,7 +56,9 @@ def models_of(named: Iterable[Path], runs: Iterable[Path]) -> list[Model]:
                 file=path,
                 fix="name the folder that ctmr train wrote with --out",
             )
-        found.append(_read(path.resolve().name, str(path.resolve() if path.exists() else path), folder))
+        found.append(
+            _read(path.resolve().name, str(path.resolve() if path.exists() else path), folder)
+        )
     for run in runs:
         if (run / "model" / CARD_NAME).is_file():
             try:

@@ -21,6 +21,8 @@ def policy_of(page: Path) -> str:
         text += file.read()
     policy = ["default-src 'none'", "img-src data:", "sandbox allow-scripts"]
     for name, pattern in _PARTS.items():
-        hashes = [b64encode(hashlib.sha256(part).digest()).decode() for part in pattern.findall(text)]
+        hashes = [
+            b64encode(hashlib.sha256(part).digest()).decode() for part in pattern.findall(text)
+        ]
         policy.append(" ".join([name, *(f"'sha256-{each}'" for each in hashes)]))
     return "; ".join([*policy, "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"])

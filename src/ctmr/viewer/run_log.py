@@ -156,7 +156,9 @@ def _total(run: Path, rows: list[dict[str, Any]]) -> int | None:
         return None
     if isinstance(train.get("steps"), int):
         return int(train["steps"])
-    starts = {row["epoch"]: row["step"] for row in reversed(rows) if isinstance(row.get("epoch"), int)}
+    starts = {
+        row["epoch"]: row["step"] for row in reversed(rows) if isinstance(row.get("epoch"), int)
+    }
     epochs = sorted(starts)[1:]  # the first of them may have begun before these rows
     if not epochs or not isinstance(train.get("epochs"), int):
         return None

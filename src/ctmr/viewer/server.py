@@ -46,7 +46,9 @@ class _Hex(Convertor[str]):
 
 
 class _Slice(_Hex):
-    regex = r"(?:source|translation|cycle_error|disagreement)-(?:axial|coronal|sagittal|image)-\d{4,5}"
+    regex = (
+        r"(?:source|translation|cycle_error|disagreement)-(?:axial|coronal|sagittal|image)-\d{4,5}"
+    )
 
 
 register_url_convertor("id", _Hex())

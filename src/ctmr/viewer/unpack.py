@@ -75,7 +75,9 @@ def _require_apart(members: list[zipfile.ZipInfo], archive: Path) -> None:
     end = 0
     for n, member in enumerate(sorted(members, key=lambda member: member.header_offset), 1):
         if member.header_offset < end:
-            raise _refused(f"expected files beside each other: found two that overlap ({n})", archive)
+            raise _refused(
+                f"expected files beside each other: found two that overlap ({n})", archive
+            )
         end = member.header_offset + member.compress_size
         if (member.external_attr >> 16) & 0o170000 not in (0, 0o100000):
             raise _refused(f"expected plain files: found a link or a device (file {n})", archive)

@@ -35,6 +35,8 @@ class Run {
     this.root.prepend(this.title, this.about);
     this.root.append(text("h3", "Newest grid"), this.grid);
     place.append(this.root);
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.root);
     this.id = run.id;
     this.source = new EventSource(`/runs/${run.id}/events`);
     this.source.addEventListener("rows", (event) => this.add(JSON.parse(event.data)));
@@ -72,7 +74,7 @@ class Run {
   draw() {
     for (const { name, canvas, legend } of this.charts) {
       const keys = CHARTS[name].filter((key) => this.rows.some((row) => row[key]));
-      chart(canvas, this.rows, keys);
+      if (this.rows.length) chart(canvas, this.rows, keys);
       legend.replaceChildren(...keys.map((key, n) => {
         const last = this.rows[this.rows.length - 1][key];
         const item = this.text("span", `${key.replaceAll("_", " ")} ${last === undefined ? "" : +last.toPrecision(3)}`);
@@ -84,6 +86,7 @@ class Run {
 
   close() {
     this.source.close();
+    this.resized.disconnect();
     this.root.remove();
   }
 }
