@@ -27,6 +27,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
+MAX_HEADER_BYTES = 2**14
 BAD_TOKENS = 10  # in a minute, before nobody is listened to for the rest of it
 _PATH = re.compile(rb"/(?:[a-z0-9_-]+(?:\.[a-z0-9]+)*(?:/[a-z0-9_-]+(?:\.[a-z0-9]+)*)*)?")
 _CHANGES = ("POST", "PUT", "DELETE")
@@ -109,6 +110,8 @@ class Guard:
     def _refuse(self, scope: Scope) -> Response | None:
         """What is wrong with a request, by its first line and its headers alone."""
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > MAX_HEADER_BYTES:
+            return refusal(431, f"expected headers of at most {MAX_HEADER_BYTES} bytes: found more")
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return refusal(

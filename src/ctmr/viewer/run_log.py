@@ -159,10 +159,11 @@ def _total(run: Path, rows: list[dict[str, Any]]) -> int | None:
     starts = {
         row["epoch"]: row["step"] for row in reversed(rows) if isinstance(row.get("epoch"), int)
     }
+    lasts = train.get("epochs")
     epochs = sorted(starts)[1:]  # the first of them may have begun before these rows
-    if not epochs or not isinstance(train.get("epochs"), int):
+    if not epochs or not isinstance(lasts, int):
         return None
-    return round((starts[epochs[-1]] - 1) / epochs[-1] * train["epochs"])
+    return int((starts[epochs[-1]] - 1) / epochs[-1] * lasts + 0.5)
 
 
 def _is_held(lock: Path) -> bool:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ctmr.errors import UsageError
-from ctmr.viewer.guard import Guard, Session, refusal
+from ctmr.viewer.guard import MAX_HEADER_BYTES, Guard, Session, refusal
 from ctmr.viewer.jobs import Job, Jobs
 from ctmr.viewer.limits import IDLE_S
 from ctmr.viewer.models import models_of
@@ -28,7 +28,6 @@ from ctmr.viewer.pages import PAGES, page_routes
 from ctmr.viewer.runs import Runs
 from ctmr.viewer.uploads import receive
 
-MAX_HEADER_BYTES = 2**14
 MAX_JSON_BYTES = 2**14
 MAX_CONNECTIONS = 100
 STATUS = {2: 422, 3: 422, 8: 422, 4: 507, 7: 503}  # by exit code

@@ -40,7 +40,7 @@ def suffix_of(path: Path) -> str | None:
 def _volume(start: bytes) -> str | None:
     """The suffix of a volume file that is not compressed."""
     for order in ("little", "big"):
-        if int.from_bytes(start[:4], order) in _NIFTI_SIZES:  # type: ignore[arg-type]
+        if int.from_bytes(start[:4], order) in _NIFTI_SIZES:
             return ".nii"
     if start[:4] == b"\0\0\0\1" and len(start) >= 284:  # version 1 of MGH
         return ".mgh"

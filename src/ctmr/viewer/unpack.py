@@ -28,14 +28,13 @@ def unpack(archive: Path, folder: Path, first: int) -> int:
         DataError: If it is damaged, nested, encrypted, too large or too much compressed, or has links.
     """
     _require_short_list(archive)
-    left_out = 0
+    left_out, draft = 0, folder / "draft"
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             _require_apart(members, archive)
             budget = MAX_BYTES
             for member in members:
-                draft = folder / "draft"
                 budget -= _inflate(opened, member, draft, budget)
                 suffix = suffix_of(draft)
                 if suffix == ZIP:
@@ -50,6 +49,8 @@ def unpack(archive: Path, folder: Path, first: int) -> int:
         what = f"expected an intact .zip archive: found {type(error).__name__} while reading it"
         fix = "copy or download the file again"
         raise DataError(what, file=archive, fix=fix) from None  # the cause may hold names
+    finally:
+        draft.unlink(missing_ok=True)
     return left_out
 
 
@@ -65,6 +66,8 @@ def _inflate(opened: zipfile.ZipFile, member: zipfile.ZipInfo, draft: Path, budg
                 what = f"expected at most {MAX_RATIO} bytes for each that is packed: found more"
                 raise _refused(what, archive)
             file.write(chunk)
+    if written != member.file_size:
+        raise _refused("expected files of the sizes that are listed: found another", archive)
     return written
 
 
