@@ -1,9 +1,9 @@
 """`ctmr view` under fire: bombs, slow bytes, full disks, no network, many scans; and the page with WebGL."""
 
-import json
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -215,7 +215,6 @@ def test_everything_works_without_a_network(tmp_path: Path, scans: Path) -> None
         "    print(client.result(job, 'ct')['state'])\n"
     )
     import os
-    import sys
 
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     words = 'ip link set lo up 2>/dev/null || ifconfig lo up; exec "$@"'
@@ -314,18 +313,50 @@ def test_crosshair_of_one_pane_is_at_the_same_mm_in_the_others(served: Client, s
         assert values.partition(": ")[2] == page.text_content("#values")
 
 
-def test_watched_training_is_that_of_an_unwatched_one(tmp_path: Path) -> None:
-    from ctmr.training.run_folder import RunFolder  # what a training holds
-    from ctmr.viewer.run_log import RunLog, summary_of
+SMALL = (
+    *("data.size=32", "network.filters=4", "train.start=random", "network.blocks=1"),
+    *("network.discriminator_filters=4", "train.log_every=1", "train.sample_every=50"),
+)
 
-    folder = RunFolder(tmp_path / "run")
-    with folder.locked():
-        folder.path.joinpath("config.yaml").write_text("train:\n  steps: 100\n")
-        watched, seen = RunLog(folder.path), 0
-        for step in range(1, 101):
-            folder.append_log({"step": step, "loss_g": 1.0})
-            seen += len(watched.read_new()[0])
-            assert summary_of(folder.path)["state"] == "training"
-        assert seen == 100
-    assert summary_of(folder.path)["state"] == "done"
-    assert json.loads(folder.log.read_text().splitlines()[-1])["step"] == 100
+
+def train(data: Path, run: Path) -> "subprocess.Popen[bytes]":
+    words = [word for setting in SMALL for word in ("--set", setting)]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ctmr", "train", str(data), "--out", str(run)),
+            *("--preset", "small", "--steps", "100", *words),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_watched_training_ends_as_an_unwatched_one_and_its_curves_grow(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    runs = tmp_path / "runs"
+    assert train(tiny_data, runs / "unwatched").wait(300) == 0
+    training = train(tiny_data, runs / "watched")
+    while not (runs / "watched" / "log.jsonl").exists():
+        assert training.poll() is None
+        time.sleep(0.05)
+    with view("--runs", str(runs), temporary=tmp_path) as client, page_of(client) as page:
+        page.click("#tab-runs")
+        page.wait_for_selector("#run-table tbody tr:nth-child(2)")
+        for name in ("watched", "unwatched"):
+            page.click(f"[aria-label='Show {name}']")
+        page.wait_for_selector(".run[data-rows='100']")
+        first = page.locator(".run:has(h2:text-is('watched'))")
+        seen = {int(first.get_attribute("data-rows") or 0)}
+        while training.poll() is None:
+            seen.add(int(first.get_attribute("data-rows") or 0))
+            page.wait_for_timeout(200)
+        page.wait_for_selector(".run:has(h2:text-is('watched'))[data-rows='100']")
+        page.wait_for_selector(".run:has(h2:text-is('watched')) .state-done")
+        assert len(seen) > 2
+        assert page.locator(".run").count() == 2
+    names = [
+        sorted(path.name for path in (runs / run / "checkpoints").iterdir())
+        for run in ("watched", "unwatched")
+    ]
+    assert names[0] == names[1]  # a name has the hash of all weights and optimisers
+    assert names[0]

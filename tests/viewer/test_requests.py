@@ -215,6 +215,7 @@ def odd(client: Client) -> dict[str, tuple[tuple[int, ...], bytes]]:
                 Content_Length=None,
             ),
         ),
+        "a token of 60 kB": ((413,), request(client, "/session", "POST", b"1" * 60_000)),
         "deep JSON": ((401, 429), request(client, "/session", "POST", b"[" * 9000)),
         "a token of another kind": (
             (401, 429),

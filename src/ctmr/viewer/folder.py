@@ -19,6 +19,7 @@ def server_folder() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     for path in parent.glob(PREFIX + "*"):
         _sweep(path)
+    os.umask(0o077)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         with (folder / "draft").open("x") as held:

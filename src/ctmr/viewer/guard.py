@@ -1,5 +1,6 @@
 """What every request must be before anything looks at it, and what every answer says; nothing else decides who may do what."""
 
+import asyncio
 import hmac
 import json
 import re
@@ -7,11 +8,15 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ctmr.viewer.limits import IDLE_S
 
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; worker-src 'self' blob:; object-src 'none';"
@@ -28,6 +33,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_HEADER_BYTES = 2**14
+MAX_JSON_BYTES = 2**14
 BAD_TOKENS = 10  # in a minute, before nobody is listened to for the rest of it
 _PATH = re.compile(rb"/(?:[a-z0-9_-]+(?:\.[a-z0-9]+)*(?:/[a-z0-9_-]+(?:\.[a-z0-9]+)*)*)?")
 _CHANGES = ("POST", "PUT", "DELETE")
@@ -37,6 +43,25 @@ def refusal(status: int, what: str, fix: str = "reload the page", code: str = "E
     """An answer that says no, in the form of every error; it repeats nothing of the request."""
     content = {"error": {"code": code, "what": what, "fix": fix, "file": None}}
     return JSONResponse(content, status, headers={"Connection": "close"} if status >= 400 else None)
+
+
+async def short_json(request: Request) -> Any:
+    """The body of a request, if it is JSON; else None.
+
+    Raises:
+        HTTPException: If it is long (413).
+        TimeoutError: If it does not come.
+    """
+    body = b""
+    async with asyncio.timeout(IDLE_S):
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_JSON_BYTES:
+                raise HTTPException(413)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 class Session:
@@ -62,10 +87,8 @@ class Session:
         now = self._clock()
         if len(self._bad) == BAD_TOKENS and now - self._bad[0] < 60:
             return refusal(429, "too many wrong tokens", "wait a minute")
-        try:
-            given = json.loads(await request.body())["token"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            given = None
+        content = await short_json(request)
+        given = content.get("token") if isinstance(content, dict) else None
         right = isinstance(given, str) and hmac.compare_digest(given.encode(), self.token.encode())
         if not right or self._used:
             self._bad.append(now)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ctmr.errors import UsageError
-from ctmr.viewer.guard import MAX_HEADER_BYTES, Guard, Session, refusal
+from ctmr.viewer.guard import MAX_HEADER_BYTES, Guard, Session, refusal, short_json
 from ctmr.viewer.jobs import Job, Jobs
 from ctmr.viewer.limits import IDLE_S
 from ctmr.viewer.models import models_of
@@ -28,7 +27,6 @@ from ctmr.viewer.pages import PAGES, page_routes
 from ctmr.viewer.runs import Runs
 from ctmr.viewer.uploads import receive
 
-MAX_JSON_BYTES = 2**14
 MAX_CONNECTIONS = 100
 STATUS = {2: 422, 3: 422, 8: 422, 4: 507, 7: 503}  # by exit code
 SWEEP_S = 600.0
@@ -185,7 +183,7 @@ class Server:
     async def _translate(self, request: Request, job: Job) -> Response:
         if job.state in ("new", "looking", "waiting", "running") or job.look is None:
             return refusal(409, "it is not ready to be translated", "wait, or drop it again")
-        content = await _json(request)
+        content = await short_json(request)
         models = await asyncio.to_thread(models_of, self._named, self.runs.folders())
         order = order_of(content, {model.sha256: model.model for model in models})
         if order is None:
@@ -193,20 +191,6 @@ class Server:
         if not self.jobs.translate(job, order):
             return refusal(429, "too many scans wait", "wait until one is done")
         return JSONResponse(job.as_json(), 202)
-
-
-async def _json(request: Request) -> Any:
-    """The body of a request, if it is short and JSON; else None."""
-    body = b""
-    async with asyncio.timeout(IDLE_S):
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_JSON_BYTES:
-                raise HTTPException(413)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 async def _show(_: Request, job: Job) -> Response:

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -51,9 +50,8 @@ async def receive(request: Request, job: Job) -> Response:
         what = f"cannot keep it ({error.strerror})"
         return refusal(507 if full else 503, what, "free space in the temporary folder", "E400")
     finally:
-        with suppress(FileNotFoundError):
+        if draft.exists():  # it was not taken
             draft.unlink()
-        if not job.files[name]:
             del job.files[name]
 
 
@@ -79,7 +77,6 @@ def _take(job: Job, draft: Path, name: str) -> Response:
     """Give a file that is whole its name, if it is a scan."""
     suffix = suffix_of(draft)
     if suffix is None:
-        job.files[name] = 0
         what = "expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG, JPEG, TIFF or .zip: found another file"
         return refusal(415, what, "leave it out", "E300")
     job.numbers += 1
