@@ -1,8 +1,8 @@
 """Draws the pictures of docs/view.md: the page in chromium, with synthetic heads.
 
-    python docs/make_view_figures.py [--runs FOLDER]
+    python docs/make_view_figures.py [--runs FOLDER] [--slices]
 
-Without `--runs` the picture of two runs is left as it is.
+Without `--runs` the picture of two runs is left as it is, with `--slices` those with WebGL are.
 """
 
 import argparse
@@ -15,11 +15,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.browser import page_of
-from support.view import view
-
 from ctmr import Volume, write_scan
 from ctmr.synthetic.head import synthesise_head
+from support.browser import page_of
+from support.view import Client, view
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -38,18 +37,58 @@ def translated(page: Any, path: Path, *, anyway: bool = False) -> None:
     page.wait_for_selector("#result:visible", timeout=300_000)
     page.wait_for_selector("#values:not(:empty)", timeout=300_000)
     page.focus("#pane-source .screen")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(1000)
 
 
 def save(page: Any, name: str) -> None:
     page.screenshot(path=IMAGES / f"view-{name}.png")
 
 
+def draw_volumes(client: Client, folder: Path) -> None:
+    with page_of(client, webgl=True) as page:
+        translated(page, folder / "head-mr.nii.gz")
+        save(page, "mr")
+        translated(page, folder / "head-ct.nii.gz")
+        page.keyboard.press("m")
+        page.wait_for_timeout(1500)
+        save(page, "ct")
+
+
+def draw_slices(page: Any, folder: Path) -> None:
+    translated(page, folder / "noisy.nii.gz", anyway=True)
+    save(page, "warning")
+    translated(page, folder / "head-ct.nii.gz")
+    page.keyboard.press("c")
+    page.wait_for_timeout(500)
+    save(page, "slices")
+    page.set_viewport_size({"width": 1024, "height": 768})
+    page.wait_for_timeout(500)
+    save(page, "tablet")
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.select_option("#to", "ct")
+    page.click("#go")
+    page.wait_for_selector("#error:visible", timeout=120_000)
+    save(page, "refusal")
+
+
+def draw_runs(page: Any) -> None:
+    page.click("#tab-runs")
+    page.wait_for_selector("#run-table tbody tr:nth-child(2) input")
+    for n in (1, 2):
+        page.click(f"#run-table tbody tr:nth-child({n}) input")
+        page.wait_for_timeout(700)
+    page.wait_for_selector(".run img:visible")
+    page.wait_for_timeout(1500)
+    save(page, "runs")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=Path)
-    runs = parser.parse_args().runs
-    head = synthesise_head(7, shape=(128, 128, 60), spacing_mm=(2, 2, 3))
+    parser.add_argument("--slices", action="store_true")
+    options = parser.parse_args()
+    runs = options.runs
+    head = synthesise_head(7, shape=(128, 128, 48), spacing_mm=(2, 2, 3.75))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind, array in (("mr", head.mr), ("ct", head.ct)):
@@ -62,37 +101,12 @@ def main() -> None:
         )
         words = ["--runs", str(runs)] if runs else []
         with view(*words, temporary=folder) as client:
-            with page_of(client, webgl=True) as page:
-                translated(page, folder / "head-mr.nii.gz")
-                save(page, "mr")
-                translated(page, folder / "head-ct.nii.gz")
-                page.keyboard.press("m")
-                page.wait_for_timeout(3000)
-                save(page, "ct")
+            if not options.slices:
+                draw_volumes(client, folder)
             with page_of(client) as page:
-                translated(page, folder / "head-ct.nii.gz")
-                page.keyboard.press("c")
-                page.wait_for_timeout(1000)
-                save(page, "slices")
-                page.set_viewport_size({"width": 1024, "height": 768})
-                page.wait_for_timeout(1000)
-                save(page, "tablet")
-                page.set_viewport_size({"width": 1280, "height": 720})
-                page.select_option("#to", "ct")
-                page.click("#go")
-                page.wait_for_selector("#error:visible", timeout=120_000)
-                save(page, "refusal")
-                translated(page, folder / "noisy.nii.gz", anyway=True)
-                save(page, "warning")
+                draw_slices(page, folder)
                 if runs:
-                    page.click("#tab-runs")
-                    page.wait_for_selector("#run-table input")
-                    for n in (1, 2):
-                        page.click(f"#run-table tr:nth-child({n}) input")
-                        page.wait_for_timeout(1000)
-                    page.wait_for_selector(".run img:visible")
-                    page.wait_for_timeout(1500)
-                    save(page, "runs")
+                    draw_runs(page)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The command that opens the page."""
 
-import tempfile
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +60,6 @@ def view(
 
 def _open(folder: Path, url: str) -> None:
     """Open a browser by a file of the user's alone: arguments of a process can be read by all users of a machine."""
-    page = Path(tempfile.mkstemp(suffix=".html", dir=folder)[1])
+    page = folder / "open.html"
     page.write_text(f'<meta http-equiv="refresh" content="0;url={url}">', encoding="utf-8")
     webbrowser.open(page.as_uri())

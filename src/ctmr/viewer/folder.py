@@ -19,7 +19,7 @@ def server_folder() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     for path in parent.glob(PREFIX + "*"):
         _sweep(path)
-    os.umask(0o077)
+    before = os.umask(0o077)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         with (folder / "draft").open("x") as held:
@@ -27,6 +27,7 @@ def server_folder() -> Iterator[Path]:
             (folder / "draft").rename(folder / LOCK)  # nobody sees it without its lock
             yield folder
     finally:
+        os.umask(before)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -164,6 +164,7 @@ async function showResult(job) {
   const { view } = job;
   const { quality, direction, model_sha256: sha } = view.sidecar;
   if (viewer?.job === job.id) return;
+  $("options").open = false;
   $("quality").className = quality.level;
   $("quality").textContent = `Quality: ${WORDS[quality.level]}`;
   const all = [...quality.why, ...(view.sidecar.notes ?? []), ...job.notes];
@@ -246,6 +247,7 @@ async function openViewer(job) {
 function closeViewer() {
   viewer?.close();
   viewer = null;
+  $("values").textContent = "";
   for (const part of ["tools", "panes", "below"]) $(part).hidden = true;
   $("empty").hidden = false;
 }

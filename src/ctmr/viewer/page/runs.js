@@ -27,8 +27,9 @@ class Run {
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${name}: losses by step`);
       const legend = text("p", "", "legend");
-      this.root.append(text("h3", name), canvas, legend);
-      return { name, canvas, legend };
+      const title = text("h3", name);
+      this.root.append(title, canvas, legend);
+      return { name, title, canvas, legend };
     });
     this.grid = document.createElement("img");
     this.grid.alt = "newest sample grid";
@@ -72,8 +73,9 @@ class Run {
   }
 
   draw() {
-    for (const { name, canvas, legend } of this.charts) {
+    for (const { name, title, canvas, legend } of this.charts) {
       const keys = CHARTS[name].filter((key) => this.rows.some((row) => row[key]));
+      for (const part of [title, canvas, legend]) part.hidden = !keys.length;
       if (this.rows.length) chart(canvas, this.rows, keys);
       legend.replaceChildren(...keys.map((key, n) => {
         const last = this.rows[this.rows.length - 1][key];
