@@ -1,6 +1,6 @@
 """What `ctmr view` takes: memory, start, drop to result against `ctmr translate`, and 50 jobs in a row.
 
-    python benchmarks/view.py [--slices 180] [--turns 3] [--jobs 50]
+    python benchmarks/view.py [--slices 20 180] [--turns 3] [--jobs 50]
 
 Prints a table. It wants a quiet machine; the server's temporary folder is removed at the end. `--jobs 0` leaves out the row.
 """
@@ -95,7 +95,7 @@ def state(client: Client, folder: Path) -> tuple[float, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--slices", type=int, default=180)
+    parser.add_argument("--slices", type=int, nargs="*", default=[20, 180])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=50)
     options = parser.parse_args()
@@ -111,7 +111,7 @@ def main() -> None:
             own = [path.stat().st_size for path in PAGE.iterdir() if path.name != "niivue.js"]
             packed = sum(len(gzip.compress(content)) for content in page)
             print(f"page: {packed / 1e6:.2f} MB as gzip, {sum(own) / 1e3:.1f} kB of its own")
-            for slices in (20, options.slices):
+            for slices in options.slices:
                 for what, taken in turns(
                     client, head(folder, slices), folder, options.turns
                 ).items():

@@ -30,35 +30,41 @@ class Shown:
     """A scan as the page shows it: radiological, right of the patient at the left of the screen, front and top above.
 
     Attributes:
-        values: (I, J, K) from left to right, front and top last, or (H, W) of a picture: stored values in 0 to 65535.
         about: What the page is told of it; a value is `low + step * stored`.
     """
 
     def __init__(self, scan: Scan, modality: Modality, *, unit: str | None = None) -> None:
-        upright = canonical(scan) if isinstance(scan, Volume) else scan
         hu = scan.encoding == "HU"
-        grey = np.rint(upright.grey) if hu else upright.grey  # HU are written as whole numbers
+        grey = np.rint(scan.grey) if hu else scan.grey  # HU are written as whole numbers
         low, step = _scale(grey)
-        self.values: Values = np.rint((grey - low) / step).astype(np.uint16)
-        black, white = _window(grey)
+        self._scan = scan
         self.about: dict[str, Any] = {
             "modality": NAMES[modality],
             "unit": unit or ("HU" if hu else "grey" if isinstance(scan, Image) else "MR units"),
             "hu": hu and unit is None,
             "low": low,
             "step": step,
-            "window": [black, white],
+            "window": _window(grey),
             "range": [float(grey.min()), float(grey.max())],
         }
 
+    @property
+    def values(self) -> Values:
+        """(I, J, K) to the patient's right, front and top, or (H, W) of a picture: stored values in 0 to 65535."""
+        upright = canonical(self._scan) if isinstance(self._scan, Volume) else self._scan
+        grey = np.rint(upright.grey) if upright.encoding == "HU" else upright.grey
+        stored: Values = np.rint((grey - self.about["low"]) / self.about["step"]).astype(np.uint16)
+        return stored
+
     def draw(self, folder: Path, name: str) -> None:
         """Write each slice of each plane as `NAME-PLANE-0001.png`, as the screen has it."""
-        if self.values.ndim == 2:
-            (folder / f"{name}-{PICTURE}-0001.png").write_bytes(_png(self.values))
+        values = self.values
+        if values.ndim == 2:
+            (folder / f"{name}-{PICTURE}-0001.png").write_bytes(_png(values))
             return
         for plane, (_, _, through) in PLANES.items():
-            for n in range(self.values.shape[through]):
-                picture = _png(slice_of(self.values, plane, n))
+            for n in range(values.shape[through]):
+                picture = _png(slice_of(values, plane, n))
                 (folder / f"{name}-{plane}-{n + 1:04}.png").write_bytes(picture)
 
 
@@ -118,11 +124,11 @@ def _scale(grey: FloatArray) -> tuple[float, float]:
     return low, max((high - low) / LEVELS, 1e-9)
 
 
-def _window(grey: FloatArray) -> tuple[float, float]:
+def _window(grey: FloatArray) -> list[float]:
     """Values to show as black and white where nothing else is asked for."""
     some = grey[tuple(slice(None, None, max(1, n // SAMPLES)) for n in grey.shape)]
     low, high = (round(float(value), 4) for value in np.percentile(some, PERCENTILES))
-    return low, max(high, low + 1e-4)
+    return [low, max(high, low + 1e-4)]
 
 
 def _png(values: Values) -> bytes:

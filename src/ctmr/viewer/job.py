@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -10,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ctmr.errors import CtmrError, DataError, SafetyError
 from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume
 from ctmr.io.nifti import nifti_bytes
 from ctmr.io.reading import Reading
@@ -25,6 +30,7 @@ from ctmr.viewer.drawing import Shown, grid_of
 from ctmr.viewer.sniff import ZIP
 from ctmr.viewer.unpack import unpack
 
+BALL = (48, 48, 12)
 SERIES_NAME = "translation"  # of the folder of a translated DICOM series
 
 
@@ -55,8 +61,32 @@ class Job:
     """
 
     def __init__(self, say: Callable[..., None]) -> None:
-        self._say = say
+        self._say: Callable[..., None] = lambda **_: None
         self._translators = {HEAD: _watched(HEAD)}
+        self._rehearse()
+        self._say = say
+
+    def _rehearse(self) -> None:
+        """Translate a ball, so that all that is imported or loaded when it is first used is there."""
+        import ctmr.io.dicom.series
+        import ctmr.io.dicom.writer  # noqa: F401
+
+        sides = np.meshgrid(*[np.linspace(-1, 1, n) for n in BALL], indexing="ij")
+        ball = np.where(sum(side**2 for side in sides) < 0.6, 500, 0).astype(np.float32)
+        volume = Volume(ball, np.diag([4.0, 4.0, 16.0, 1.0]), "mr")
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+            folder = Path(name)
+            (folder / "scan").mkdir()
+            content = nifti_bytes(folder / "0001.nii.gz", volume, "a ball")
+            (folder / "scan" / "0001.nii.gz").write_bytes(content)
+            reading = {"anyway": True, "series": []}
+            order = {"to": "ct", "model": HEAD, "quality": "fast", "slices": False}
+            before = os.getcwd()
+            os.chdir(folder)
+            with contextlib.suppress(CtmrError):
+                self.look(folder)
+                self.translate(folder, order | {"reading": reading})
+            os.chdir(before)
 
     def look(self, folder: Path) -> None:
         """Unpack archives, and say what the scan is: kind, size, spacing, modality, and the series to choose from."""
@@ -84,7 +114,10 @@ class Job:
             return scan.modality
         for modality in MODALITIES:
             with contextlib.suppress(CtmrError):
-                self._translators[HEAD].check(scan, OTHER[modality])
+                if isinstance(scan, Volume):
+                    as_modality(scan, modality)
+                else:
+                    self._translators[HEAD].check(scan, OTHER[modality])
                 return modality
         return None
 
