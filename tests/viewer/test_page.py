@@ -96,7 +96,7 @@ def test_refusal_names_the_way_out_in_the_words_of_the_command(page: Any, scans:
     page.check("#anyway")
     page.click("#go")
     page.wait_for_selector("#result:visible", timeout=60_000)
-    assert page.get_attribute("#quality", "class") in ("warn", "refuse")
+    assert "SYNTHETIC CT" in page.text_content("#pane-translation figcaption")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -204,7 +204,8 @@ async def _result(request: Request, job: Job) -> Response:
     if job.state != "done" or name not in files:
         return refusal(404, "there is no such result", "wait until it is done")
     path = job.folder / files[name]
-    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+    headers = {"Content-Disposition": "attachment"}  # the page names it as its user does
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 
 async def _slice(request: Request, job: Job) -> Response:
