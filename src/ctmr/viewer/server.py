@@ -103,7 +103,7 @@ class Server:
             Route("/jobs", self._add, methods=["POST"]),
             Route("/jobs/{job:id}", self._of(_show)),
             Route("/jobs/{job:id}", self._of(self._remove), methods=["DELETE"]),
-            Route("/jobs/{job:id}/files/{file:id}", self._put, methods=["PUT"]),
+            Route("/jobs/{job:id}/files/{file:id}", self._of(receive), methods=["PUT"]),
             Route("/jobs/{job:id}/look", self._of(self._look), methods=["POST"]),
             Route("/jobs/{job:id}/translate", self._of(self._translate), methods=["POST"]),
             Route("/jobs/{job:id}/cancel", self._of(self._cancel), methods=["POST"]),
@@ -162,9 +162,6 @@ class Server:
         if job is None:
             return refusal(429, "too many scans are kept", "delete some of them")
         return JSONResponse(job.as_json(), 201)
-
-    async def _put(self, request: Request) -> Response:
-        return await self._of(receive)(request)
 
     async def _remove(self, _: Request, job: Job) -> Response:
         await self.jobs.remove(job)
