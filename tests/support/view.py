@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READING = {"geometry": None, "irregular": False, "anyway": False, "series": [], "ct_values": None}
+READING: dict[str, Any] = {
+    "geometry": None,
+    "irregular": False,
+    "anyway": False,
+    "series": [],
+    "ct_values": None,
+}
 
 
 @dataclass
