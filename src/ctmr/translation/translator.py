@@ -1,7 +1,7 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -67,6 +67,7 @@ class Translator:
         preprocessor: Prepares scans for the networks.
         engine: What runs the networks; `openvino` and `onnx` do on the CPU.
         precision: Of their multiplications.
+        watch: Called with slices done and slices to do while a scan is translated.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Translator:
         self.model = model
         self.preprocessor = Preprocessor(model.card)
         self.engine, self.precision = engine, precision
+        self.watch: Callable[[int, int], None] | None = None
         self._networks: dict[Direction, Network] = {}
 
     def __repr__(self) -> str:
@@ -150,6 +152,8 @@ class Translator:
                     errors = self._errors(unit[within], images[within], to, quality)
                     uncertainty.add(chosen, unit[within], errors)
                 yield from images
+                if self.watch is not None:
+                    self.watch(places.stop, len(made.slices))
 
         result = made.restore(translated())
         usual = self.model.card.training.get(OTHER[to])
