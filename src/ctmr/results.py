@@ -132,7 +132,13 @@ class Lesions:
 Table = dict[str, Summary]  # by the key of the figure
 
 
-class DirectionMetrics(BaseModel):
+class _Result(BaseModel):
+    """What a file holds; checked when the first is read or written, as to be ready for it takes long."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class DirectionMetrics(_Result):
     """What is measured of one direction; in the file the model's figures stand among the other keys."""
 
     unit: str | None = None
@@ -173,7 +179,7 @@ class Evaluated:
     precision: str
 
 
-class Metrics(BaseModel):
+class Metrics(_Result):
     """What `metrics.json` says (docs/evaluation.md)."""
 
     model: Evaluated | None = None
@@ -192,7 +198,7 @@ class Metrics(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-class EvaluationLine(BaseModel):
+class EvaluationLine(_Result):
     """A line of `evaluations.jsonl`: a model in training, as it was at a step."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -240,7 +246,7 @@ class Cleaned:
     left_out: int
 
 
-class AuditReport(BaseModel):
+class AuditReport(_Result):
     """What `audit.json` says (docs/audit.md)."""
 
     errors: int
@@ -256,7 +262,7 @@ class AuditReport(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class JudgedTranslation(BaseModel):
+class JudgedTranslation(_Result):
     """What a sidecar says of the quality of a translation (docs/quality.md)."""
 
     level: Literal["ok", "warn", "refuse", "unknown"]
@@ -271,7 +277,7 @@ class JudgedTranslation(BaseModel):
     """Measures with a map."""
 
 
-class Sidecar(BaseModel):
+class Sidecar(_Result):
     """What the JSON beside a translation says."""
 
     notice: str
