@@ -90,11 +90,13 @@ def translate(
     says how far to trust it.
     """
     with outcome_of(as_json, debug) as outcome:
-        from ctmr.translation.batch import translate_files
         from ctmr.translation.translator import load_model
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         translator = load_model(model, engine=engine, precision=precision)
+        translator.make_ready(to, quality)
+        from ctmr.translation.batch import translate_files
+
         with progress_bars() as progress:
             summary = translate_files(
                 translator,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -251,14 +251,21 @@ class HeadRegion:
         even = ~self.background.tissue(volume.array) | ~self.mask(volume.array.shape)
         return replace(volume, array=np.where(_from_edges(even), np.float32(air), volume.array))
 
-    def mask(self, shape: tuple[int, int, int]) -> BoolArray:
-        """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
-        wider = _wider(_wider(self.coarse, 0), 1)
+    @cached_property
+    def _wider(self) -> BoolArray:
+        return _wider(_wider(self.coarse, 0), 1)
+
+    def mask(self, shape: tuple[int, ...], planes: slice = slice(None)) -> BoolArray:
+        """The mask (I, J, K), or some planes K of it, on the grid of a volume of this shape.
+
+        It is a node larger all around, so that no skin is lost.
+        """
+        wider = self._wider
         nodes = [
             np.minimum((np.arange(count) + step // 2) // step, coarse - 1)
             for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
         ]
-        return np.asarray(wider[np.ix_(*nodes)])
+        return np.asarray(wider[np.ix_(*nodes[:2], nodes[2][planes])])
 
 
 def _wider(mask: BoolArray, axis: int) -> BoolArray:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -75,7 +76,7 @@ class Translator:
         self.model = model
         self.preprocessor = Preprocessor(model.card)
         self.engine, self.precision = engine, precision
-        self._networks: dict[Direction, Network] = {}
+        self._networks: dict[Direction, Future[Network]] = {}
 
     def __repr__(self) -> str:
         card = self.model.card
@@ -90,9 +91,21 @@ class Translator:
     def _run(self, direction: Direction, images: FloatArray) -> FloatArray:
         """Translate images (N, h, w, C) in [-1, 1]; a generator is handed to the engine when it is first needed."""
         if direction not in self._networks:
-            made = self.model.network(direction, self.engine, self.precision)
+            made = Future[Network]()
+            made.set_result(self.model.network(direction, self.engine, self.precision))
             self._networks[direction] = made
-        return run_batch(self._networks[direction], images)
+        return run_batch(self._networks[direction].result(), images)
+
+    def make_ready(self, to: Modality, quality: QualityLevel) -> None:
+        """Let ONNX Runtime read the graphs that will be used in a thread, while the first scan is read."""
+        if self.engine != "onnx" or self._networks:
+            return
+        ways = [DIRECTION_TO[to], *([DIRECTION_TO[OTHER[to]]] if quality != "none" else [])]
+        thread = ThreadPoolExecutor(1)
+        for way in ways:
+            network = thread.submit(self.model.network, way, self.engine, self.precision)
+            self._networks[way] = network
+        thread.shutdown(wait=False)
 
     @overload
     def translate(self, scan: Image, to: Modality) -> Image: ...
@@ -149,7 +162,7 @@ class Translator:
                     within = [k - places.start for k in chosen]
                     errors = self._errors(unit[within], images[within], to, quality)
                     uncertainty.add(chosen, unit[within], errors)
-                yield from images
+                yield images
 
         result = made.restore(translated())
         usual = self.model.card.training.get(OTHER[to])
