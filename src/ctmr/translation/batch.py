@@ -151,14 +151,15 @@ def translate_files(
         try:
             request_hash = request(item)
             scan, series = _read(translator, item, to, reading)
+            made = translator.prepared(scan, to, anyway=reading.anyway)
             seconds = time.perf_counter() - started
-            return Loaded(item, request_hash, scan, series, seconds, quality)
+            return Loaded(item, request_hash, scan, made, series, seconds, quality)
         except CtmrError as error:
             raise error.at(item.source) from error
 
     def translations() -> Iterator[tuple[Loaded, Translation]]:
         for loaded in one_ahead(read, items):
-            yield loaded, _translate(translator, loaded, to, levels[loaded.item], reading)
+            yield loaded, _translate(translator, loaded, levels[loaded.item], reading)
 
     def write(done: tuple[Loaded, Translation]) -> Sidecar:
         return write_translation(translator, *done, to, reading, overwrite=overwrite)
@@ -215,12 +216,12 @@ def _done_before(
 
 
 def _translate(
-    translator: Translator, loaded: Loaded, to: Modality, quality: QualityLevel, reading: Reading
+    translator: Translator, loaded: Loaded, quality: QualityLevel, reading: Reading
 ) -> Translation:
     """Translate one scan."""
     started = time.perf_counter()
     try:
-        done = translator.translation(loaded.scan, to, quality=quality, anyway=reading.anyway)
+        done = translator.translation_of(loaded.made, quality)
         if not reading.anyway:
             _require_head(loaded.scan, done.quality)
     except CtmrError as error:

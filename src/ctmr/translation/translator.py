@@ -142,8 +142,17 @@ class Translator:
                 back. `full`: all is, and the mirrored scan is translated too; each gives a map.
             anyway: Translate what looks like another modality too; the result says so.
         """
+        return self.translation_of(self.prepared(scan, to, anyway=anyway), quality)
+
+    def prepared(self, scan: Scan, to: Modality, *, anyway: bool = False) -> NetworkInput:
+        """A scan as the networks see it; see `translation`, of which it is the first half."""
         made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
         _warn_of_wide_pixels(made)
+        return made
+
+    def translation_of(self, made: NetworkInput, quality: QualityLevel) -> Translation:
+        """Translate what is prepared and judge the result; see `translation`."""
+        to = made.modality
         uncertainty = Uncertainty(made, quality)
 
         def prepared(start: int) -> tuple[range, FloatArray]:
