@@ -109,7 +109,9 @@ def main() -> None:
     # Waiting threads spin for a moment only, then sleep: as fast alone, and many times faster where another job has
     # a core. Read by the OpenMP library when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    atexit.register(gc.freeze)  # an eighth of a second that Python would look for garbage in at its end
+    atexit.register(
+        gc.freeze
+    )  # an eighth of a second that Python would look for garbage in at its end
     lines = logging.StreamHandler(sys.stderr)
     lines.addFilter(_Once())
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -84,13 +85,21 @@ def in_processes(
 Item = TypeVar("Item")
 
 
-def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of some work on each item, in order, the next at work in a thread while one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        following: Future[Result] | None = None
+def one_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1
+) -> Iterator[Result]:
+    """The results of some work on each item, in order, the next at work in a thread while one is used.
+
+    Args:
+        work: Done in a thread.
+        items: Asked for in the thread that uses the results.
+        ahead: How many of the next are at work, each in a thread of its own.
+    """
+    with ThreadPoolExecutor(ahead) as pool:
+        started = deque[Future[Result]]()
         for item in items:
-            current, following = following, thread.submit(work, item)
-            if current is not None:
-                yield current.result()
-        if following is not None:
-            yield following.result()
+            started.append(pool.submit(work, item))
+            if len(started) > ahead:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()

@@ -21,7 +21,7 @@ from ctmr.models.quality import Quality, require_like
 from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_no_input, require_own
-from ctmr.system.parallel import one_ahead
+from ctmr.system.parallel import one_ahead, threads
 from ctmr.translation.plan import (
     PlanItem,
     check_outputs,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what 
 logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
+IMAGES_WRITTEN = 4  # at a time
 WITHOUT_WARNING = ("ok", "unknown")  # said once: that nothing is known of a model
 OnError = Literal["stop", "skip"]
 
@@ -164,7 +165,9 @@ def translate_files(
     def write(done: tuple[Loaded, Translation]) -> Sidecar:
         return write_translation(translator, *done, to, reading, overwrite=overwrite)
 
-    for n, sidecar in enumerate(one_ahead(write, translations())):
+    # Images are small: while the disk has one, others are encoded.
+    ahead = IMAGES_WRITTEN if all(item.kind == "image" for item in items) else 1
+    for n, sidecar in enumerate(one_ahead(write, translations(), ahead=ahead)):
         if sidecar.quality.level not in WITHOUT_WARNING:
             warned.add(items[n])
         if progress is not None:
@@ -266,16 +269,19 @@ def _unusable(
     translator: Translator, items: Sequence[PlanItem], to: Modality, reading: Reading
 ) -> dict[PlanItem, CtmrError]:
     """Read every input once before any work; what ails those that cannot be translated."""
-    bad: dict[PlanItem, CtmrError] = {}
-    for item in items:
+
+    def ailment(item: PlanItem) -> CtmrError | None:
         try:
             scan = _read(translator, item, to, reading)[0]
             quality = translator.check(scan, to, anyway=reading.anyway)
             if not reading.anyway:
                 _require_head(scan, quality)
         except CtmrError as error:
-            bad[item] = error.at(item.source)
-    return bad
+            return error.at(item.source)
+        return None
+
+    found = zip(items, one_ahead(ailment, items, ahead=threads()), strict=True)
+    return {item: error for item, error in found if error is not None}
 
 
 def _without_maps(

@@ -163,9 +163,7 @@ class Translator:
 
         def translated() -> Iterator[FloatArray]:
             for places, unit in one_ahead(prepared, range(0, len(made.slices), BATCH)):
-                images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
-                if self.model.card.mirror:
-                    images = _mean(images, self._mirrored(DIRECTION_TO[to], unit))
+                images = self._translated(DIRECTION_TO[to], unit)  # (N, h, w, C)
                 chosen = [k for k in places if uncertainty.is_cycled(k)]
                 if chosen:
                     within = [k - places.start for k in chosen]
@@ -199,6 +197,13 @@ class Translator:
             plain = self._run(there, unit) if self.model.card.mirror else translated
             found["disagreement"] = difference(self._mirrored(there, unit), plain)
         return found
+
+    def _translated(self, direction: Direction, unit: FloatArray) -> FloatArray:
+        """Translate images (N, h, w, C) in [-1, 1] as the model's card says: together with their mirror images, or alone."""
+        if not self.model.card.mirror:
+            return self._run(direction, unit)
+        both = self._run(direction, np.concatenate([unit, unit[:, :, ::-1]]))
+        return _mean(both[: len(unit)], both[len(unit) :, :, ::-1])
 
     def _mirrored(self, direction: Direction, images: FloatArray) -> FloatArray:
         """Translate images (N, h, w, C) mirrored, and mirror the result back."""
