@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctmr.types import CtWindow, Encoding, FloatArray, Modality, Unit
+from ctmr.types import CtWindow, Encoding, FloatArray, Matrix, Modality, Unit
 
 # Knots of the CT windows: (HU, value in [-1, 1]).
 CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
@@ -84,7 +84,7 @@ def _mapped(array: FloatArray, knots: Sequence[float], values: Sequence[float]) 
     if len(knots) > 2:
         return np.interp(array, knots, values).astype(np.float32)
     (start, end), (low, high) = knots, values
-    mapped = np.clip(array, start, end, dtype=np.float64)
+    mapped: Matrix = np.clip(array, start, end, dtype=np.float64)
     mapped -= start
     mapped *= (high - low) / (end - start)
     mapped += low

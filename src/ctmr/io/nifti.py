@@ -186,7 +186,7 @@ def _place(header: Header, geometry: Geometry | None, path: Path) -> tuple[Matri
                 given["qform"], codes["qform"], given["sform"], codes["sform"]
             )
     if geometry in SIGNS:
-        affine = centred_axes(sides, header["dim"][1:4], geometry)
+        affine = centred_axes(sides, tuple(map(int, header["dim"][1:4])), geometry)
         return affine, Forms(affine, 2, affine, 2)
     require(geometry in usable, f"an invertible {geometry}", "none", path, fix, SafetyError)
     affine = matrices[geometry]

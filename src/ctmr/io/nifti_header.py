@@ -4,7 +4,7 @@ nibabel knows all of it too, and takes 0.4 s to import; the tests compare with i
 """
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,8 @@ NIFTI_2 = Version(np.dtype(_SECOND), 540, b"n+2\0\r\n\x1a\n", float(np.finfo(np.
 
 def header_in(data: bytes) -> Header | None:
     """The header at the start of a single NIfTI file, of either version and byte order; None if there is none."""
-    for order in "<>":
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    for order in orders:
         stated = struct.unpack(f"{order}i", data[:4].ljust(4, b"\0"))[0]
         for version in (NIFTI_1, NIFTI_2):
             if stated == version.size <= len(data):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # pydicom takes a third of a second to import: only for what 
 logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
-IMAGES_WRITTEN = 4  # at a time
+IMAGES_WRITTEN = 2  # at a time
 WITHOUT_WARNING = ("ok", "unknown")  # said once: that nothing is known of a model
 OnError = Literal["stop", "skip"]
 

@@ -78,7 +78,8 @@ class NetworkInput:
         if self.head is None:
             return None
         planes = self.head.head.mask(self.head.volume.array.shape, slice(k, k + 1))
-        return axial_slices(planes)[0]
+        first: BoolArray = axial_slices(planes)[0]
+        return first
 
     def restore(self, batches: Iterable[FloatArray]) -> Scan:
         """The translation on the grid of the scan; a batch is brought there while the next one is made.
