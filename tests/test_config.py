@@ -13,7 +13,6 @@ from ctmr.config import (
     config_yaml,
     differing_keys,
     load_config,
-    meanings,
     overlaid,
     parse_config,
     schedule_steps,
@@ -215,8 +214,9 @@ def test_every_setting_is_documented_and_every_number_has_both_ends():
         *(type(getattr(SMALL, name)) for name in ("data", "network", "loss", "train")),
     ]
     for section in sections:
-        groups = {"data", "network", "loss", "train"}
-        assert meanings(section).keys() | groups == section.model_fields.keys() | groups
+        for name, field in section.model_fields.items():
+            if name not in ("data", "network", "loss", "train"):
+                assert field.description, name
     assert all(len(ends) == 2 for ends in RANGES.values())
 
 

@@ -21,7 +21,7 @@ import pytest
 import typer
 
 from ctmr.cli.app import app
-from ctmr.config import Config, Section, meanings
+from ctmr.config import Config
 from ctmr.imaging.intensity import CT_WINDOWS
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.nifti import read_nifti
@@ -236,18 +236,16 @@ def settings_table() -> str:
     schema = Config.model_json_schema()
     rows = ["| key | values | meaning | on `--resume` |", "|---|---|---|---|"]
 
-    def add(prefix: str, section: type[Section], properties: dict[str, Any]) -> None:
-        known = meanings(section)
+    def add(prefix: str, properties: dict[str, Any]) -> None:
         for name, each in properties.items():
             if "$ref" in each:
-                of = schema["$defs"][each["$ref"].rpartition("/")[2]]["properties"]
-                add(f"{name}.", section.model_fields[name].annotation, of)
+                add(f"{name}.", schema["$defs"][each["$ref"].rpartition("/")[2]]["properties"])
                 continue
             key = prefix + name
             may_change = "may change" if key in RESUMABLE else ""
-            rows.append(f"| `{key}` | {values(each)} | {known[name]} | {may_change} |")
+            rows.append(f"| `{key}` | {values(each)} | {each['description']} | {may_change} |")
 
-    add("", Config, schema["properties"])
+    add("", schema["properties"])
     return "\n".join(rows) + "\n"
 
 

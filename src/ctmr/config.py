@@ -1,12 +1,8 @@
 """The settings of a run: every field, its range, its presets and where each value comes from."""
 
-import ast
 import difflib
-import inspect
-import itertools
 import math
 import reprlib
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,21 +24,8 @@ class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys, NaN and silent conversions."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, defer_build=True
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, use_attribute_docstrings=True
     )
-
-
-def meanings(section: type[BaseModel]) -> dict[str, str]:
-    """What each field of a section means: the text below it in the source, read when it is asked for."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
-    lines = body.body if isinstance(body, ast.ClassDef) else []
-    found = {}
-    for line, following in itertools.pairwise(lines):
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            text = following.value if isinstance(following, ast.Expr) else None
-            if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                found[line.target.id] = inspect.cleandoc(text.value)
-    return found
 
 
 class DataConfig(Section):

@@ -109,9 +109,8 @@ def main() -> None:
     # Waiting threads spin for a moment only, then sleep: as fast alone, and many times faster where another job has
     # a core. Read by the OpenMP library when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    atexit.register(
-        gc.freeze
-    )  # an eighth of a second that Python would look for garbage in at its end
+    # Python would look for garbage at its end, for an eighth of a second.
+    atexit.register(gc.freeze)
     lines = logging.StreamHandler(sys.stderr)
     lines.addFilter(_Once())
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))

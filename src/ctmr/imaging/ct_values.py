@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import scipy
 
 from ctmr.errors import UsageError
 from ctmr.imaging.image import Image, Scan
-from ctmr.imaging.regions import joined_to
-from ctmr.types import FloatArray
+from ctmr.types import BoolArray, FloatArray
 
 CT_VALUES = ("hu", "hu+1024", "grey")
 OFFSET_HU = 1024.0
@@ -158,6 +158,7 @@ def _air_for_rim(array: FloatArray) -> FloatArray:
     rim = rim_of(array)
     if rim is None or rim <= AIR_BELOW_HU:
         return array
-    faces = np.ones(array.shape, np.bool_)
-    faces[1:-1, 1:-1] = False
-    return np.where(joined_to(array == rim, faces), np.float32(AIR_HU), array)
+    labels, _ = scipy.ndimage.label(array == rim)
+    outside = np.unique(np.concatenate([face.ravel() for face in _faces(labels)]))
+    air: BoolArray = np.isin(labels, outside[outside > 0])
+    return np.where(air, np.float32(AIR_HU), array)

@@ -12,7 +12,6 @@ import scipy
 from ctmr.imaging.ct_values import AIR_HU
 from ctmr.imaging.image import Scan
 from ctmr.imaging.order import median, ordered, percentile, percentiles
-from ctmr.imaging.regions import filled, joined_to, largest
 from ctmr.imaging.volume import Volume, canonical, like
 from ctmr.types import BoolArray, FloatArray, Matrix, Modality
 
@@ -150,9 +149,11 @@ def _largest_region(tissue: BoolArray, radius: float, spacing: Sequence[float] |
     if not tissue.any():
         return tissue
     spacing = (1.0,) * tissue.ndim if spacing is None else spacing
-    whole = filled(closing(tissue, radius, spacing))
-    opened = ~closing(~whole, radius, spacing)
-    return largest(opened if opened.any() else whole)
+    filled = scipy.ndimage.binary_fill_holes(closing(tissue, radius, spacing))
+    opened = ~closing(~filled, radius, spacing)
+    labels, count = scipy.ndimage.label(opened if opened.any() else filled)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return np.asarray(labels == 1 + sizes.argmax())
 
 
 def closing(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
@@ -161,17 +162,13 @@ def closing(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArr
     if not mask.any():
         return closed
     # No closing reaches beyond the box about a mask; one pixel more says that it ends there.
-    found = [np.flatnonzero(mask.any(axis=_others(axis, mask.ndim))) for axis in range(mask.ndim)]
-    box = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in found)
+    (found,) = scipy.ndimage.find_objects(mask.astype(np.uint8))
+    box = tuple(slice(max(0, sides.start - 1), sides.stop + 1) for sides in found)
     around = [math.ceil(radius / side) + 1 for side in spacing]
     padded = np.pad(mask[box], [(pixels, pixels) for pixels in around], mode="edge")
     shrunk = ~dilation(~dilation(padded, radius, spacing), radius, spacing)
     closed[box] = shrunk[tuple(slice(pixels, -pixels) for pixels in around)]
     return closed
-
-
-def _others(axis: int, count: int) -> tuple[int, ...]:
-    return tuple(other for other in range(count) if other != axis)
 
 
 def dilation(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
@@ -253,7 +250,8 @@ class HeadRegion:
 
     @cached_property
     def _wider(self) -> BoolArray:
-        return _wider(_wider(self.coarse, 0), 1)
+        wider = scipy.ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
+        return np.asarray(wider)
 
     def mask(self, shape: tuple[int, ...], planes: slice = slice(None)) -> BoolArray:
         """The mask (I, J, K), or some planes K of it, on the grid of a volume of this shape.
@@ -266,15 +264,6 @@ class HeadRegion:
             for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
         ]
         return np.asarray(wider[np.ix_(*nodes[:2], nodes[2][planes])])
-
-
-def _wider(mask: BoolArray, axis: int) -> BoolArray:
-    """A mask with one more pixel on either side along an axis."""
-    moved, wider = np.moveaxis(mask, axis, 0), mask.copy()
-    into = np.moveaxis(wider, axis, 0)
-    into[1:] |= moved[:-1]
-    into[:-1] |= moved[1:]
-    return wider
 
 
 def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
@@ -340,7 +329,11 @@ def _from_edges(mask: BoolArray) -> BoolArray:
     """What of a mask (I, J, K) is joined to one of the twelve edges of the box."""
     ends = [np.isin(np.arange(side), (0, side - 1)).astype(np.int8) for side in mask.shape]
     at_edge = ends[0][:, None, None] + ends[1][:, None] + ends[2] >= 2
-    return joined_to(mask, at_edge)
+    labels, count = scipy.ndimage.label(mask)
+    is_joined = np.zeros(count + 1, dtype=np.bool_)
+    is_joined[labels[at_edge]] = True
+    is_joined[0] = False
+    return np.asarray(is_joined[labels])
 
 
 def head_of_scan(scan: Scan, modality: Modality) -> BoolArray:

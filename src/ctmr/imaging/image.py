@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.imaging.orientation import Value
-from ctmr.imaging.volume import Volume
+from ctmr.imaging.volume import Value, Volume
 from ctmr.types import Depth, Encoding, FloatArray, Modality, Spacing
 
 Unit = Literal["HU", "grey"]

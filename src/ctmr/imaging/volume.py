@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.errors import DataError, SafetyError, UsageError
-from ctmr.imaging.orientation import Value, orientation_of
 from ctmr.types import Encoding, FloatArray, Matrix, Modality
 
 if TYPE_CHECKING:
@@ -16,11 +15,15 @@ if TYPE_CHECKING:
     from nibabel import Nifti1Image
     from nibabel.spatialimages import SpatialImage
 
+Value = TypeVar("Value", bound=np.generic)
 SAME_MM = 0.01  # grids that differ by less are the same
 BRAIN_HU = (0.0, 80.0)  # the radiologist's brain window: width 80, level 40
 SHOWN_MR = (0.0, 1000.0)  # a head's values, where 1000 stands for their 99.5 percentile
 MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ mm -> those of DICOM and ITK, and back
+RAS = np.array(
+    [[0, 1], [1, 1], [2, 1]]
+)  # orientation of an array whose axes run to right, front, top
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +178,7 @@ class Volume:
 
     def axial(self, array: NDArray[Value]) -> NDArray[Value]:
         """The axial slices (K, rows, columns) of an array on the volume's grid."""
-        return axial_slices(orientation_of(self.affine).upright(array))
+        return axial_slices(_along_axes(array, self.affine))
 
     def from_axial(self, slices: FloatArray) -> FloatArray:
         """The inverse of `axial`."""
@@ -187,12 +190,23 @@ class Volume:
         return replace(self, array=array, modality=modality, unit=unit)
 
 
-# Functions import nibabel, which takes half a second, where it is needed: to translate a volume it is not.
+# Functions import nibabel, which takes half a second, when a volume is there: a picture needs none.
 
 
 def axes_of(affine: Matrix) -> tuple[str, str, str]:
     """Where I, J and K run, to the nearest axis: R or L, A or P, S or I."""
-    return orientation_of(affine).codes
+    from nibabel.orientations import aff2axcodes
+
+    i, j, k = aff2axcodes(affine)
+    return str(i), str(j), str(k)
+
+
+def _along_axes(array: NDArray[Value], affine: Matrix) -> NDArray[Value]:
+    """The array with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    turned: NDArray[Value] = apply_orientation(array, io_orientation(affine))  # a view
+    return turned
 
 
 def _simpleitk() -> Any:
@@ -238,14 +252,20 @@ def is_sheared(affine: Matrix) -> bool:
 
 def canonical(volume: Volume) -> Volume:
     """The volume with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows: a view."""
-    oriented = orientation_of(volume.affine)
-    affine = volume.affine @ oriented.from_upright(volume.array.shape)
-    return Volume(oriented.upright(volume.array), affine, volume.modality, unit=volume.unit)
+    from nibabel.orientations import inv_ornt_aff, io_orientation
+
+    array = _along_axes(volume.array, volume.affine)
+    affine = volume.affine @ inv_ornt_aff(io_orientation(volume.affine), volume.array.shape)
+    return Volume(array, affine, volume.modality, unit=volume.unit)
 
 
 def like(array: FloatArray, volume: Volume) -> FloatArray:
     """An array on the grid of `canonical(volume)`, with its axes as `volume` has them: a view."""
-    return orientation_of(volume.affine).back(array)
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+    back = ornt_transform(RAS, io_orientation(volume.affine))
+    turned: FloatArray = apply_orientation(array, back)
+    return turned
 
 
 def axial_slices(array: NDArray[Value]) -> NDArray[Value]:

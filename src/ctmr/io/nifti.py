@@ -6,15 +6,15 @@ import itertools
 import logging
 import math
 import stat
+import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctmr.errors import DataError, OutputError, SafetyError, printable
 from ctmr.imaging.volume import Forms, Volume, axes_of, is_sheared
-from ctmr.io import nifti_header
-from ctmr.io.nifti_header import NIFTI_1, NIFTI_2, Header, header_in, new_header
 from ctmr.io.voxels import (
     COPY,
     EXTRACT,
@@ -33,6 +33,9 @@ from ctmr.io.voxels import (
 from ctmr.system.files import write_bytes
 from ctmr.system.memory import require_memory
 from ctmr.types import FloatArray, Matrix
+
+if TYPE_CHECKING:  # nibabel takes half a second to import: only for a volume
+    from nibabel.nifti1 import Nifti1Header
 
 _Stream = gzip.GzipFile | io.BufferedReader
 _Matrices = dict[str, Matrix]  # "sform" or "qform" -> (4, 4)
@@ -109,17 +112,23 @@ def _opened(path: Path) -> _Stream:
     return gzip.open(path) if is_gzip else path.open("rb")
 
 
-def _header(data: bytes, path: Path) -> Header:
+def _header(data: bytes, path: Path) -> "Nifti1Header":
     """The header at the start of a single NIfTI-1 or NIfTI-2 file, of either byte order."""
-    header = header_in(data)
-    if header is not None:
-        return header
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    for order in "<>":
+        size = struct.unpack(f"{order}i", data[:4].ljust(4, b"\0"))[0]
+        if size == 348 and data[344:348] == b"n+1\0":
+            return Nifti1Header(data[:348], endianness=order, check=False)
+        if size == len(data) == 540 and data[4:12] == b"n+2\0\r\n\x1a\n":
+            return Nifti2Header(data, endianness=order, check=False)
     pair = b"ni" in (data[344:346], data[4:6])
     found = "a .hdr and .img pair" if pair else f"another file of {len(data)} bytes or more"
     raise DataError(f"expected a single NIfTI file: found {found}", file=path, fix=_CONVERT)
 
 
-def _size(header: Header, path: Path) -> int:
+def _size(header: "Nifti1Header", path: Path) -> int:
     """Bytes of the whole file, if what the header says of its voxels can be used."""
     count, code = int(header["dim"][0]), int(header["datatype"])
     shape = tuple(int(side) for side in header["dim"][1 : max(count, 0) + 1])
@@ -141,15 +150,14 @@ def _size(header: Header, path: Path) -> int:
     return int(offset) + math.prod(shape) * itemsize
 
 
-def _scaling(header: Header) -> tuple[float, float]:
+def _scaling(header: "Nifti1Header") -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     return (1.0, 0.0) if slope == 0 or math.isnan(slope) else (slope, intercept)
 
 
-def _values(header: Header, data: bytearray, path: Path) -> FloatArray:
+def _values(header: "Nifti1Header", data: bytearray, path: Path) -> FloatArray:
     """The scaled voxels (I, J, K)."""
-    order = header.dtype["sizeof_hdr"].byteorder
-    dtype = np.dtype(DTYPES[int(header["datatype"])]).newbyteorder(order)
+    dtype = np.dtype(DTYPES[int(header["datatype"])]).newbyteorder(header.endianness)
     stored = np.frombuffer(data, dtype, offset=int(header["vox_offset"]))
     stored = stored.reshape(header["dim"][1:4], order="F")
     slope, intercept = _scaling(header)
@@ -157,9 +165,9 @@ def _values(header: Header, data: bytearray, path: Path) -> FloatArray:
 
 
 @np.errstate(invalid="ignore")  # a NaN in it is refused below
-def _place(header: Header, geometry: Geometry | None, path: Path) -> tuple[Matrix, Forms]:
+def _place(header: "Nifti1Header", geometry: Geometry | None, path: Path) -> tuple[Matrix, Forms]:
     """The affine, and the forms to write back."""
-    matrices = {"sform": nifti_header.sform(header), "qform": _qform(header)}
+    matrices = {"sform": header.get_sform().astype(np.float64), "qform": _qform(header)}
     codes = {name: int(header[f"{name}_code"]) for name in matrices}
     given = {name: matrix for name, matrix in matrices.items() if codes[name] > 0}
     usable = {name: matrix for name, matrix in given.items() if is_sound(matrix)}
@@ -186,7 +194,7 @@ def _place(header: Header, geometry: Geometry | None, path: Path) -> tuple[Matri
                 given["qform"], codes["qform"], given["sform"], codes["sform"]
             )
     if geometry in SIGNS:
-        affine = centred_axes(sides, tuple(map(int, header["dim"][1:4])), geometry)
+        affine = centred_axes(sides, header["dim"][1:4], geometry)
         return affine, Forms(affine, 2, affine, 2)
     require(geometry in usable, f"an invertible {geometry}", "none", path, fix, SafetyError)
     affine = matrices[geometry]
@@ -197,7 +205,7 @@ def _place(header: Header, geometry: Geometry | None, path: Path) -> tuple[Matri
     return affine, Forms(matrices["qform"], codes["qform"], matrices["sform"], codes["sform"])
 
 
-def _require_clear(given: _Matrices, header: Header, path: Path, fix: str) -> None:
+def _require_clear(given: _Matrices, header: "Nifti1Header", path: Path, fix: str) -> None:
     """Refuse a header that leaves open where left and right are."""
     wrong = [f"no invertible {name}" for name, matrix in given.items() if not is_sound(matrix)]
     found = " and ".join(wrong) or "both codes 0, so that left and right are unknown"
@@ -216,7 +224,7 @@ def _stated(matrices: _Matrices) -> str:
     return ", ".join(f"{name} says {''.join(axes_of(m))}" for name, m in matrices.items())
 
 
-def _shift(matrix: Matrix, affine: Matrix, header: Header) -> float:
+def _shift(matrix: Matrix, affine: Matrix, header: "Nifti1Header") -> float:
     """How far apart two matrices put any corner of the grid, in mm."""
     corners = np.array(list(np.ndindex(2, 2, 2))) * header["dim"][1:4] - 0.5  # (8, 3)
     difference = matrix - affine
@@ -231,13 +239,20 @@ def _same_sides(qform: Matrix, sform: Matrix) -> bool:
     return same_sizes and axes_of(qform) == axes_of(sform)
 
 
-def _qform(header: Header) -> Matrix:
+def _qform(header: "Nifti1Header") -> Matrix:
     """The qform whatever its code; NaN where the header's numbers make none."""
+    from nibabel.spatialimages import HeaderDataError
+
     header["pixdim"][0] = header["pixdim"][0] or 1  # 0 means 1 (NIfTI-1 standard)
-    norm = math.sqrt(sum(float(part) ** 2 for part in header["quatern"]))
+    parts = ("quatern_b", "quatern_c", "quatern_d")
+    norm = math.sqrt(sum(float(header[part]) ** 2 for part in parts))
     if 1 < norm <= 1 + MAX_NORM_ERROR:  # by rounding: half a turn
-        header["quatern"] = [float(part) / norm for part in header["quatern"]]
-    return nifti_header.qform(header)
+        for part in parts:
+            header[part] = float(header[part]) / norm
+    try:
+        return np.asarray(header.get_qform(), np.float64)
+    except (HeaderDataError, ValueError):
+        return np.full((4, 4), np.nan)
 
 
 Shown = tuple[float, float]  # values that a viewer shows as black and as white
@@ -266,27 +281,32 @@ def nifti_bytes(path: Path, volume: Volume, description: str, shown: Shown | Non
     require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
     header = _fresh_header(volume, description, path)
     header["cal_min"], header["cal_max"] = shown or volume.display_window or (0, 0)
-    start = header.tobytes() + bytes(4)  # 4 bytes: no extension
+    start: bytes = header.binaryblock + bytes(4)  # 4 bytes: no extension
     parts = itertools.chain([start], voxel_parts(volume))
     return gzipped(parts) if path.name.lower().endswith(".gz") else b"".join(parts)
 
 
-def _fresh_header(volume: Volume, description: str, path: Path) -> Header:
+def _fresh_header(volume: Volume, description: str, path: Path) -> "Nifti1Header":
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
     if len(description) > 79 or not (description.isascii() and description.isprintable()):
         raise ValueError(f"description must be at most 79 ASCII characters: got {description!r}")
     is_small = max(volume.array.shape) <= 32767  # the greatest int16
-    datatype, bits = (4, 16) if volume.modality == "ct" else (16, 32)  # of `DTYPES`
-    version = NIFTI_1 if is_small else NIFTI_2
-    header = new_header(version, volume.array.shape, datatype, bits)
-    header["xyzt_units"], header["descrip"] = 2, description.encode("ascii")  # mm
+    header = Nifti1Header(endianness="<") if is_small else Nifti2Header(endianness="<")
+    header.set_data_dtype(np.int16 if volume.modality == "ct" else np.float32)
+    header.set_data_shape(volume.array.shape)
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["vox_offset"], header["xyzt_units"] = int(header["sizeof_hdr"]) + 4, 2  # mm
+    header["descrip"] = description.encode("ascii")
     forms = volume.forms or _new_forms(volume.affine, path)
     if not any(np.allclose(m, volume.affine, atol=1e-6) for m in (forms.sform, forms.qform)):
         raise ValueError(f"forms must hold the affine: got {forms!r} and {volume.affine!r}")
     sides = np.linalg.norm(forms.qform[:3, :3], axis=0)  # pixdim comes with the qform
     fits = forms.qform_code > 0 or np.allclose(sides, volume.spacing_mm, rtol=1e-3)
-    qform = forms.qform if fits else volume.affine
-    nifti_header.set_qform(header, qform, forms.qform_code)
-    nifti_header.set_sform(header, forms.sform, forms.sform_code)
+    header.set_qform(forms.qform if fits else volume.affine, code=0)
+    header.set_sform(forms.sform, code=0)
+    header["qform_code"], header["sform_code"] = forms.qform_code, forms.sform_code
     return header
 
 

@@ -31,7 +31,7 @@ _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
 class Card(BaseModel):
     """What `model.json` says."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     format: Literal[2, 3]
     sha256: str

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ctmr.config import Config, meanings
+from ctmr.config import Config
 from ctmr.errors import DataError, UsageError
 from ctmr.reporting.evaluation_section import evaluation_section
 from ctmr.reporting.html import render
@@ -169,7 +169,6 @@ def _settings(
 ) -> list[tuple[str, Any, str]]:
     """Dotted key, value and meaning of every setting, as far as this version knows it."""
     settings: list[tuple[str, Any, str]] = []
-    known = meanings(model) if model else {}
     for key, value in config.items():
         field = model.model_fields.get(key) if model else None
         if isinstance(value, dict):
@@ -177,7 +176,8 @@ def _settings(
             inner = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
             settings += _settings(value, inner, f"{prefix}{key}.")
         else:
-            settings.append((f"{prefix}{key}", value, known.get(key, "").replace("`", "")))
+            meaning = (field and field.description) or ""
+            settings.append((f"{prefix}{key}", value, meaning.replace("`", "")))
     return settings
 
 
