@@ -132,13 +132,7 @@ class Lesions:
 Table = dict[str, Summary]  # by the key of the figure
 
 
-class _Result(BaseModel):
-    """What a file holds; checked when the first is read or written, as to be ready for it takes long."""
-
-    model_config = ConfigDict(defer_build=True)
-
-
-class DirectionMetrics(_Result):
+class DirectionMetrics(BaseModel):
     """What is measured of one direction; in the file the model's figures stand among the other keys."""
 
     unit: str | None = None
@@ -179,7 +173,7 @@ class Evaluated:
     precision: str
 
 
-class Metrics(_Result):
+class Metrics(BaseModel):
     """What `metrics.json` says (docs/evaluation.md)."""
 
     model: Evaluated | None = None
@@ -198,7 +192,7 @@ class Metrics(_Result):
         return self.model_dump(exclude_unset=True)
 
 
-class EvaluationLine(_Result):
+class EvaluationLine(BaseModel):
     """A line of `evaluations.jsonl`: a model in training, as it was at a step."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -246,7 +240,7 @@ class Cleaned:
     left_out: int
 
 
-class AuditReport(_Result):
+class AuditReport(BaseModel):
     """What `audit.json` says (docs/audit.md)."""
 
     errors: int
@@ -262,7 +256,7 @@ class AuditReport(_Result):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class JudgedTranslation(_Result):
+class JudgedTranslation(BaseModel):
     """What a sidecar says of the quality of a translation (docs/quality.md)."""
 
     level: Literal["ok", "warn", "refuse", "unknown"]
@@ -277,7 +271,7 @@ class JudgedTranslation(_Result):
     """Measures with a map."""
 
 
-class Sidecar(_Result):
+class Sidecar(BaseModel):
     """What the JSON beside a translation says."""
 
     notice: str
