@@ -1,5 +1,7 @@
 """The application: every command, and what is done before one of them runs."""
 
+import atexit
+import gc
 import logging
 import os
 import platform
@@ -116,6 +118,8 @@ def main() -> None:
         end_with(os.getppid())
     if is_launched() or any(word.startswith("--devices") for word in sys.argv):
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what broke is told in one line
+    # Python would look for garbage at its end, for an eighth of a second.
+    atexit.register(gc.freeze)
     lines = logging.StreamHandler(sys.stderr)
     lines.addFilter(_Once())
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))
