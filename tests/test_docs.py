@@ -1,9 +1,4 @@
-"""The documentation does what it says: every block of commands runs here, or says why it does not.
-
-    python tests/test_docs.py
-
-writes the table of settings in docs/training.md anew.
-"""
+"""The documentation does what it says: every block of commands runs here, or says why it does not."""
 
 import os
 import re
@@ -21,15 +16,12 @@ import pytest
 import typer
 
 from ctmr.cli.app import app
-from ctmr.config import Config
 from ctmr.imaging.intensity import CT_WINDOWS
 from ctmr.io.dicom.writer import phantom_series
 from ctmr.io.nifti import read_nifti
-from ctmr.training.run_folder import RESUMABLE
 from support.reference import Resnet, drawn, save
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAINING = ROOT / "docs" / "training.md"
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = ("bash", "console", "python")
 
@@ -58,7 +50,6 @@ BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>(?:run|not run)\b.*?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-SETTINGS = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 # The folders of pages for readers: they have short sentences.
 READ = ("start", "how-to", "concepts")
@@ -275,53 +266,8 @@ def test_every_how_to_is_linked_from_another_page() -> None:
     assert [path for path in DOCS if path.parent.name == "how-to" and path not in linked] == []
 
 
-def settings_table() -> str:
-    """The table of settings, from the fields of `Config`, their ranges and their docstrings."""
-    schema = Config.model_json_schema()
-    rows = ["| key | values | meaning | on `--resume` |", "|---|---|---|---|"]
-
-    def add(prefix: str, properties: dict[str, Any]) -> None:
-        for name, each in properties.items():
-            if "$ref" in each:
-                add(f"{name}.", schema["$defs"][each["$ref"].rpartition("/")[2]]["properties"])
-                continue
-            key = prefix + name
-            may_change = "may change" if key in RESUMABLE else ""
-            rows.append(f"| `{key}` | {values(each)} | {each['description']} | {may_change} |")
-
-    add("", schema["properties"])
-    return "\n".join(rows) + "\n"
-
-
-def values(each: dict[str, Any]) -> str:
-    """The values a setting may have, in words."""
-    if "anyOf" in each:
-        return ", or ".join(values(one) for one in each["anyOf"])
-    if "enum" in each:
-        return ", ".join(f"`{value}`" for value in each["enum"])
-    kind = each["type"]
-    if kind in ("null", "boolean", "string"):
-        return {"null": "`null`", "boolean": "`true`, `false`", "string": "text"}[kind]
-    if kind == "integer":
-        high = each["maximum"] if "maximum" in each else each["exclusiveMaximum"] - 1
-        return f"{each['minimum']} to {high}".replace(str(2**63 - 1), "2^63 - 1")
-    above = f">= {each['minimum']:g}" if "minimum" in each else f"> {each['exclusiveMinimum']:g}"
-    below = f"<= {each['maximum']:g}" if "maximum" in each else f"< {each['exclusiveMaximum']:g}"
-    return f"number {above}, {below}"
-
-
 def test_windows_in_the_documents_are_those_of_the_code() -> None:
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for name, knots in CT_WINDOWS.items():
         row = f"| `{name}` | " + ", ".join(f"{hu:g} -> {level:g}" for hu, level in knots) + " |"
         assert row in text
-
-
-def test_table_of_settings_is_that_of_the_configuration() -> None:
-    found = SETTINGS.findall(TRAINING.read_text(encoding="utf-8"))
-    assert found == [settings_table()], "run `python tests/test_docs.py` to write it anew"
-
-
-if __name__ == "__main__":
-    written = SETTINGS.sub(lambda _: settings_table(), TRAINING.read_text(encoding="utf-8"))
-    TRAINING.write_text(written, encoding="utf-8")

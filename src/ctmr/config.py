@@ -14,7 +14,7 @@ from ctmr.errors import UsageError
 from ctmr.system.yaml import parse_yaml, read_yaml
 from ctmr.types import CtWindow
 
-DOCS = "docs/training.md lists every setting"
+DOCS = "ctmr help settings lists every setting"
 
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 Weight = Annotated[float, Field(ge=0, le=1000)]

@@ -10,6 +10,7 @@ from ctmr.cli.app import app
 from ctmr.cli.pages import page, topics
 from ctmr.config import Config
 from ctmr.errors import UsageError
+from ctmr.training.run_folder import RESUMABLE
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -49,3 +50,10 @@ def test_settings_and_errors_are_made_from_the_program():
             assert f".{key}`" in settings, (section, key)
     assert "| `E300` | 3 |" in page("errors")
     assert topics()["settings"] == "Settings"
+
+
+def test_settings_that_a_resumed_run_may_change_say_so():
+    rows = [line for line in page("settings").splitlines() if line.startswith("| `")]
+    marked = {row.split("`")[1] for row in rows if row.endswith("| may change |")}
+    assert marked == RESUMABLE
+    assert len(rows) > len(RESUMABLE)
