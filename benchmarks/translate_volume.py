@@ -2,6 +2,7 @@
 
     python benchmarks/translate_volume.py --work FOLDER [--preset default] [--slices 180] [--rounds 5] [--json]
     python benchmarks/translate_volume.py --work FOLDER --reference PATH --reference-python PYTHON
+    python benchmarks/translate_volume.py --work FOLDER --bundled
 
 One synthetic head of 256x256 pixels a slice, CT to MR, NIfTI in and out, by a model that had one step of training: the time
 does not depend on its weights. The reference's test.py translates the same slices as PNG files by its 9 blocks. FOLDER
@@ -11,6 +12,7 @@ keeps head and model. The first call of a new installation compiles Python's mod
 import argparse
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from ctmr.config import load_config, with_steps
 from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.errors import UsageError
 from ctmr.imaging.volume import Volume, axial_slices
-from ctmr.io.nifti import write_nifti
+from ctmr.io.nifti import read_nifti, write_nifti
 from ctmr.models.engines import NEEDS, require_engine
 from ctmr.models.torch_engine import choose_precision
 from ctmr.synthetic.data_folder import write_heads
@@ -32,6 +34,9 @@ from roofline import PRECISIONS, convolution_peak, flops
 from turns import Command, as_json, in_turn, print_table
 
 REFERENCE = "reference, 9 blocks, test.py"
+# A network that gives back what it gets.
+COPIES = "import ctmr.models.engines as e; e.session_of = lambda _: lambda images: images.copy();"
+COPIES += " from ctmr.cli import main; main()"
 NETWORK = ("--netG", "resnet_9blocks", "--input_nc", "1", "--output_nc", "1", "--no_dropout")
 
 
@@ -49,10 +54,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="after one that is not counted")
     parser.add_argument("--reference", type=Path, help="clone of the reference")
     parser.add_argument("--reference-python", type=Path)
+    parser.add_argument(
+        "--bundled",
+        action="store_true",
+        help="only the model in the package by ONNX Runtime, with its network and with one that copies",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if (options.reference is None) != (options.reference_python is None):
         parser.error("--reference and --reference-python belong together")
+    if options.bundled:
+        found = in_turn(bundled_commands(options), options.rounds)
+        print_table("whole process", found, next(iter(found)), peaks={})
+        return
     head, run = write_head(options), train_once(options)
     programs: dict[str, Command] = {}
     if options.reference is not None:
@@ -93,6 +107,23 @@ def main() -> None:
     print_table("whole process", found, next(iter(found)), peaks=peaks)
     if options.json:
         print(as_json(found, peaks))
+
+
+def bundled_commands(options: argparse.Namespace) -> dict[str, Command]:
+    """The head by the model in the package: as it is, all of it but the network, and one slice."""
+    head = write_head(options)
+    volume = read_nifti(head)
+    middle = options.slices // 2
+    one = replace(volume, array=volume.array[:, :, middle : middle + 1], modality="ct")
+    write_nifti(options.work / "slice.nii.gz", one, "synthetic head")
+    start: Command = (sys.executable, "-c", "from ctmr.cli import main; main()", "translate")
+    copies: Command = (sys.executable, "-c", COPIES, "translate")
+    end: Command = (options.work / "out.nii.gz", "--to", "mr", "--engine", "onnx", "--anyway")
+    return {
+        "head, onnx": (*start, head, *end),
+        "all but its network": (*copies, head, *end),
+        "one slice": (*start, options.work / "slice.nii.gz", *end),
+    }
 
 
 def write_head(options: argparse.Namespace) -> Path:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 import ctmr
+from ctmr.imaging.volume import Volume
+from ctmr.io.nifti import write_nifti
+from ctmr.synthetic.head import synthesise_head
 from support.pictures import save, slices
 
 SOURCE = Path(ctmr.__file__).parent
@@ -92,6 +95,24 @@ try:
 except SystemExit as ended:
     assert not ended.code, ended.code
 heavy = {{"nibabel", "pydicom", "torch", "matplotlib", "skimage", "openvino", "rich"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+    assert "1 scans written" in said
+
+
+def test_translation_of_a_nifti_volume_imports_only_what_a_volume_needs(tmp_path):
+    head = synthesise_head(1, shape=(48, 48, 30), spacing_mm=(5, 5, 6))
+    write_nifti(tmp_path / "a.nii.gz", Volume(head.ct, head.affine, "ct"), "synthetic")
+    words = [str(tmp_path / "a.nii.gz"), str(tmp_path / "mr.nii.gz"), "--to", "mr"]
+    said = python(f"""
+import sys
+from ctmr.cli import main
+sys.argv = ["ctmr", "translate", *{words!r}, "--engine", "onnx", "--anyway"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+heavy = {{"ctmr.io.dicom.pixels", "torch", "matplotlib", "skimage", "openvino", "tifffile", "rich"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)
     assert "1 scans written" in said

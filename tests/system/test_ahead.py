@@ -35,3 +35,13 @@ def test_two_stages_work_at_once():
         return (2 * item for item in items)
 
     assert list(one_ahead(str, doubled(one_ahead(abs, [-1, -2, -3])))) == ["2", "4", "6"]
+
+
+def test_so_many_are_at_work_and_come_in_order():
+    together = threading.Barrier(3)
+
+    def work(n):
+        together.wait(5)  # breaks unless three are at work at once
+        return n
+
+    assert list(one_ahead(work, range(6), ahead=3)) == [*range(6)]

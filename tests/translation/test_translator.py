@@ -414,7 +414,7 @@ def test_picture_without_a_spacing_is_scaled_by_its_head(side_px, guessed):
     assert made.grid[0] == pytest.approx(256 * guessed, rel=0.03)
     told = model.preprocessor.prepare(dataclasses.replace(scan, spacing_mm=(2.0, 2.0)), "mr")
     assert (told.grid, told.guessed_mm) == ((512, 512), None)
-    assert made.restore(iter(made.batch([0]))).array.shape == (256, 256)
+    assert made.restore([made.batch([0])]).array.shape == (256, 256)
 
 
 def test_picture_is_judged_in_a_window_about_its_head():

@@ -1,5 +1,7 @@
 """The application: every command, and what is done before one of them runs."""
 
+import atexit
+import gc
 import logging
 import os
 import platform
@@ -16,6 +18,7 @@ from ctmr.cli.models import export, import_weights, models
 from ctmr.cli.output import fail, is_launched, say, speaks
 from ctmr.cli.train import demo, train
 from ctmr.cli.translate import translate
+from ctmr.cli.view import view
 from ctmr.errors import UsageError
 from ctmr.system.parallel import end_with
 
@@ -72,6 +75,7 @@ app.command(epilog="Example: ctmr audit DATA --out checks/audit.json --clean DAT
 app.command(epilog="Example: ctmr prepare DATA STORE --preset small")(prepare)
 app.command(epilog="Example: ctmr train DATA --out runs/first --preset small --epochs 20")(train)
 app.command(epilog="Example: ctmr translate scan.nii.gz ct.nii.gz --to ct")(translate)
+app.command(epilog="Example: ctmr view --runs runs")(view)
 app.command(epilog="Example: ctmr models head")(models)
 app.command(epilog="Example: ctmr export runs/first first-onnx --format onnx")(export)
 app.command(
@@ -114,6 +118,8 @@ def main() -> None:
         end_with(os.getppid())
     if is_launched() or any(word.startswith("--devices") for word in sys.argv):
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what broke is told in one line
+    # Python would look for garbage at its end, for an eighth of a second.
+    atexit.register(gc.freeze)
     lines = logging.StreamHandler(sys.stderr)
     lines.addFilter(_Once())
     lines.setFormatter(_Plain("%(levelname)s: %(message)s"))

@@ -108,7 +108,6 @@ def translate(
     says how far to trust it.
     """
     with outcome_of(as_json, debug) as outcome:
-        from ctmr.translation.batch import translate_files
         from ctmr.translation.translator import load_model
         from ctmr.translation.workers import Workers, runs_on
 
@@ -122,7 +121,11 @@ def translate(
         several = processes_wanted(devices, "cpu" if on_cpu else device)
         load = partial(load_model, model, engine=engine, precision=precision)
         translator = load()
+        if several is None:
+            translator.make_ready(to, quality)
         told.info("translating on %s", runs_on(translator, several))
+        from ctmr.translation.batch import translate_files
+
         with ExitStack() as held:
             progress = held.enter_context(progress_bars())
             workers = held.enter_context(Workers(*several, load)) if several else None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -248,14 +248,22 @@ class HeadRegion:
         even = ~self.background.tissue(volume.array) | ~self.mask(volume.array.shape)
         return replace(volume, array=np.where(_from_edges(even), np.float32(air), volume.array))
 
-    def mask(self, shape: tuple[int, int, int]) -> BoolArray:
-        """The mask (I, J, K) on the grid of the volume, a node larger all around, so that no skin is lost."""
+    @cached_property
+    def _wider(self) -> BoolArray:
         wider = scipy.ndimage.binary_dilation(self.coarse, np.ones((3, 3, 1), dtype=np.bool_))
+        return np.asarray(wider)
+
+    def mask(self, shape: tuple[int, ...], planes: slice = slice(None)) -> BoolArray:
+        """The mask (I, J, K), or some planes K of it, on the grid of a volume of this shape.
+
+        It is a node larger all around, so that no skin is lost.
+        """
+        wider = self._wider
         nodes = [
             np.minimum((np.arange(count) + step // 2) // step, coarse - 1)
             for count, step, coarse in zip(shape, self.steps, wider.shape, strict=True)
         ]
-        return np.asarray(wider[np.ix_(*nodes)])
+        return np.asarray(wider[np.ix_(*nodes[:2], nodes[2][planes])])
 
 
 def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:

@@ -1,10 +1,11 @@
 """Grey values <-> [-1, 1], both ways: the only place where grey values change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctmr.types import CtWindow, Encoding, FloatArray, Modality, Unit
+from ctmr.types import CtWindow, Encoding, FloatArray, Matrix, Modality, Unit
 
 # Knots of the CT windows: (HU, value in [-1, 1]).
 CT_WINDOWS: dict[CtWindow, tuple[tuple[float, float], ...]] = {
@@ -60,11 +61,11 @@ class Intensity:
 
     def to_unit(self, array: FloatArray) -> FloatArray:
         """Grey values of any shape -> [-1, 1]; values outside the range are clipped."""
-        return np.interp(array, self.values, self.levels).astype(np.float32)
+        return _mapped(array, self.values, self.levels)
 
     def from_unit(self, array: FloatArray) -> FloatArray:
         """Values in [-1, 1] of any shape -> grey values; values outside [-1, 1] are clipped."""
-        return np.interp(array, self.levels, self.values).astype(np.float32)
+        return _mapped(array, self.levels, self.values)
 
     def fitted(self, head: FloatArray) -> "Intensity":
         """The map for a scan with these values in its head: itself, or with the ends at their percentiles."""
@@ -76,6 +77,18 @@ class Intensity:
     def clipped_share(self, array: FloatArray) -> float:
         """Share of grey values outside the range, which `to_unit` clips."""
         return float(((array < self.low) | (array > self.high)).mean())
+
+
+def _mapped(array: FloatArray, knots: Sequence[float], values: Sequence[float]) -> FloatArray:
+    """As `numpy.interp`, in float32; one straight line, which most maps are, in a fifth of the time."""
+    if len(knots) > 2:
+        return np.interp(array, knots, values).astype(np.float32)
+    (start, end), (low, high) = knots, values
+    mapped: Matrix = np.clip(array, start, end, dtype=np.float64)
+    mapped -= start
+    mapped *= (high - low) / (end - start)
+    mapped += low
+    return mapped.astype(np.float32)
 
 
 Intensities = dict[Modality, dict[Encoding, Intensity]]

@@ -205,7 +205,7 @@ def _along_axes(array: NDArray[Value], affine: Matrix) -> NDArray[Value]:
     """The array with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
     from nibabel.orientations import apply_orientation, io_orientation
 
-    turned: NDArray[Value] = apply_orientation(array, io_orientation(affine))
+    turned: NDArray[Value] = apply_orientation(array, io_orientation(affine))  # a view
     return turned
 
 
@@ -251,25 +251,26 @@ def is_sheared(affine: Matrix) -> bool:
 
 
 def canonical(volume: Volume) -> Volume:
-    """The volume with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows."""
+    """The volume with I to the right, J to the front and K up, as nearly as permuting and flipping axes allows: a view."""
     from nibabel.orientations import inv_ornt_aff, io_orientation
 
     array = _along_axes(volume.array, volume.affine)
     affine = volume.affine @ inv_ornt_aff(io_orientation(volume.affine), volume.array.shape)
-    return Volume(np.ascontiguousarray(array), affine, volume.modality, unit=volume.unit)
+    return Volume(array, affine, volume.modality, unit=volume.unit)
 
 
 def like(array: FloatArray, volume: Volume) -> FloatArray:
-    """An array on the grid of `canonical(volume)`, with its axes as `volume` has them."""
+    """An array on the grid of `canonical(volume)`, with its axes as `volume` has them: a view."""
     from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
     back = ornt_transform(RAS, io_orientation(volume.affine))
-    return np.ascontiguousarray(apply_orientation(array, back))
+    turned: FloatArray = apply_orientation(array, back)
+    return turned
 
 
 def axial_slices(array: NDArray[Value]) -> NDArray[Value]:
-    """(I, J, K) of a canonical volume -> (K, rows, columns): front at the top, the patient's right at the left."""
-    return np.ascontiguousarray(array[::-1, ::-1].transpose(2, 1, 0))
+    """(I, J, K) of a canonical volume -> (K, rows, columns), front at the top, the patient's right at the left: a view."""
+    return array[::-1, ::-1].transpose(2, 1, 0)
 
 
 def from_axial_slices(slices: FloatArray) -> FloatArray:

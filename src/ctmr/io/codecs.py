@@ -3,12 +3,13 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import png
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
@@ -19,6 +20,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ctmr.errors import DataError
 from ctmr.system.privacy import quiet, without_stderr
 from ctmr.types import Depth, FloatArray
+
+if TYPE_CHECKING:
+    import tifffile
 
 
 def is_image_name(path: Path) -> bool:
@@ -64,7 +68,6 @@ _CORRUPT = (
     struct.error,
     zlib.error,
     png.Error,
-    tifffile.TiffFileError,
 )
 _MODES_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION_TAG = 0x0112
@@ -133,6 +136,8 @@ def encode(pixels: Stored, form: Format) -> bytes:
             raise ValueError("JPEG holds 8 bits: got 16")
         Pillow.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0, comment=COMMENT)
     elif form == "TIFF":
+        import tifffile  # 0.03 s: only for what is written as TIFF, or Pillow cannot read
+
         photometric = "rgb" if pixels.ndim == 3 else "minisblack"
         tifffile.imwrite(
             stream,
@@ -234,11 +239,23 @@ def _signed(image: ImageFile, content: bytes) -> NDArray[np.int16]:
     """Pixels of a TIFF with one channel of 16 bits; Pillow exchanges the bytes of compressed big-endian ones."""
     if content[:2] == b"II":
         return np.asarray(image).astype(np.int16)
-    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+    with _tiff(content) as tiff:
         pixels: NDArray[np.int16] = tiff.pages.first.asarray().astype(np.int16)
     if pixels.shape != (image.height, image.width):
         raise ValueError("it has another size than its header says")
     return pixels
+
+
+@contextmanager
+def _tiff(content: bytes) -> "Iterator[tifffile.TiffFile]":
+    """A TIFF as tifffile reads it."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            yield tiff
+    except tifffile.TiffFileError as error:
+        raise ValueError(str(error)) from error
 
 
 def _png16(image: PngImageFile, content: bytes) -> Stored:
@@ -274,7 +291,7 @@ def _check_inflated(content: bytes, limit: int) -> None:
 
 def _tiff16(content: bytes) -> Stored | None:
     """Pixels of a TIFF with several channels of 16 bits, which Pillow cuts to 8."""
-    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+    with _tiff(content) as tiff:
         page = tiff.pages.first
         if page.photometric not in (1, 2):
             return None  # not MinIsBlack, not RGB

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import logging
 import math
 import stat
@@ -23,10 +24,10 @@ from ctmr.io.voxels import (
     centred_axes,
     fill,
     float_voxels,
+    gzipped,
     is_sound,
-    packed,
     require,
-    stored_voxels,
+    voxel_parts,
     warn_of_clear_header,
 )
 from ctmr.system.files import write_bytes
@@ -278,14 +279,11 @@ def nifti_bytes(path: Path, volume: Volume, description: str, shown: Shown | Non
         OutputError: If the suffix is another one.
     """
     require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
-    array = stored_voxels(volume)
     header = _fresh_header(volume, description, path)
     header["cal_min"], header["cal_max"] = shown or volume.display_window or (0, 0)
-    voxels = array.astype(header.get_data_dtype()).tobytes(order="F")
-    content: bytes = header.binaryblock + bytes(4) + voxels  # 4 bytes: no extension
-    if path.name.lower().endswith(".gz"):
-        content = packed(content, "gzip")
-    return content
+    start: bytes = header.binaryblock + bytes(4)  # 4 bytes: no extension
+    parts = itertools.chain([start], voxel_parts(volume))
+    return gzipped(parts) if path.name.lower().endswith(".gz") else b"".join(parts)
 
 
 def _fresh_header(volume: Volume, description: str, path: Path) -> "Nifti1Header":

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -222,18 +223,28 @@ def compiled_by_openvino(graph: Any, precision: Precision) -> Forward:
 
 
 def session_of(graph: str | bytes) -> Forward:
-    """ONNX Runtime on a graph, a file's path or its bytes."""
+    """ONNX Runtime on a graph, a file's path or its bytes: as many images at a time as there are cores, a core each.
+
+    That gives the same numbers as all cores for one image after the other, and takes four fifths of the time. Only a single
+    image is worked on by more: by half of the cores, as most come in pairs (`Card.mirror`).
+    """
     with without_telemetry():
         import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # if the user's program has imported it before
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+
+    @functools.cache
+    def session(cores: int) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cores
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    workers = ThreadPoolExecutor(threads())
+    name = session(1).get_inputs()[0].name
 
     def forward(images: FloatArray) -> FloatArray:
-        result: FloatArray = session.run(None, {name: images})[0]
-        return result
+        run = session(max(1, threads() // max(2, len(images)))).run
+        results = workers.map(lambda image: run(None, {name: image[None]})[0], images)
+        return np.concatenate([*results])
 
     return forward

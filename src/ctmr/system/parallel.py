@@ -60,6 +60,15 @@ def watch_for_death(processes: Sequence[int], tell: Callable[[int, int], object]
         threading.Thread(target=_watch, args=(watched, tell), daemon=True).start()
 
 
+def process_space() -> str:
+    """Names what process IDs are unique in: the machine and its namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
 def _watch(watched: dict[int, int], tell: Callable[[int, int], object]) -> None:
     while watched:
         for ended in select.select([*watched], [], [])[0]:
@@ -116,16 +125,24 @@ def in_processes(
 Item = TypeVar("Item")
 
 
-def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of some work on each item, in order, the next at work in a thread while one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        following: Future[Result] | None = None
+def one_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1
+) -> Iterator[Result]:
+    """The results of some work on each item, in order, the next at work in a thread while one is used.
+
+    Args:
+        work: Done in a thread.
+        items: Asked for in the thread that uses the results.
+        ahead: How many of the next are at work, each in a thread of its own.
+    """
+    with ThreadPoolExecutor(ahead) as pool:
+        started = deque[Future[Result]]()
         for item in items:
-            current, following = following, thread.submit(work, item)
-            if current is not None:
-                yield current.result()
-        if following is not None:
-            yield following.result()
+            started.append(pool.submit(work, item))
+            if len(started) > ahead:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
 
 
 def cores() -> int:

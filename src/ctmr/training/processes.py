@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from ctmr.cyclegan.state import TrainState, restore
 from ctmr.errors import CtmrError, DistributedError, ToldElsewhere, UsageError
 from ctmr.system.memory import is_want_of_memory
-from ctmr.system.parallel import watch_for_death
+from ctmr.system.parallel import process_space, watch_for_death
 
 LAUNCHER = "CTMR_LAUNCHER"  # in the environment of processes that `--devices` started
 WITHOUT_LIMIT = timedelta(days=3650)
@@ -369,7 +369,7 @@ class Processes:
 
     def _watch_siblings(self) -> None:
         """Let the others know by which signal a process of this machine dies: no one else can see it."""
-        facts = {"pid": os.getpid(), "space": _process_space()}
+        facts = {"pid": os.getpid(), "space": process_space()}
         found = self._gathered_facts(facts)
         if LAUNCHER in os.environ:
             return  # which sees it itself
@@ -387,15 +387,6 @@ class Processes:
                     )
 
         watch_for_death(list(watched), tell)
-
-
-def _process_space() -> str:
-    """Names what process IDs are unique in: the machine and its namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
 
 
 def _code_of(error: BaseException) -> int:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from ctmr.io.reading import DEFAULT, Reading
 from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_no_input, require_own
-from ctmr.system.parallel import one_ahead
+from ctmr.system.parallel import one_ahead, threads
 from ctmr.translation.plan import (
     PlanItem,
     check_outputs,
@@ -35,6 +36,7 @@ from ctmr.types import Modality
 logger = logging.getLogger(__name__)
 
 IMAGE_CYCLE_EVERY = 8  # with quality "fast" every eighth image is translated back too
+IMAGES_WRITTEN = 2  # at a time
 WITHOUT_WARNING = ("ok", "unknown")  # said once: that nothing is known of a model
 OnError = Literal["stop", "skip"]
 
@@ -189,12 +191,14 @@ def _translations(
     def translations() -> Iterator[tuple[Loaded, Translation]]:
         for loaded in one_ahead(read, items):
             level = levels[loaded.item]
-            yield loaded, translate(translator, loaded, wish.to, level, wish.reading)
+            yield loaded, translate(translator, loaded, level, wish.reading)
 
     def put(done: tuple[Loaded, Translation]) -> Sidecar:
         return write(translator, done, wish)
 
-    yield from one_ahead(put, translations())
+    # Images are small: while the disk has one, others are encoded.
+    ahead = IMAGES_WRITTEN if all(item.kind == "image" for item in items) else 1
+    yield from one_ahead(put, translations(), ahead=ahead)
 
 
 def _done_before(
@@ -220,7 +224,7 @@ def _unusable(
     if workers is not None:
         faults = workers.each(fault_of, [(item, wish) for item in items])
     else:
-        faults = (fault_of(translator, item, wish) for item in items)
+        faults = one_ahead(partial(fault_of, translator, wish=wish), items, ahead=threads())
     return {item: fault for item, fault in zip(items, faults, strict=True) if fault is not None}
 
 

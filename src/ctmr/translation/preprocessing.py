@@ -1,5 +1,6 @@
 """A scan to what the networks of a model see, and back: scale, channels and grey values as its card says."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ctmr.imaging.upright import doubt_of
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.models.card import Card
 from ctmr.models.quality import require_claimed
+from ctmr.system.parallel import one_ahead
 from ctmr.types import NAMES, OTHER, BoolArray, Encoding, FloatArray, Modality, Spacing
 
 logger = logging.getLogger(__name__)
@@ -71,17 +73,19 @@ class NetworkInput:
             return self.head.windowed(image, -1.0)
         return image if self.frame is None else windowed(image, self.frame, -1.0)
 
-    def inside(self) -> BoolArray | None:
-        """The head (K, rows, columns) in a volume, on its own grid."""
+    def inside(self, k: int) -> BoolArray | None:
+        """The head (rows, columns) in slice K of a volume, on its own grid."""
         if self.head is None:
             return None
-        return axial_slices(self.head.head.mask(self.head.volume.array.shape))
+        planes = self.head.head.mask(self.head.volume.array.shape, slice(k, k + 1))
+        first: BoolArray = axial_slices(planes)[0]
+        return first
 
-    def restore(self, images: Iterable[FloatArray]) -> Scan:
-        """The translation on the grid of the scan.
+    def restore(self, batches: Iterable[FloatArray]) -> Scan:
+        """The translation on the grid of the scan; a batch is brought there while the next one is made.
 
         Args:
-            images: Translated slices (h, w, C) in [-1, 1], from the first to the last.
+            batches: Translated slices (N, h, w, C) in [-1, 1], from the first to the last, some at a time.
 
         Returns:
             An image in colour where the scan is and no HU are wanted, at its depth where the model knows that; or a
@@ -89,15 +93,25 @@ class NetworkInput:
         """
         coloured = self.scan.array.ndim > self.scan.grey.ndim and self.encoding != "HU"
         planes = np.empty((*self.slices.shape[:3], 3 if coloured else 1), np.float32)
-        for k, image in enumerate(images):
-            unit = image if self.head is None else image.mean(axis=-1, keepdims=True)
-            grey = self.target.from_unit(unit)  # (h, w, C)
-            if grey.shape[-1] > planes.shape[-1]:
-                grey = luma(grey)[..., None]
-            plane = resize(grey, *planes.shape[1:3])
-            planes[k] = np.clip(plane, self.target.low, self.target.high)
+
+        def bring_back(batch: FloatArray, into: Sequence[FloatArray]) -> None:
+            for image, plane in zip(batch, into, strict=True):
+                plane[:] = self._plane(image, plane.shape)
+
+        rest = iter(planes)
+        placed = ((batch, list(itertools.islice(rest, len(batch)))) for batch in batches)
+        for _ in one_ahead(lambda each: bring_back(*each), placed):
+            pass
         array = self.scan.from_axial(planes if coloured else planes[..., 0])
         return self.scan.with_values(array, self.encoding, self.modality)
+
+    def _plane(self, image: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+        """A translated slice (h, w, C) in [-1, 1] as one of the scan, of this shape (rows, columns, c)."""
+        unit = image if self.head is None else image.mean(axis=-1, keepdims=True)
+        grey = self.target.from_unit(unit)  # (h, w, C)
+        if grey.shape[-1] > shape[-1]:
+            grey = luma(grey)[..., None]
+        return np.clip(resize(grey, *shape[:2]), self.target.low, self.target.high)
 
     def about(self) -> dict[str, Any]:
         """What the sidecar says of the way there and back."""

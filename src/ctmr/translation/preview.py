@@ -27,10 +27,11 @@ def preview(source: Scan, result: Scan, centre: tuple[int, int, int] | None) -> 
 
 def _planes(scan: Scan, centre: tuple[int, int, int] | None) -> list[FloatArray]:
     """The planes (h, w) in [0, 1] of an image, or of a volume axial, coronal and sagittal, at one scale in mm."""
+    window = _window(scan)
     if not isinstance(scan, Volume) or centre is None:
         height, width = scan.grey.shape[:2]
         zoom = SIDE / max(height, width)
-        return [_shown(scan, scan.grey, height * zoom, width * zoom)]
+        return [_shown(scan.grey, height * zoom, width * zoom, window)]
     upright = canonical(scan)
     i, j, k = centre
     # Rows run down the picture: front at the top of the axial plane, the top of the head at that of the others; the patient's
@@ -43,17 +44,27 @@ def _planes(scan: Scan, centre: tuple[int, int, int] | None) -> list[FloatArray]
     extents = [n * mm for n, mm in zip(upright.array.shape, upright.spacing_mm, strict=True)]
     zoom = SIDE / max(extents)
     return [
-        _shown(scan, plane, extents[down] * zoom, extents[right] * zoom)
+        _shown(plane, extents[down] * zoom, extents[right] * zoom, window)
         for plane, down, right in planes
     ]
 
 
-def _shown(scan: Scan, plane: FloatArray, height: float, width: float) -> FloatArray:
-    """A plane of a scan (h, w) in [0, 1]: HU by the piecewise window, other values by percentiles of the scan."""
-    sized = resize(plane, max(1, round(height)), max(1, round(width)))
+def _window(scan: Scan) -> tuple[float, float] | None:
+    """Values that are shown as black and white, by percentiles of the scan; None for HU, which have their own window."""
     if scan.encoding == "HU":
-        return ct_window("piecewise").to_unit(sized) / np.float32(2) + np.float32(0.5)
+        return None
     some = scan.grey[tuple(slice(None, None, max(1, n // SAMPLES)) for n in scan.grey.shape)]
     low, high = (float(value) for value in np.percentile(some, PERCENTILES))
+    return low, high
+
+
+def _shown(
+    plane: FloatArray, height: float, width: float, window: tuple[float, float] | None
+) -> FloatArray:
+    """A plane of a scan (h, w) in [0, 1]: by a window, or HU by the piecewise one."""
+    sized = resize(plane, max(1, round(height)), max(1, round(width)))
+    if window is None:
+        return ct_window("piecewise").to_unit(sized) / np.float32(2) + np.float32(0.5)
+    low, high = window
     shown: FloatArray = ((sized - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
     return shown

@@ -39,13 +39,14 @@ def request(translator: Translator, item: PlanItem, wish: Wish) -> str:
 
 
 def load(translator: Translator, item: PlanItem, wish: Wish) -> Loaded:
-    """Read a scan that is to be translated."""
+    """Read a scan that is to be translated, and prepare it."""
     started = time.perf_counter()
     try:
         request_hash = request(translator, item, wish)
         scan, series = _read(translator, item, wish.to, wish.reading)
+        made = translator.prepared(scan, wish.to, anyway=wish.reading.anyway)
         seconds = time.perf_counter() - started
-        return Loaded(item, request_hash, scan, series, seconds, wish.quality)
+        return Loaded(item, request_hash, scan, made, series, seconds, wish.quality)
     except CtmrError as error:
         raise error.at(item.source) from error
 
@@ -65,7 +66,7 @@ def fault_of(translator: Translator, item: PlanItem, wish: Wish) -> CtmrError | 
 def translated(translator: Translator, item: PlanItem, level: QualityLevel, wish: Wish) -> Sidecar:
     """Read, translate and write one scan."""
     loaded = load(translator, item, wish)
-    done = translate(translator, loaded, wish.to, level, wish.reading)
+    done = translate(translator, loaded, level, wish.reading)
     return write(translator, (loaded, done), wish)
 
 
@@ -75,12 +76,12 @@ def write(translator: Translator, done: tuple[Loaded, Translation], wish: Wish) 
 
 
 def translate(
-    translator: Translator, loaded: Loaded, to: Modality, quality: QualityLevel, reading: Reading
+    translator: Translator, loaded: Loaded, quality: QualityLevel, reading: Reading
 ) -> Translation:
     """Translate one scan."""
     started = time.perf_counter()
     try:
-        done = translator.translation(loaded.scan, to, quality=quality, anyway=reading.anyway)
+        done = translator.translation_of(loaded.made, quality)
         if not reading.anyway:
             _require_head(loaded.scan, done.quality)
     except CtmrError as error:

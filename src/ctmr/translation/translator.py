@@ -1,7 +1,8 @@
 """A trained model at work on one scan: the only place where a generator runs outside training."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -67,6 +68,7 @@ class Translator:
         preprocessor: Prepares scans for the networks.
         engine: What runs the networks; `openvino` and `onnx` do on the CPU.
         precision: Of their multiplications.
+        watch: Called with slices done and slices to do while a scan is translated.
     """
 
     def __init__(
@@ -75,7 +77,8 @@ class Translator:
         self.model = model
         self.preprocessor = Preprocessor(model.card)
         self.engine, self.precision = engine, precision
-        self._networks: dict[Direction, Network] = {}
+        self.watch: Callable[[int, int], None] | None = None
+        self._networks: dict[Direction, Future[Network]] = {}
 
     def __repr__(self) -> str:
         card = self.model.card
@@ -90,9 +93,21 @@ class Translator:
     def _run(self, direction: Direction, images: FloatArray) -> FloatArray:
         """Translate images (N, h, w, C) in [-1, 1]; a generator is handed to the engine when it is first needed."""
         if direction not in self._networks:
-            made = self.model.network(direction, self.engine, self.precision)
+            made = Future[Network]()
+            made.set_result(self.model.network(direction, self.engine, self.precision))
             self._networks[direction] = made
-        return run_batch(self._networks[direction], images)
+        return run_batch(self._networks[direction].result(), images)
+
+    def make_ready(self, to: Modality, quality: QualityLevel) -> None:
+        """Let ONNX Runtime read the graphs that will be used in a thread, while the first scan is read."""
+        if self.engine != "onnx" or self._networks:
+            return
+        ways = [DIRECTION_TO[to], *([DIRECTION_TO[OTHER[to]]] if quality != "none" else [])]
+        thread = ThreadPoolExecutor(1)
+        for way in ways:
+            network = thread.submit(self.model.network, way, self.engine, self.precision)
+            self._networks[way] = network
+        thread.shutdown(wait=False)
 
     @overload
     def translate(self, scan: Image, to: Modality) -> Image: ...
@@ -129,8 +144,17 @@ class Translator:
                 back. `full`: all is, and the mirrored scan is translated too; each gives a map.
             anyway: Translate what looks like another modality too; the result says so.
         """
+        return self.translation_of(self.prepared(scan, to, anyway=anyway), quality)
+
+    def prepared(self, scan: Scan, to: Modality, *, anyway: bool = False) -> NetworkInput:
+        """A scan as the networks see it; see `translation`, of which it is the first half."""
         made = self.preprocessor.prepare(scan, OTHER[to], anyway=anyway)
         _warn_of_wide_pixels(made)
+        return made
+
+    def translation_of(self, made: NetworkInput, quality: QualityLevel) -> Translation:
+        """Translate what is prepared and judge the result; see `translation`."""
+        to = made.modality
         uncertainty = Uncertainty(made, quality)
 
         def prepared(start: int) -> tuple[range, FloatArray]:
@@ -141,15 +165,15 @@ class Translator:
 
         def translated() -> Iterator[FloatArray]:
             for places, unit in one_ahead(prepared, range(0, len(made.slices), BATCH)):
-                images = self._run(DIRECTION_TO[to], unit)  # (N, h, w, C)
-                if self.model.card.mirror:
-                    images = _mean(images, self._mirrored(DIRECTION_TO[to], unit))
+                images = self._translated(DIRECTION_TO[to], unit)  # (N, h, w, C)
                 chosen = [k for k in places if uncertainty.is_cycled(k)]
                 if chosen:
                     within = [k - places.start for k in chosen]
                     errors = self._errors(unit[within], images[within], to, quality)
                     uncertainty.add(chosen, unit[within], errors)
-                yield from images
+                yield images
+                if self.watch is not None:
+                    self.watch(places.stop, len(made.slices))
 
         result = made.restore(translated())
         usual = self.model.card.training.get(OTHER[to])
@@ -177,6 +201,13 @@ class Translator:
             plain = self._run(there, unit) if self.model.card.mirror else translated
             found["disagreement"] = difference(self._mirrored(there, unit), plain)
         return found
+
+    def _translated(self, direction: Direction, unit: FloatArray) -> FloatArray:
+        """Translate images (N, h, w, C) in [-1, 1] as the model's card says: together with their mirror images, or alone."""
+        if not self.model.card.mirror:
+            return self._run(direction, unit)
+        both = self._run(direction, np.concatenate([unit, unit[:, :, ::-1]]))
+        return _mean(both[: len(unit)], both[len(unit) :, :, ::-1])
 
     def _mirrored(self, direction: Direction, images: FloatArray) -> FloatArray:
         """Translate images (N, h, w, C) mirrored, and mirror the result back."""

@@ -28,7 +28,6 @@ class Uncertainty:
         self.described: list[Description] = []
         self._made, self._level = made, level
         self._means: dict[Measure, list[float]] = {}
-        self._inside = None if level == "none" else made.inside()
         shape = made.slices.shape[:3]
         mapped = MAPPED if level == "full" else ()
         self._maps: Maps = {measure: np.zeros(shape, np.float32) for measure in mapped}
@@ -52,13 +51,14 @@ class Uncertainty:
         """
         rows, columns = self._made.slices.shape[1:3]
         for n, k in enumerate(places):
-            inside = head_in(unit[n]) if self._inside is None else self._inside[k]
+            head = self._made.inside(k)
+            inside = head_in(unit[n]) if head is None else head
             for measure, values in errors.items():
                 share = np.clip(resize(values[n], rows, columns), 0, 1)
                 if self._maps:
                     self._maps[measure][k] = share
                 if k in self._made.kept:
-                    judged = values[n] if self._inside is None else share
+                    judged = values[n] if head is None else share
                     self._means.setdefault(measure, []).append(float(judged[inside].mean()))
 
     def means(self) -> dict[Measure, float]:

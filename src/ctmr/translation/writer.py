@@ -36,6 +36,7 @@ from ctmr.system.ownership import (
     sealed,
 )
 from ctmr.translation.plan import PlanItem
+from ctmr.translation.preprocessing import NetworkInput
 from ctmr.translation.preview import preview
 from ctmr.translation.translator import Translation, Translator
 from ctmr.translation.uncertainty import QualityLevel
@@ -58,6 +59,7 @@ class Loaded:
     item: PlanItem
     request: str
     scan: Scan
+    made: NetworkInput
     series: "Series | None"
     seconds: float
     quality: QualityLevel

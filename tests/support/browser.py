@@ -1,0 +1,65 @@
+"""The chromium of the machine, at the page of a running server; a test is skipped, with a reason, where it is not there."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctmr.viewer.pages import NIIVUE, PAGE
+from support.view import Client
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("CTMR_VIEWER") == "required"
+WITHOUT_WEBGL = ("--disable-gpu", "--disable-3d-apis")
+WITH_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+AXE = Path(__file__).parents[2] / ".venv" / "axe.js"
+
+
+def need(there: object, what: str) -> None:
+    """Skip the test where something is missing, or fail where it may not be."""
+    if not there:
+        if REQUIRED:
+            pytest.fail(f"{what} is missing")
+        pytest.skip(f"{what} is missing: make viewer, apt-get install chromium")
+
+
+@contextmanager
+def page_of(client: Client, *, webgl: bool = False, **options: Any) -> Iterator[Any]:
+    """A page that has entered; at its end nothing was asked of anyone but the server, and no script has failed."""
+    need(CHROMIUM, "chromium")
+    if webgl:
+        need((PAGE / NIIVUE).is_file(), "NiiVue")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        words = ["--no-sandbox", *(WITH_WEBGL if webgl else WITHOUT_WEBGL)]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=words)
+        try:
+            options.setdefault("viewport", {"width": 1280, "height": 720})
+            context = browser.new_context(accept_downloads=True, **options)
+            name, value = client.cookie.split("=", 1)
+            context.add_cookies([{"name": name, "value": value, "url": client.origin}])
+            page = context.new_page()
+            asked, failed = list[str](), list[str]()
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("pageerror", lambda error: failed.append(str(error)))
+            page.goto(client.origin + "/")
+            page.wait_for_selector("body[data-ready]")
+            yield page
+            assert failed == []
+            own = (client.origin + "/", "data:", "blob:")
+            assert [url for url in asked if not url.startswith(own)] == []
+        finally:
+            browser.close()
+
+
+def pixels(page: Any, pane: str) -> np.ndarray[Any, Any]:
+    """What a pane shows, (rows, columns, 3)."""
+    content = page.locator(f"#pane-{pane} .screen").screenshot()
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
