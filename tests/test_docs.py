@@ -267,7 +267,7 @@ def test_every_how_to_is_linked_from_another_page() -> None:
 
 
 def test_windows_in_the_documents_are_those_of_the_code() -> None:
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/concepts/grey-values.md").read_text(encoding="utf-8")
     for name, knots in CT_WINDOWS.items():
         row = f"| `{name}` | " + ", ".join(f"{hu:g} -> {level:g}" for hu, level in knots) + " |"
         assert row in text

@@ -137,7 +137,7 @@ def require_sources(
         require_both(data, found)
     failures = [(below_root(place, data), error) for place, error in found.wrong.items()]
     what = "folders have a ctmr.json that cannot be used"
-    refuse_all(failures, what, file=data, fix="correct them; see docs/data.md")
+    refuse_all(failures, what, file=data, fix="correct them; see ctmr help data-folders")
     images = [source for source in found.scans if source.kind == "image"]
     volumes = [source for source in found.scans if source.kind != "image"]
     if images and volumes:

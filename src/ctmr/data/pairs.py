@@ -301,7 +301,7 @@ def _by_stem(pairs: Path, kind: str, reading: Reading) -> dict[str, Path]:
         raise DataError(
             "expected a folder of scans: found none",
             file=folder,
-            fix="give a folder with ct/ and mr/ (docs/data.md)",
+            fix="give a folder with ct/ and mr/ (ctmr help data-folders)",
         )
     name = f"{pairs.name}/{kind}".lstrip("/")
     return scans_by_stem(folder, name, "mr" if kind == "mr" else "ct", reading)

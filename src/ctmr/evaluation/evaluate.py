@@ -232,7 +232,7 @@ def _require_upright(seen: Seen, place: Path) -> None:
                 f"expected results with the source's left and right: found {mirrored} of {count} of"
                 f" {direction} that look mirrored",
                 file=place,
-                fix="do not use this model; its training images lie both ways round (docs/data.md)",
+                fix="do not use this model; its training images lie both ways round (ctmr help images)",
             )
 
 

@@ -217,5 +217,7 @@ def _spacing(path: Path, value: Any) -> Spacing:
 
 def _refuse(path: Path, expected: str, found: object) -> NoReturn:
     raise DataError(
-        f"expected {expected}: found {found!r}", file=path, fix="correct it; see docs/data.md"
+        f"expected {expected}: found {found!r}",
+        file=path,
+        fix="correct it; see ctmr help data-folders",
     )

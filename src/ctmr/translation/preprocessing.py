@@ -273,7 +273,7 @@ def _fix_of(known: Mapping[Encoding, Intensity], scan: Scan) -> str:
     if "HU" in known and isinstance(scan, Image):
         return (
             "give --ct-values LOW:HIGH, its window in HU (0:80 is a brain window), or say its HU in a"
-            " ctmr.json (docs/data.md)"
+            " ctmr.json (ctmr help data-folders)"
         )
     if "HU" in known:
         return "give --ct-values with what its values are"
