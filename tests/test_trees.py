@@ -125,7 +125,7 @@ def test_ctmr_json_of_a_sub_folder_holds_below_it(tmp_path):
     write_image_info(data / "trainB", "grey", (1, 1))
     write_image_info(data / "trainA" / "own", "HU", (3, 3))
     one = prepare(data, CONFIG, tmp_path / "one")
-    assert list(one.index.intensities["ct"]) == ["HU"]
+    assert list(one.intensities["ct"]) == ["HU"]
     heights = {entry.name: entry.height for entry in one.entries("train", "ct")}
     assert heights["a.png"] == heights["s/b.png"] < heights["s/t/c.png"] < heights["own/d.png"]
     write_image_info(data / "trainA" / "own", "HU", (2, 2))

@@ -33,3 +33,4 @@ Unit = Literal["HU", "grey", "MR"]  # MR: arbitrary units of an MR volume
 Encoding = Literal["HU", "8-bit", "16-bit", "MR", "grey"]  # grey: a CT volume without HU
 
 Depth = Literal[8, 16]
+WantedDevice = Literal["auto", "cpu", "cuda"]

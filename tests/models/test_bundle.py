@@ -91,7 +91,7 @@ def test_weights_are_stored_in_half_the_bytes_and_read_as_float32(tmp_path):
 def test_start_from_a_model_without_discriminators_leaves_them_fresh(bundled, caplog):
     config = load_config(
         "default",
-        overrides=["network.filters=4", "data.size=32", "train.ema=0"],
+        overrides=["network.filters=4", "data.size=32", "train.ema=0", "loss.adversary=1"],
     )
     state = new_state(config, torch.device("cpu"))
     fresh = {key: value.clone() for key, value in state.model.D_X.state_dict().items()}

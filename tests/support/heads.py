@@ -42,3 +42,10 @@ def write_data(folder: Path) -> Path:
         save_grey(folder / "testA" / f"head_{n:02d}.png", head(200 + n, "ct", 48, 48))
         save_grey(folder / "testB" / f"head_{n:02d}.png", head(200 + n, "mr", 48, 48))
     return folder
+
+
+def stored_codes(store):
+    """The codes of all slices of a store, one after the other."""
+    folders = [(split, modality) for split in ("train", "test") for modality in ("ct", "mr")]
+    slices = [store.codes(*each, n).ravel() for each in folders for n in range(store.count(*each))]
+    return np.concatenate(slices)

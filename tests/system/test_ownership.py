@@ -76,15 +76,22 @@ def test_hash_of_a_folder_is_of_all_names_and_contents_in_it(tmp_path):
 # The list of a folder
 
 
-def test_file_on_the_list_is_replaced_and_one_that_was_changed_is_kept(tmp_path):
+def test_file_on_the_list_is_replaced_and_one_that_was_changed_is_kept(tmp_path, monkeypatch):
     place = tmp_path / "new" / "metrics.json"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
     write_own(place, b"first")
-    write_own(place, b"second")
+    with monkeypatch.context() as patch:  # after the list was written, before the file
+        patch.setattr("ctmr.system.ownership.write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_own(place, b"second")
     assert read_sealed(place.parent / LIST_NAME)["files"] == {
         "metrics.json": [sha256(b"second"), sha256(b"first")]
     }
-    place.write_bytes(b"first")  # as a killed process would leave it
     write_own(place, b"third")
+    assert read_sealed(place.parent / LIST_NAME)["files"] == {"metrics.json": [sha256(b"third")]}
     place.write_bytes(b"edited by hand")
     with pytest.raises(OutputError, match=r"metrics\.json: expected no file there, or one that"):
         write_own(place, b"fourth")

@@ -26,6 +26,7 @@ from ctmr.cyclegan import losses
 from ctmr.cyclegan.mind import structure
 from ctmr.cyclegan.state import new_state
 from ctmr.cyclegan.step import train_step, update_average
+from ctmr.data.prepare import prepare as prepare_now
 from ctmr.errors import CheckpointError, DivergedError, OutputError, Stopped, UsageError
 from ctmr.models.folder import load_weights, read_model
 from ctmr.system.files import read_log
@@ -843,13 +844,12 @@ def test_run_that_another_process_made_while_data_were_prepared_is_not_trained_o
     tiny_config, tiny_data, tiny_run, tmp_path, monkeypatch
 ):
     run = tmp_path / "run"
-    prepare = train.__globals__["prepare"]
 
     def slow(*arguments, **options):
         shutil.copytree(tiny_run, run)  # another process was faster
-        return prepare(*arguments, **options)
+        return prepare_now(*arguments, **options)
 
-    monkeypatch.setitem(train.__globals__, "prepare", slow)
+    monkeypatch.setattr("ctmr.training.start.prepare", slow)
     with pytest.raises(UsageError, match="already holds a run"):
         train(tiny_config, tiny_data, run)
     assert digest(run) == digest(tiny_run)

@@ -602,7 +602,7 @@ def test_what_an_interrupted_run_wrote_is_complete_and_the_next_run_ends_as_one(
 def test_folder_that_cannot_be_written_is_named_before_any_input_is_read(tmp_path, monkeypatch):
     source = folder_of(tmp_path / "in", "a.png")
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr("ctmr.translation.batch.read_with_series", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("ctmr.translation.single.read_with_series", lambda *_: pytest.fail("read"))
     with pytest.raises(OutputError, match="cannot write it"):
         translate_files(translator(), source, tmp_path / "file" / "out", "ct")
 

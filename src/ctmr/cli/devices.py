@@ -1,11 +1,13 @@
 """What `--devices` and `--device` mean, for the commands that have them."""
 
 import os
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ctmr.cli.output import is_launched
 from ctmr.errors import UsageError
-from ctmr.models.devices import WantedDevice, chosen_device, require_places
+
+if TYPE_CHECKING:  # NumPy comes with it
+    from ctmr.types import WantedDevice
 
 LAUNCHER = "CTMR_LAUNCHER"  # in the environment of processes that `--devices` started
 
@@ -17,7 +19,7 @@ class Several(NamedTuple):
     device: Literal["cpu", "cuda"]
 
 
-def processes_wanted(devices: int | None, device: WantedDevice) -> Several | None:
+def processes_wanted(devices: int | None, device: "WantedDevice") -> Several | None:
     """The processes that this one is to start; None if it is to do the work itself.
 
     Raises:
@@ -34,6 +36,8 @@ def processes_wanted(devices: int | None, device: WantedDevice) -> Several | Non
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whatever looks for one
     if devices is None and device != "cuda":
         return None
+    from ctmr.models.devices import chosen_device, require_places
+
     found = chosen_device(device)
     require_places(1 if devices is None else devices, found)
     return Several(devices, found) if devices is not None and devices > 1 else None

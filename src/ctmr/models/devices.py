@@ -10,11 +10,11 @@ from typing import Literal
 from ctmr.errors import UsageError
 from ctmr.models.engines import has_gpu, missing
 from ctmr.system.parallel import cores
+from ctmr.types import WantedDevice
 
 logger = logging.getLogger(__name__)
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-WantedDevice = Literal["auto", "cpu", "cuda"]
 
 
 def chosen_device(wanted: WantedDevice) -> Literal["cpu", "cuda"]:

@@ -9,10 +9,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from ctmr.models.devices import WantedDevice, chosen_device, counted
+from ctmr.models.devices import chosen_device, counted
 from ctmr.models.torch_engine import choose_precision
 from ctmr.system.contained import import_compiler
 from ctmr.training.processes import Processes, launched, loopback_only
+from ctmr.types import WantedDevice
 
 
 class Runtime:

@@ -19,7 +19,6 @@ from ctmr.data.store import Store
 from ctmr.errors import CheckpointError
 from ctmr.io.reading import Reading
 from ctmr.models.bundle import HEAD
-from ctmr.models.devices import WantedDevice
 from ctmr.models.folder import load_weights
 from ctmr.system.files import require_writable
 from ctmr.training import checkpoint
@@ -29,6 +28,7 @@ from ctmr.training.processes import require_parts
 from ctmr.training.recorder import Records
 from ctmr.training.run_folder import RunFolder, check_config
 from ctmr.training.validation import pairs_to_choose_by
+from ctmr.types import WantedDevice
 
 logger = logging.getLogger(__name__)
 told = logging.getLogger("ctmr.runs")  # what the command line says before any work

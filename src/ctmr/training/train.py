@@ -16,12 +16,12 @@ from ctmr.data.dataset import loader
 from ctmr.data.known import Known
 from ctmr.errors import CtmrError, ResourceError, UsageError
 from ctmr.io.reading import DEFAULT, Reading
-from ctmr.models.devices import WantedDevice
 from ctmr.system.memory import peak_bytes
 from ctmr.training.processes import launched
 from ctmr.training.run_folder import RunFolder
 from ctmr.training.signals import StopSignals
 from ctmr.training.start import Order, Start, start
+from ctmr.types import WantedDevice
 
 Batch = tuple[Tensor, Tensor, Known]
 Observer = Callable[[Mapping[str, float], int], None]

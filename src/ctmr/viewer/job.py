@@ -23,6 +23,7 @@ from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION, kind_of, read_with_series
 from ctmr.models.bundle import HEAD
 from ctmr.translation.batch import translate_files
+from ctmr.translation.preprocessing import NetworkInput
 from ctmr.translation.translator import Translation, Translator, load_model
 from ctmr.translation.uncertainty import QualityLevel
 from ctmr.types import MODALITIES, OTHER, FloatArray, Modality
@@ -39,12 +40,10 @@ class _Watched(Translator):
 
     last: tuple[Scan, Translation] | None = None
 
-    def translation(
-        self, scan: Scan, to: Modality, *, quality: QualityLevel, anyway: bool = False
-    ) -> Translation:
+    def translation_of(self, made: NetworkInput, quality: QualityLevel) -> Translation:
         """As that of any translator."""
-        done = super().translation(scan, to, quality=quality, anyway=anyway)
-        self.last = (scan, done)
+        done = super().translation_of(made, quality)
+        self.last = (made.scan, done)
         return done
 
 
