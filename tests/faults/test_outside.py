@@ -42,7 +42,7 @@ WATCHED = (
 PROCESSES = (Path("/dev/shm"),)
 BETWEEN = re.compile(r"pymp-\w{8}|listener-\w{8}|[a-z0-9_]{8}$")
 # pydicom imports requests where it is installed, and urllib3 then binds a socket to ::1, to see whether there is IPv6.
-IPV6_PROBE = re.compile(r"socket\(AF_INET6, SOCK_STREAM\|SOCK_CLOEXEC, IPPROTO_IP\)")
+IPV6_PROBE = re.compile(r"socket\(AF_INET6, SOCK_STREAM\|SOCK_CLOEXEC, IPPROTO_IP\b")
 LOOK_UP = re.compile(r'"/etc/(resolv\.conf|hosts|gai\.conf)"')
 CHANGES = re.compile(r"(creat|truncate|unlink|rmdir|mkdir|rename|link|symlink|mknod)")
 PLACE = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"')
