@@ -114,7 +114,6 @@ def test_bombs_end_in_a_refusal_while_the_server_answers(
     assert served.memory_mb() - before <= 10
 
 
-@unproven
 def test_slow_requests_are_closed(served: Client, scans: Path) -> None:
     job = served.ask("POST", "/jobs", b"").json["id"]
     head = (
@@ -307,7 +306,6 @@ def test_wedge_stands_at_the_left_for_eight_orders_of_axes(
             page.evaluate("() => 0")
 
 
-@unproven
 def test_crosshair_of_one_pane_is_at_the_same_mm_in_the_others(served: Client, scans: Path) -> None:
     with page_of(served, webgl=True) as page:
         page.set_input_files("#files", [str(scans / "mr.nii.gz")])
