@@ -1,6 +1,5 @@
 """Several processes that train together: killed, stopped, cut off, restarted (faults.md R9, R18, R22, R23, R24)."""
 
-import hashlib
 import json
 import os
 import random
@@ -14,23 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from ctmr.config import config_yaml, overlaid
 from ctmr.system.files import read_log
 from ctmr.training.checkpoint import checkpoints, is_sound
+from support.runs import digest
 
 CLI = "from ctmr.cli import main; main()"
 STEPS = 40
-
-
-def digest(run):
-    """SHA-256 of all tensors of the newest checkpoint."""
-    found = hashlib.sha256()
-    for name, value in sorted(load_file(checkpoints(run / "checkpoints")[0]).items()):
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.numpy().tobytes())
-    return found.hexdigest()
 
 
 def steps_of(run):

@@ -1,6 +1,5 @@
 """Real trainings that are killed, starved and interrupted (faults.md R1, R5, R6, R8, R9, R12, R18, R19)."""
 
-import hashlib
 import os
 import random
 import re
@@ -14,25 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from ctmr.config import config_yaml, overlaid
 from ctmr.system.files import read_log
 from ctmr.training.checkpoint import checkpoints, is_sound
 from ctmr.training.distributed import Runtime
 from ctmr.training.train import train
+from support.runs import digest
 
 CLI = "from ctmr.cli import main; main()"
 STEPS = 40
-
-
-def digest(run):
-    """SHA-256 of all tensors of the newest checkpoint."""
-    found = hashlib.sha256()
-    for name, value in sorted(load_file(checkpoints(run / "checkpoints")[0]).items()):
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.numpy().tobytes())
-    return found.hexdigest()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ctmr.cli.translate import _share
 from ctmr.errors import DataError, ResourceError, UsageError
 from ctmr.translation.batch import translate_files
 from ctmr.translation.translator import load_model
-from ctmr.translation.workers import Workers
+from ctmr.translation.workers import Translators
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def by_one(load, scans, tmp_path_factory):
 
 @pytest.fixture
 def workers(load):
-    with Workers(2, "cpu", load) as started:
+    with Translators(2, "cpu", load) as started:
         yield started
 
 

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ctmr.cli.output import is_launched
 from ctmr.errors import UsageError
+from ctmr.system.parallel import LAUNCHER
 
 if TYPE_CHECKING:  # NumPy comes with it
     from ctmr.types import WantedDevice
-
-LAUNCHER = "CTMR_LAUNCHER"  # in the environment of processes that `--devices` started
 
 
 class Several(NamedTuple):

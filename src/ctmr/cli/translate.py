@@ -109,7 +109,7 @@ def translate(
     """
     with outcome_of(as_json, debug) as outcome:
         from ctmr.translation.translator import load_model
-        from ctmr.translation.workers import Workers, runs_on
+        from ctmr.translation.workers import Translators, runs_on
 
         reading = reading_of(geometry, irregular, anyway, series, ct_values)
         share = _share(part)
@@ -128,7 +128,7 @@ def translate(
 
         with ExitStack() as held:
             progress = held.enter_context(progress_bars())
-            workers = held.enter_context(Workers(*several, load)) if several else None
+            workers = held.enter_context(Translators(*several, load)) if several else None
             summary = translate_files(
                 translator,
                 source,
@@ -155,7 +155,6 @@ def translate(
             )
         if quality != "none":
             say("look before you use: NAME.preview.png beside each shows source and translation")
-        if quality != "none":
             say_correlations(translator.correlations(to))
         say(RESEARCH_USE)
         outcome.update(vars(summary), output=str(output))

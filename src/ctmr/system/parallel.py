@@ -18,6 +18,8 @@ from ctmr.errors import ResourceError
 
 logger = logging.getLogger(__name__)
 
+LAUNCHER = "CTMR_LAUNCHER"  # in the environment of processes that `--devices` started
+
 
 def worker_context(*preload: str) -> BaseContext:
     """How workers are started: by a fork server, which has imported `preload` once, or afresh where there is none.

@@ -17,8 +17,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from ctmr.errors import DistributedError, Stopped
-from ctmr.system.parallel import cores
-from ctmr.training.processes import LAUNCHER
+from ctmr.system.parallel import LAUNCHER, cores
 
 HERE = "127.0.0.1"  # no name is looked up, and nobody else can connect
 START_S = 600

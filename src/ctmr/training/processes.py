@@ -19,9 +19,8 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from ctmr.cyclegan.state import TrainState, restore
 from ctmr.errors import CtmrError, DistributedError, ToldElsewhere, UsageError
 from ctmr.system.memory import is_want_of_memory
-from ctmr.system.parallel import process_space, watch_for_death
+from ctmr.system.parallel import LAUNCHER, process_space, watch_for_death
 
-LAUNCHER = "CTMR_LAUNCHER"  # in the environment of processes that `--devices` started
 WITHOUT_LIMIT = timedelta(days=3650)
 COME_WITHIN = timedelta(minutes=10)
 TOLD_WITHIN_S = 5.0  # in which the death of a process is told by those of its machine

@@ -29,7 +29,7 @@ from ctmr.translation.plan import (
 from ctmr.translation.single import Wish, fault_of, load, request, translate, translated, write
 from ctmr.translation.translator import Translation, Translator
 from ctmr.translation.uncertainty import QualityLevel
-from ctmr.translation.workers import Workers
+from ctmr.translation.workers import Translators
 from ctmr.translation.writer import Loaded, earlier, require_replaceable, write_info
 from ctmr.types import Modality
 
@@ -74,7 +74,7 @@ def translate_files(
     overwrite: bool = False,
     only: str | None = None,
     part: tuple[int, int] = (1, 1),
-    workers: Workers | None = None,
+    workers: Translators | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchSummary:
     """Translate one scan, or the scans of a folder and its sub-folders: same names, same sizes, same grids.
@@ -178,7 +178,7 @@ def _translations(
     items: Sequence[PlanItem],
     levels: Mapping[PlanItem, QualityLevel],
     wish: Wish,
-    workers: Workers | None,
+    workers: Translators | None,
 ) -> Iterator[Sidecar]:
     """Translate and write all, in order, the next scan being read while one is translated, or by several processes."""
     if workers is not None:
@@ -217,7 +217,7 @@ def _done_before(
 
 
 def _unusable(
-    translator: Translator, items: Sequence[PlanItem], wish: Wish, workers: Workers | None
+    translator: Translator, items: Sequence[PlanItem], wish: Wish, workers: Translators | None
 ) -> dict[PlanItem, CtmrError]:
     """Read every input once before any work; what ails those that cannot be translated."""
     faults: Iterable[CtmrError | None]

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
-class Workers:
+class Translators:
     """A number of processes, which end with this one.
 
     Args:
@@ -42,7 +42,7 @@ class Workers:
         begin = (os.getpid(), numbers, said, count, device == "cuda")
         self._pool = ProcessPoolExecutor(count, context, _begin, begin)
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "Translators":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ class Job:
 
     def _rehearse(self) -> None:
         """Translate a ball, so that all that is imported or loaded when it is first used is there."""
-        import ctmr.io.dicom.series
-        import ctmr.io.dicom.writer  # noqa: F401
-
+        for module in ("series", "writer"):
+            import_module(f"ctmr.io.dicom.{module}")
         sides = np.meshgrid(*[np.linspace(-1, 1, n) for n in BALL], indexing="ij")
         ball = np.where(sum(side**2 for side in sides) < 0.6, 500, 0).astype(np.float32)
         volume = Volume(ball, np.diag([4.0, 4.0, 16.0, 1.0]), "mr")
