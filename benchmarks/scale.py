@@ -86,7 +86,7 @@ def shard_content() -> bytes:
 
 def write_store(place: Path, slices: int, *, heights: bool) -> None:
     """A store whose index points into one shard again and again; half of it is CT."""
-    from ctmr.data.head import HEAD_NAME, Entry, Head, shard_name
+    from ctmr.data.manifest import MANIFEST_NAME, Entry, Manifest, shard_name
     from ctmr.data.parts import part_of
     from ctmr.data.records import checksum
     from ctmr.data.writing import write_index
@@ -108,7 +108,7 @@ def write_store(place: Path, slices: int, *, heights: bool) -> None:
         place, entries, zeros, (which * length).astype(np.uint32), np.array(checksums)[which]
     )
     half = slices // 2
-    head = Head(
+    manifest = Manifest(
         fingerprint="0" * 64,
         size=128,
         channels=1,
@@ -122,7 +122,7 @@ def write_store(place: Path, slices: int, *, heights: bool) -> None:
         overlap={},
         parts=parts | {shard_name(0): part_of(place / shard_name(0))},
     )
-    (place / HEAD_NAME).write_text(head.as_json())
+    (place / MANIFEST_NAME).write_text(manifest.as_json())
 
 
 def heights_of(slices: int, known: bool) -> list[float | None]:
@@ -152,7 +152,7 @@ def write_earlier(place: Path, slices: int, *, heights: bool) -> None:
 
     half = slices // 2
     map_ = {"unit": PICTURES["8-bit"].unit, "values": PICTURES["8-bit"].values}
-    head = {
+    manifest = {
         **{"format": "ctmr store 3", "fingerprint": "0" * 64, "size": 128, "channels": 1},
         **{"ct_window": "piecewise", "pixel_mm": 1.25, "patient_pattern": None},
         "scale": {"short_side": round(1.12 * 128), "pixel_mm": 1.25},
@@ -164,7 +164,7 @@ def write_earlier(place: Path, slices: int, *, heights: bool) -> None:
         "overlap": [],
         "slices_sha256": sha256_of(place / "slices.u16"),
     }
-    (place / "store.json").write_text(json.dumps(head, indent=1))
+    (place / "store.json").write_text(json.dumps(manifest, indent=1))
 
 
 def seen(scratch: Path, images: int) -> dict[str, float]:

@@ -40,7 +40,7 @@ def earlier(store, tmp_path):
                     codes = store.codes(split, m, n)
                     stream.write(codes.tobytes())
                     offset += codes.size
-    head = store.head.model_dump(mode="json", exclude={"parts", "counts", "heights", "overlap"})
+    head = store.manifest.model_dump(mode="json", exclude={"parts", "counts", "heights", "overlap"})
     head |= {"format": "ctmr store 3", "entries": entries, "overlap": [], "copies": store.copies}
     head["slices_sha256"] = sha256_of(place / "slices.u16")
     (place / "store.json").write_text(json.dumps(head, indent=1))

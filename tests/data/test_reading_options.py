@@ -68,7 +68,7 @@ def test_what_only_anyway_lets_in_is_counted(tmp_path):
     with pytest.raises(SafetyError, match="found the values of a CT in HU"):
         prepare(root, CONFIG, tmp_path / "s")
     store = prepare(root, CONFIG, tmp_path / "s", reading=Reading(anyway=True))
-    assert store.head.let_in == {"wrong modality or no scan": 2}
+    assert store.manifest.let_in == {"wrong modality or no scan": 2}
     (root / "trainB" / "ct.nii").unlink()
     store = prepare(root, CONFIG, tmp_path / "t")
     assert {entry.name.split("#")[0] for entry in store.entries("train", "mr")} == {"b.nii"}

@@ -11,7 +11,7 @@ import numpy as np
 
 from ctmr.data.copies import Copies, require_copies, sha256_of
 from ctmr.data.drafts import draft_of
-from ctmr.data.head import EARLIER, HEAD_NAME, Entry, Head, Overlap, shard_name
+from ctmr.data.manifest import EARLIER, MANIFEST_NAME, Entry, Manifest, Overlap, shard_name
 from ctmr.data.parts import Parts, part_of
 from ctmr.data.planning import shards_of
 from ctmr.data.records import checksum
@@ -29,7 +29,7 @@ _DROPPED = ("format", "entries", "overlap", "slices_sha256", "copies")
 def is_earlier(path: Path) -> bool:
     """Whether a folder is a store of the earlier format."""
     try:
-        with (path / HEAD_NAME).open("rb") as stream:
+        with (path / MANIFEST_NAME).open("rb") as stream:
             return f'"format": "{EARLIER}"'.encode() in stream.read(1000)
     except OSError:
         return False
@@ -59,9 +59,9 @@ def convert(earlier: Path, place: Path) -> Store:
             write_text(draft / "plan", "converted")
             parts = _write(earlier / SLICES_NAME, store, entries, content["channels"])
             overlaps = [Overlap(**each) for each in content["overlap"]]
-            head = _head(content, entries, overlaps, parts)
+            manifest = _manifest(content, entries, overlaps, parts)
             files = {name: earlier / name for name in copies}
-            publish(draft, place, head, overlaps, files)
+            publish(draft, place, manifest, overlaps, files)
     except OSError as error:
         raise OutputError(
             f"cannot write the store ({error.strerror})",
@@ -74,10 +74,10 @@ def convert(earlier: Path, place: Path) -> Store:
 def _content(earlier: Path) -> dict[str, Any]:
     """What the `store.json` says, once the slices are found to be those that it names."""
     try:
-        content: dict[str, Any] = json.loads((earlier / HEAD_NAME).read_bytes())
+        content: dict[str, Any] = json.loads((earlier / MANIFEST_NAME).read_bytes())
         expected = content["slices_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(earlier / HEAD_NAME, "it cannot be understood") from error
+        raise _damaged(earlier / MANIFEST_NAME, "it cannot be understood") from error
     if sha256_of(earlier / SLICES_NAME) != expected:
         raise _damaged(earlier / SLICES_NAME, "its slices are not what was written")
     return content
@@ -98,14 +98,14 @@ def _without(content: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
 
-def _head(
+def _manifest(
     content: dict[str, Any], entries: list[Entry], overlaps: list[Overlap], parts: Parts
-) -> Head:
+) -> Manifest:
     counts = {
         s: {m: len(content["entries"].get(s, {}).get(m, ())) for m in MODALITIES} for s in SPLITS
     }
     train = entries[: sum(counts["train"].values())]
-    return Head(
+    return Manifest(
         **_without(content, *_DROPPED),
         counts=counts,
         heights=all(entry.height_mm is not None for entry in train),

@@ -53,7 +53,7 @@ class UnpairedSlices(Dataset[Sample]):
         self.size = config.size
         self.flip = config.flip
         self.seed = seed
-        self._match_heights = config.match_heights and store.head.heights
+        self._match_heights = config.match_heights and store.manifest.heights
         self._heights: Heights | None = None
 
     def __getstate__(self) -> dict[str, Any]:

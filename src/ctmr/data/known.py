@@ -74,7 +74,7 @@ def ct_values_of(store: Store) -> CtValues:
     """How HU become the values of the CT images of a store; a warning where they are cut by a window nobody stated."""
     own = next(iter(store.intensities["ct"].values()))
     if own.unit == "HU":
-        stated = window_of(str(store.head.reading.get("ct_values", "hu")))
+        stated = window_of(str(store.manifest.reading.get("ct_values", "hu")))
         low, high = stated or (own.low, own.high)
         return CtValues(own, max(low, own.low), min(high, own.high))
     places = evenly(store.count("train", "ct"), WINDOW_IMAGES)

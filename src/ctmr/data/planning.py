@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.config import DataConfig
-from ctmr.data.head import SHARD_BYTES, Head
 from ctmr.data.looks import Look
+from ctmr.data.manifest import SHARD_BYTES, Manifest
 from ctmr.data.sources import Source
 from ctmr.data.survey import Histogram, Survey, refuse
 from ctmr.errors import CtmrError, DataError
@@ -44,7 +44,7 @@ class Layout:
 
 def plan(
     found: Survey, config: DataConfig, scale: Scale | None, fingerprint: str
-) -> tuple[Head, Layout]:
+) -> tuple[Manifest, Layout]:
     """What `store.json` is to say, and what becomes of each scan.
 
     `scale` is that of volumes; of images it follows from them.
@@ -63,7 +63,7 @@ def plan(
     for source, look in found:
         counts[source.split][source.modality] += look.slices
         heights &= source.split == "test" or look.heights_mm is not None
-    head = Head(
+    manifest = Manifest(
         fingerprint=fingerprint,
         size=config.size,
         channels=config.channels,
@@ -76,7 +76,7 @@ def plan(
         heights=heights,
         overlap={},
     )
-    return head, layout
+    return manifest, layout
 
 
 def _layout(found: Survey, config: DataConfig, scale: Scale) -> Layout:

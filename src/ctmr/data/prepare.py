@@ -22,7 +22,7 @@ from ctmr.data.convert import convert, is_earlier
 from ctmr.data.copies import ANATOMIES, PAIRS, VAL, Copies, copied_files, hashes_of, kept
 from ctmr.data.drafts import draft_of
 from ctmr.data.folders import require_sources
-from ctmr.data.head import FORMAT, HEAD_NAME
+from ctmr.data.manifest import FORMAT, MANIFEST_NAME
 from ctmr.data.planning import plan
 from ctmr.data.seen import Seen
 from ctmr.data.sources import Source
@@ -86,7 +86,7 @@ def prepare(
         UsageError: If `data` is a store made with other settings.
         OutputError: If the store cannot be written, or there is no cache folder.
     """
-    if (data / HEAD_NAME).is_file():
+    if (data / MANIFEST_NAME).is_file():
         return _of_store(data, config, store, verify=verify)
     seen = Seen(data, _asked(config, reading), verify=verify)
     fingerprint, sources = seen.fingerprint, list[Source]()
@@ -209,16 +209,16 @@ def _make(
                 progress = _paced(progress)
                 found = survey(workers, sources, progress, config.size, scale)
                 _require_in_place(found.sources)
-                head, layout = plan(found, config, scale, wanted.fingerprint)
+                manifest, layout = plan(found, config, scale, wanted.fingerprint)
                 overlaps = overlap(found)
                 more = {
                     "reading": reading.vouched(),
                     "let_in": let_in(found),
                     "overlap": dict(Counter(each.why for each in overlaps)),
                 }
-                head = head.model_copy(update=more)
-                head = write_store(workers, draft, head, layout, found, progress=progress)
-            publish(draft, wanted.place, head, overlaps, wanted.files)
+                manifest = manifest.model_copy(update=more)
+                manifest = write_store(workers, draft, manifest, layout, found, progress=progress)
+            publish(draft, wanted.place, manifest, overlaps, wanted.files)
     except OSError as error:
         raise _cannot_write(wanted.place, error) from error
     return open_store(wanted.place)
@@ -334,7 +334,7 @@ def _existing(wanted: _Wanted) -> Store | None:
         if wanted.in_cache:
             _put_aside(place, error)
             return None
-        if wanted.verify and (place / HEAD_NAME).is_file():
+        if wanted.verify and (place / MANIFEST_NAME).is_file():
             raise
         raise OutputError(
             f"expected a new or empty folder for the store, or the same store ({error.what})",

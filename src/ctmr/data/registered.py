@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctmr.data.head import Codes
+from ctmr.data.manifest import Codes
 from ctmr.data.pairs import Pair, find_pairs, read_pair, require_all, without_maps
 from ctmr.data.store import Store, to_codes
 from ctmr.errors import DataError, printable
@@ -54,7 +54,7 @@ def _of_volumes(
     pair: Pair, scans: dict[Modality, Scan], store: Store
 ) -> Iterator[tuple[FloatArray, ...]]:
     """CT and MR slices (H, W) in [-1, 1] where the CT of the pair has a head."""
-    size, anyway = store.head.size, pair.reading.anyway
+    size, anyway = store.manifest.size, pair.reading.anyway
     volumes = {m: scan for m, scan in scans.items() if isinstance(scan, Volume)}
     own = {m: head_slices(volumes[m], m, store.scale, size, anyway=anyway) for m in MODALITIES}
     images = []
@@ -69,7 +69,7 @@ def _of_image(pair: Pair, image: Image, modality: Modality, store: Store) -> Flo
     """An image (h, w) or (h, w, C) in [-1, 1] at the scale of the store."""
     height, width = image.grey.shape
     shape = store.scale.shape_for(height, width, image.spacing_mm)
-    array = image.grey if store.head.channels == 1 else image.array
+    array = image.grey if store.manifest.channels == 1 else image.array
     intensity = _intensity(pair, image, modality, store).fitted(image.grey)
     return intensity.to_unit(resize(array, *shape))
 
@@ -88,7 +88,7 @@ def _intensity(pair: Pair, scan: Scan, modality: Modality, store: Store) -> Inte
 
 def _codes(image: FloatArray, store: Store) -> Codes:
     """An image as the store holds its slices, (H, W, C), at least as large as a crop."""
-    size, channels = store.head.size, store.head.channels
+    size, channels = store.manifest.size, store.manifest.channels
     array = image.reshape(*image.shape[:2], -1)
     rows, columns = (max(0, size - side) for side in array.shape[:2])
     around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))

@@ -14,18 +14,18 @@ from pydantic import ValidationError
 
 from ctmr.config import DataConfig
 from ctmr.data.copies import Copies, require_copies, sha256_of
-from ctmr.data.head import (
+from ctmr.data.manifest import (
     COPIES_NAME,
     EARLIER,
     FORMAT,
-    HEAD_NAME,
     INDEX_NAME,
-    MAX_HEAD_BYTES,
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     OVERLAP_NAME,
     TEXTS_NAME,
     Codes,
     Entry,
-    Head,
+    Manifest,
     Overlap,
     shard_name,
 )
@@ -43,33 +43,33 @@ AT_ONCE = 2**14  # records
 class Store:
     """Slices on disk in random access; a loader worker gets the path and what `store.json` says, and opens the rest anew."""
 
-    def __init__(self, path: Path, head: Head) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
-        self.head = head
+        self.manifest = manifest
         self._files = OpenFiles(path)
-        self._numbers = {(s, m): head.numbers(s, m) for s in SPLITS for m in MODALITIES}
+        self._numbers = {(s, m): manifest.numbers(s, m) for s in SPLITS for m in MODALITIES}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{s} {m} {self.count(s, m)}" for s in SPLITS for m in MODALITIES)
         return f"Store({str(self.path)!r}: {counts})"
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[Path, Head]]:
-        return Store, (self.path, self.head)  # without the open files
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, Manifest]]:
+        return Store, (self.path, self.manifest)  # without the open files
 
     @property
     def scale(self) -> Scale:
         """The pixel size of the slices."""
-        return self.head.scale
+        return self.manifest.scale
 
     @property
     def intensities(self) -> Intensities:
         """Modality -> encoding of its training images, the commonest first -> map to [-1, 1]."""
-        return self.head.intensities
+        return self.manifest.intensities
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the data and of the settings that matter."""
-        return self.head.fingerprint
+        return self.manifest.fingerprint
 
     @cached_property
     def overlap(self) -> tuple[Overlap, ...]:
@@ -118,7 +118,7 @@ class Store:
         """
         number = self._numbers[split, modality][index]
         record = self.record(number)
-        shape = record.height, record.width, self.head.channels
+        shape = record.height, record.width, self.manifest.channels
         length = 2 * shape[0] * shape[1] * shape[2]
         try:
             content = self._files.read(shard_name(record.shard), record.offset, length)
@@ -146,7 +146,7 @@ class Store:
         """
         content = self._files.read(INDEX_NAME, number * RECORD.itemsize, RECORD.itemsize)
         record = unpacked(content)
-        if record is None or min(record.height, record.width) < self.head.size:
+        if record is None or min(record.height, record.width) < self.manifest.size:
             raise DataError(
                 f"damaged: the record of slice {number} is not what was written",
                 file=self.path / INDEX_NAME,
@@ -178,7 +178,7 @@ class Store:
         Raises:
             DataError: Naming the files that differ.
         """
-        parts = self.head.parts
+        parts = self.manifest.parts
         with ThreadPoolExecutor() as pool:
             found = pool.map(sha256_of, [self.path / name for name in parts])
             pairs = zip(parts.items(), found, strict=True)
@@ -208,7 +208,7 @@ class Store:
 
     def _json(self, name: str, otherwise: Any) -> Any:
         """What a part in JSON holds, if the store has it."""
-        part = self.head.parts.get(name)
+        part = self.manifest.parts.get(name)
         if part is None:
             return otherwise
         content = self._files.read(name, 0, part.bytes)
@@ -245,22 +245,22 @@ def open_store(path: Path) -> Store:
         DataError: If it is no store, of another format, or lacks something.
     """
     try:
-        text = read_regular(path / HEAD_NAME, MAX_HEAD_BYTES)
+        text = read_regular(path / MANIFEST_NAME, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise DataError(
-            f"expected a store ({HEAD_NAME}): {error.strerror}",
+            f"expected a store ({MANIFEST_NAME}): {error.strerror}",
             file=path,
             fix="give a folder written by ctmr prepare",
         ) from error
-    head = _head(path, text)
-    require_parts(path, head.parts)
-    store = Store(path, head)
+    manifest = _manifest(path, text)
+    require_parts(path, manifest.parts)
+    store = Store(path, manifest)
     _require_whole(store)
     require_copies(path, store.copies)
     return store
 
 
-def _head(path: Path, text: bytes) -> Head:
+def _manifest(path: Path, text: bytes) -> Manifest:
     if f'"format": "{EARLIER}"'.encode() in text[:1000]:
         raise DataError(
             f"it is of the earlier format {EARLIER!r}, expected {FORMAT!r}",
@@ -268,11 +268,11 @@ def _head(path: Path, text: bytes) -> Head:
             fix=f"convert it with ctmr prepare {path} NEW_STORE",
         )
     try:
-        return Head.model_validate_json(text)
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
-            f"{HEAD_NAME} is not of {FORMAT!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"{MANIFEST_NAME} is not of {FORMAT!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             file=path,
             fix="delete the store and prepare it again",
         ) from error
@@ -280,18 +280,18 @@ def _head(path: Path, text: bytes) -> Head:
 
 def _require_whole(store: Store) -> None:
     """Refuse an index that is longer or shorter than `store.json` says, or than the shards; its last record is read."""
-    head, index = store.head, store.head.parts.get(INDEX_NAME)
-    expected, shards = head.slices * RECORD.itemsize, head.shards
+    manifest, index = store.manifest, store.manifest.parts.get(INDEX_NAME)
+    expected, shards = manifest.slices * RECORD.itemsize, manifest.shards
     if index is None or index.bytes != expected:
         found = "none" if index is None else f"{index.bytes}"
         raise DataError(
-            f"expected {expected} bytes for {head.slices} slices, found {found}",
+            f"expected {expected} bytes for {manifest.slices} slices, found {found}",
             file=store.path / INDEX_NAME,
             fix=RESTORE,
         )
-    last = store.record(head.slices - 1)
-    end = last.offset + 2 * last.height * last.width * head.channels
-    part = head.parts.get(shard_name(last.shard))
+    last = store.record(manifest.slices - 1)
+    end = last.offset + 2 * last.height * last.width * manifest.channels
+    part = manifest.parts.get(shard_name(last.shard))
     if last.shard != shards - 1 or part is None or part.bytes != end:
         raise DataError(
             f"expected {shards} shards up to the index's last slice, which ends at {end} of shard"
@@ -307,7 +307,7 @@ def with_settings(store: Store, config: DataConfig) -> Store:
     Raises:
         UsageError: If not.
     """
-    made, asked = store.head, config
+    made, asked = store.manifest, config
     pairs = {
         "size": (made.size, asked.size),
         "channels": (made.channels, asked.channels),

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmr.data.head import Overlap
 from ctmr.data.looks import FLAGS, Look, Looks
+from ctmr.data.manifest import Overlap
 from ctmr.data.sources import Source
 from ctmr.errors import CtmrError, DataError, SafetyError, refuse_all
 from ctmr.imaging.ct_values import with_ct_values

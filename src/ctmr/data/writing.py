@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmr.data.copies import Copies, sha256_of, write_copies
-from ctmr.data.head import (
+from ctmr.data.manifest import (
     COPIES_NAME,
-    HEAD_NAME,
     INDEX_NAME,
+    MANIFEST_NAME,
     OVERLAP_NAME,
     TEXTS_NAME,
     Codes,
     Entry,
-    Head,
+    Manifest,
     Overlap,
     shard_name,
 )
@@ -96,33 +96,33 @@ class Filled(NamedTuple):
 def write_store(
     workers: Workers,
     draft: Path,
-    head: Head,
+    manifest: Manifest,
     layout: Layout,
     found: Survey,
     *,
     progress: Progress | None,
-) -> Head:
+) -> Manifest:
     """Write the shards and the index into `draft / "store"`, or what is not there yet.
 
     Args:
         workers: Who does it.
         draft: A folder that may hold what an earlier process has finished of the same store.
-        head: What `store.json` is to say.
+        manifest: What `store.json` is to say.
         layout: What becomes of each scan, and where its slices lie.
         found: The scans.
         progress: Called with the scans done, after as many of the first look, and twice their number.
 
     Returns:
-        The head with all parts.
+        The manifest with all parts.
 
     Raises:
         CtmrError: If a scan changed since the first look.
         OSError: If something cannot be written.
     """
-    _require_same_plan(draft, head, layout, found)
+    _require_same_plan(draft, manifest, layout, found)
     shards = _Shards(draft, layout, found)
     scans = len(found.looks)
-    for start, marks in workers.map(partial(_fill, head=head), shards.batches()):
+    for start, marks in workers.map(partial(_fill, manifest=manifest), shards.batches()):
         stop = start + len(marks)
         shards.take(start, marks)
         if progress is not None:
@@ -133,7 +133,7 @@ def write_store(
     checksums = shards.marks.astype(np.uint32)
     entries = _entries(layout, found)
     index = write_index(shards.store, entries, layout.shards, layout.offsets, checksums)
-    return head.model_copy(update={"parts": shards.parts | index})
+    return manifest.model_copy(update={"parts": shards.parts | index})
 
 
 class _Shards:
@@ -228,9 +228,9 @@ def _pair(row: NDArray[np.uint32]) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def _require_same_plan(draft: Path, head: Head, layout: Layout, found: Survey) -> None:
+def _require_same_plan(draft: Path, manifest: Manifest, layout: Layout, found: Survey) -> None:
     """Empty a draft of another plan, of another version of ctmr or of a damaged disk."""
-    plan = hashlib.sha256(head.as_json().encode())
+    plan = hashlib.sha256(manifest.as_json().encode())
     for array in (layout.shapes, layout.padded, layout.firsts, layout.shards, layout.offsets):
         plan.update(array.tobytes())
     for look in found.looks:
@@ -245,13 +245,13 @@ def _require_same_plan(draft: Path, head: Head, layout: Layout, found: Survey) -
         write_text(draft / "plan", plan.hexdigest())
 
 
-def _fill(batch: Batch, head: Head) -> Filled:
+def _fill(batch: Batch, manifest: Manifest) -> Filled:
     """Write the slices of some pieces at their places in a shard."""
     marks = []
     with batch.file.open("r+b") as stream:
         for piece in batch.pieces:
             stream.seek(piece.offset)
-            for image in _codes(piece, head):
+            for image in _codes(piece, manifest):
                 content = image.tobytes()
                 stream.write(content)
                 constant = np.all(image == image[:1, :1])
@@ -259,35 +259,35 @@ def _fill(batch: Batch, head: Head) -> Filled:
     return Filled(batch.start, np.array(marks, np.uint64))
 
 
-def _codes(piece: Piece, head: Head) -> Iterator[Codes]:
+def _codes(piece: Piece, manifest: Manifest) -> Iterator[Codes]:
     """The slices of a piece as they lie in the store, each (H, W, C)."""
     source = piece.source
     if source.kind == "image":
-        arrays = [_image(piece, head)]
+        arrays = [_image(piece, manifest)]
     else:
         if content_hash(source.path, source.kind, source.files) != piece.sha256:
             raise _changed(source)
         volume = read_volume(source).volume
         anyway = source.reading.anyway
-        found = head_slices(volume, source.modality, head.scale, head.size, anyway=anyway)
-        intensity = head.intensities[source.modality][volume.encoding].fitted(found.head.values)
+        found = head_slices(volume, source.modality, manifest.scale, manifest.size, anyway=anyway)
+        intensity = manifest.intensities[source.modality][volume.encoding].fitted(found.head.values)
         arrays = [array[..., None] for array in found.images(intensity)]
         arrays = arrays[piece.first : piece.first + piece.slices]
     rows, columns = (piece.padded[n] - piece.shape[n] for n in (0, 1))
     around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
     for array in arrays:
         codes = to_codes(np.pad(array, around, constant_values=-1.0))
-        yield np.broadcast_to(codes, (*piece.padded, head.channels))  # grey: repeated
+        yield np.broadcast_to(codes, (*piece.padded, manifest.channels))  # grey: repeated
 
 
-def _image(piece: Piece, head: Head) -> FloatArray:
+def _image(piece: Piece, manifest: Manifest) -> FloatArray:
     """One image (h, w, 1 or 3) in [-1, 1], at the store's scale."""
     source = piece.source
     content = read_bytes(source.path)
     if hashlib.sha256(content).hexdigest() != piece.sha256:
         raise _changed(source)
-    image = image_of_source(source, content, 1 if head.channels == 1 else None)
-    intensity = head.intensities[source.modality][image.encoding]
+    image = image_of_source(source, content, 1 if manifest.channels == 1 else None)
+    intensity = manifest.intensities[source.modality][image.encoding]
     array = intensity.fitted(image.grey).to_unit(resize(image.array, *piece.shape))
     return array.reshape(*piece.shape, -1)
 
@@ -351,14 +351,18 @@ def write_index(
 
 
 def publish(
-    draft: Path, place: Path, head: Head, overlaps: Sequence[Overlap], files: Mapping[str, Path]
+    draft: Path,
+    place: Path,
+    manifest: Manifest,
+    overlaps: Sequence[Overlap],
+    files: Mapping[str, Path],
 ) -> None:
     """Put what else belongs to a store beside its shards, and move it to its place.
 
     Args:
         draft: With the store in it.
         place: Where nothing, or an empty folder, is.
-        head: What `store.json` is to say, the other parts included.
+        manifest: What `store.json` is to say, the other parts included.
         overlaps: Of test and training images.
         files: What is kept beside the slices, by its path below the store.
 
@@ -369,16 +373,16 @@ def publish(
     store = draft / "store"
     write_copies(store, files)
     copies: Copies = {name: sha256_of(store / name) for name in files}
-    parts = head.parts.copy()
+    parts = manifest.parts.copy()
     for name, content in ((OVERLAP_NAME, [asdict(o) for o in overlaps]), (COPIES_NAME, copies)):
         if content:
             write_text(store / name, json.dumps(content, indent=1) + "\n")
             parts[name] = part_of(store / name)
-    head = head.model_copy(update={"parts": dict(sorted(parts.items()))})
-    write_text(store / HEAD_NAME, head.as_json())
+    manifest = manifest.model_copy(update={"parts": dict(sorted(parts.items()))})
+    write_text(store / MANIFEST_NAME, manifest.as_json())
     try:
         store.rename(place)
     except OSError:
-        if not (place / HEAD_NAME).is_file():
+        if not (place / MANIFEST_NAME).is_file():
             raise
     sync(place.parent)

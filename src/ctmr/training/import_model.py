@@ -90,7 +90,7 @@ def import_model(
         flip=True,
     )
     store = None if data is None else prepare(data, config, progress=progress, reading=reading)
-    if store is not None and store.head.heights:
+    if store is not None and store.manifest.heights:
         what = "expected the pictures that the networks were trained on, found volumes"
         raise DataError(what, file=data, fix="give a data folder of images, or leave out --data")
     intensities = _intensities(store, reading, data)

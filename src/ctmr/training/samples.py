@@ -66,7 +66,7 @@ def _spread(count: int) -> list[int]:
 
 def _middles(store: Store, split: Split, modality: Modality) -> list[FloatArray]:
     """The middle squares of some slices, as large as a training crop (size, size, C) in [-1, 1]; of pairs, both."""
-    size = store.head.size
+    size = store.manifest.size
     images = []
     for i in _spread(store.count(split, modality)):
         image = store.slice(split, modality, i)

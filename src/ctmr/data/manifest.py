@@ -14,11 +14,11 @@ from ctmr.types import MODALITIES, SPLITS, CtWindow, Modality, Split
 
 FORMAT: Literal["ctmr store 4"] = "ctmr store 4"
 EARLIER = "ctmr store 3"
-HEAD_NAME = "store.json"
+MANIFEST_NAME = "store.json"
 INDEX_NAME, TEXTS_NAME = "index.bin", "names.bin"
 OVERLAP_NAME, COPIES_NAME = "overlap.json", "copies.json"
 SHARD_BYTES = 2**28
-MAX_HEAD_BYTES = 2**26
+MAX_MANIFEST_BYTES = 2**26
 Codes = NDArray[np.uint16]
 
 
@@ -52,7 +52,7 @@ class Overlap:
     why: Literal["identical", "patient"]
 
 
-class Head(BaseModel):
+class Manifest(BaseModel):
     """What `store.json` holds: no more for many slices than for few."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
