@@ -37,8 +37,9 @@ def start(tmp_path, tiny_data):
         process = subprocess.Popen(
             [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout
+        with process.stdout as said:
+            said.readline()
         return process
 
     return started
@@ -53,8 +54,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_preparing_killed_at_random_moments_ends_with_the_same_bytes(start, tmp_path):
+    whole = start(tmp_path / "whole")
     begun = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
+    assert whole.wait() == 0
     seconds = time.monotonic() - begun
     chance, kills = random.Random(0), 0  # the moments need not be the same in each run
     while kills < KILLS:
