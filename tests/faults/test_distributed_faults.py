@@ -197,8 +197,7 @@ def test_one_process_goes_on_with_the_run_of_two_and_says_that_exactness_is_lost
 # One is lost
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("start", ["--devices", "torchrun"])
+@pytest.mark.parametrize(("start", "rank"), [("--devices", 0), ("torchrun", 1)])
 def test_killed_rank_ends_all_with_one_line_that_names_it(file, tiny_data, run, start, rank):
     words = BY_DEVICES if start == "--devices" else torchrun()
     with started(words, tiny_data, run, "--config", file, "--steps", 4000) as process:
@@ -228,53 +227,63 @@ def test_killed_launcher_leaves_no_process(file, tiny_data, run, start):
 # Signals
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
-)
-@pytest.mark.parametrize("to", ["rank 1", "launcher"])
-def test_signal_to_one_stops_all_at_one_step_with_one_checkpoint(
-    file, tiny_data, run, number, code, to
-):
+def test_signal_to_one_acts_at_one_step_in_all(file, tiny_data, run):
+    """A checkpoint that is asked for, a stop that is waited for (R9), then each signal that ends, to a rank or the launcher."""
     more = ("--config", file, "--steps", 4000, "--set", "train.checkpoint_every=100000")
-    with started(BY_DEVICES, tiny_data, run, *more) as process:
-        await_step(process, run, 3)
-        os.kill(process.pid if to == "launcher" else ranks_of(run)[1], number)
-        found, errors = ended(process)
-    assert found == code, errors
-    (line,) = errors_in(errors)
-    last = steps_of(run)
-    assert f"stopped at step {last} of 4000 by signal {int(number)}" in line
-    names = [path.name.split(".")[0] for path in checkpoints(run / "checkpoints")]
-    assert names == [f"step_{last:09d}", "step_000000000"]
+    asked: list[int] = []
+    for to, number, code in (
+        ("rank 1", signal.SIGTERM, 143),
+        ("launcher", signal.SIGINT, 130),
+        ("rank 1", signal.SIGHUP, 129),
+    ):
+        first = steps_of(run)
+        with started(BY_DEVICES, tiny_data, run, *more, "--resume-or-start") as process:
+            await_step(process, run, first + 3)
+            if first == 0:
+                asked = [step_of_a_checkpoint_asked_for(process, run)]
+                assert_stopped_rank_is_waited_for(process, run)
+                assert_second_training_is_refused_once(tiny_data, run)
+            os.kill(process.pid if to == "launcher" else ranks_of(run)[1], number)
+            found, errors = ended(process)
+        assert found == code, errors
+        (line,) = errors_in(errors)
+        last = steps_of(run)
+        assert f"stopped at step {last} of 4000 by signal {int(number)}" in line
+        saved = [int(path.name[5:14]) for path in checkpoints(run / "checkpoints")]
+        assert saved[0] == last
+        assert [step for step in saved if first < step < last] == asked
+        asked = []
 
 
-def test_checkpoint_asked_of_one_rank_is_written_while_all_go_on(file, tiny_data, run):
-    more = ("--config", file, "--steps", 4000, "--set", "train.checkpoint_every=100000")
-    with started(BY_DEVICES, tiny_data, run, *more) as process:
-        await_step(process, run, 3)
-        os.kill(ranks_of(run)[1], signal.SIGUSR1)
-        deadline = time.monotonic() + 60
-        while len(checkpoints(run / "checkpoints")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        step = int(checkpoints(run / "checkpoints")[0].name[5:14])
-        await_step(process, run, step + 2)
-        process.terminate()
-        assert ended(process)[0] == 143
+def step_of_a_checkpoint_asked_for(process, run):
+    """All go on after it."""
+    os.kill(ranks_of(run)[1], signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while len(checkpoints(run / "checkpoints")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    step = int(checkpoints(run / "checkpoints")[0].name[5:14])
     assert step >= 3
+    await_step(process, run, step + 2)
+    return step
 
 
-def test_stopped_and_continued_rank_is_waited_for(file, tiny_data, run):
-    """No timeout fires (R9)."""
-    with started(BY_DEVICES, tiny_data, run, "--config", file, "--steps", 4000) as process:
-        await_step(process, run, 3)
-        rank = ranks_of(run)[1]
-        os.kill(rank, signal.SIGSTOP)
-        time.sleep(3)
-        before = steps_of(run)
-        os.kill(rank, signal.SIGCONT)
-        await_step(process, run, before + 2)
-        process.terminate()
-        assert ended(process)[0] == 143
+def assert_stopped_rank_is_waited_for(process, run):
+    """No timeout fires."""
+    rank = ranks_of(run)[1]
+    os.kill(rank, signal.SIGSTOP)
+    time.sleep(3)
+    before = steps_of(run)
+    os.kill(rank, signal.SIGCONT)
+    await_step(process, run, before + 2)
+
+
+def assert_second_training_is_refused_once(data, run):
+    """By process 0 alone."""
+    command = [*BY_DEVICES, "train", str(data), "--out", str(run), "--resume", "--devices", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 4, done.stderr
+    (line,) = errors_in(done.stderr)
+    assert "another process is training in it" in line
 
 
 # What happens to one happens to all
@@ -362,27 +371,6 @@ def test_processes_of_different_data_end_before_the_first_step(file, tiny_data, 
     assert "differ: data" in line
     assert errors_in(silent) == []
     assert not (run / "config.yaml").exists()
-
-
-def test_second_training_in_the_folder_is_refused_by_process_0_alone(file, tiny_data, run):
-    with started(BY_DEVICES, tiny_data, run, "--config", file, "--steps", 4000) as process:
-        await_step(process, run, 2)
-        command = [
-            *BY_DEVICES,
-            "train",
-            str(tiny_data),
-            "--out",
-            str(run),
-            "--resume",
-            "--devices",
-            "2",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-        process.terminate()
-        assert ended(process)[0] == 143
-    assert done.returncode == 4, done.stderr
-    (line,) = errors_in(done.stderr)
-    assert "another process is training in it" in line
 
 
 SLOW = """

@@ -164,10 +164,16 @@ COMMANDS = {
 }
 NEEDS_CACHE = ("demo", "train")
 READS = ("audit", "prepare", "train", "torch", "openvino", "onnx", "evaluate", "program")
+# Those that look for a cache, compile, draw by Matplotlib or load an engine.
+WITHOUT_HOME = ("demo", "train", "openvino", "report", "program")
+RUNS = [(name, False) for name in COMMANDS] + [(name, True) for name in WITHOUT_HOME]
 
 
-@pytest.mark.parametrize("nobody", [False, True], ids=["home", "no home"])
-@pytest.mark.parametrize("name", list(COMMANDS))
+@pytest.mark.parametrize(
+    ("name", "nobody"),
+    RUNS,
+    ids=[f"{name}-{'no home' if nobody else 'home'}" for name, nobody in RUNS],
+)
 def test_no_command_calls_anyone_or_leaves_a_file(name, nobody, watch, top):
     if nobody and not works(*NOBODY, "true"):
         pytest.skip("needs setpriv")
