@@ -4,18 +4,27 @@ A program prints JSON as its last line, with its `seconds`; anything else there 
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 Command = Sequence[str | Path]
+
+# Starts a program and prints its seconds and peak memory in kB. A process has at least the peak of the one that started it,
+# and this one is small.
+STARTER = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+code = subprocess.call(sys.argv[1:])
+seconds = time.perf_counter() - started
+print("\\n%f %d" % (seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss), flush=True)
+sys.exit(code)
+"""
 
 
 @dataclass
@@ -50,19 +59,18 @@ def in_turn(programs: Mapping[str, Command], rounds: int) -> dict[str, Measured]
 
 def _run(command: Command, into: Measured) -> None:
     with tempfile.TemporaryFile("w+") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
+        words = [sys.executable, "-I", "-S", "-c", STARTER, *map(str, command)]
+        done = subprocess.run(words, stdout=output, stderr=output, check=False)
         output.seek(0)
-        text = output.read()
-    if process.returncode != 0:
+        *lines, measured = filter(None, output.read().splitlines())
+    if done.returncode != 0:
+        text = "\n".join(lines)
         raise SystemExit(f"{' '.join(map(str, command[:3]))} ... failed:\n{text[-2000:]}")
-    last = (text.strip().splitlines() or [""])[-1]
+    seconds, peak_kb = map(float, measured.split())
+    last = lines[-1] if lines else ""
     into.printed = json.loads(last) if last.startswith("{") else {}
     into.seconds.append(float(into.printed.get("seconds", seconds)))
-    into.peak_mb = max(into.peak_mb, usage.ru_maxrss / 1024)
+    into.peak_mb = max(into.peak_mb, peak_kb / 1024)
 
 
 def print_table(
