@@ -208,7 +208,7 @@ def test_killed_rank_ends_all_with_one_line_that_names_it(file, tiny_data, run, 
     (line,) = errors_in(errors)
     assert line.startswith("error[E900]")
     assert f"process {rank} of 2 on {socket.gethostname()}" in line
-    assert "SIGKILL" in line
+    assert "was lost: killed by SIGKILL. Fix" in line
     assert gone(run, 5)
 
 
