@@ -120,7 +120,7 @@ class LesionDirection:
 
 @dataclass(frozen=True)
 class Lesions:
-    """What becomes of lesions of synthetic heads (docs/concepts/lesions.md)."""
+    """What becomes of lesions of synthetic heads (`ctmr help lesions`)."""
 
     heads: int
     seed: int
@@ -175,7 +175,7 @@ class Evaluated:
 
 
 class Metrics(BaseModel):
-    """What `metrics.json` says (docs/how-to/measure-with-pairs.md)."""
+    """What `metrics.json` says (`ctmr help measure-with-pairs`)."""
 
     model: Evaluated | None = None
     n: int
@@ -248,7 +248,7 @@ class Cleaned:
 
 
 class AuditReport(BaseModel):
-    """What `audit.json` says (docs/how-to/clean-a-data-set.md)."""
+    """What `audit.json` says (`ctmr help clean-a-data-set`)."""
 
     errors: int
     warnings: int
@@ -264,7 +264,7 @@ class AuditReport(BaseModel):
 
 
 class JudgedTranslation(BaseModel):
-    """What a sidecar says of the quality of a translation (docs/concepts/quality-and-uncertainty.md)."""
+    """What a sidecar says of the quality of a translation (`ctmr help quality-and-uncertainty`)."""
 
     level: Literal["ok", "warn", "refuse", "unknown"]
     why: tuple[str, ...]

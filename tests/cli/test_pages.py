@@ -1,6 +1,8 @@
 """`ctmr help` prints the pages of the documents."""
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from ctmr.errors import UsageError
 from ctmr.training.run_folder import RESUMABLE
 
 DOCS = Path(__file__).parents[2] / "docs"
+SOURCE = Path(__file__).parents[2] / "src" / "ctmr"
 
 
 def run(*arguments):
@@ -57,3 +60,28 @@ def test_settings_that_a_resumed_run_may_change_say_so():
     marked = {row.split("`")[1] for row in rows if row.endswith("| may change |")}
     assert marked == RESUMABLE
     assert len(rows) > len(RESUMABLE)
+
+
+def spoken():
+    """What the program may say: every string of its code but docstrings, and every text that travels with it."""
+    for file in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and id(node) not in alone:
+                yield file, node.value
+    for suffix in ("md", "html", "j2", "json"):
+        for file in sorted(SOURCE.rglob(f"*.{suffix}")):
+            yield file, file.read_text(encoding="utf-8")
+
+
+def test_messages_name_only_pages_that_a_user_has():
+    named = set()
+    for file, text in spoken():
+        for topic in re.findall(r"ctmr help ([a-z][a-z-]*[a-z])", text):
+            if topic != "for":  # "ctmr help for all"
+                named.add(topic)
+                assert topic in topics(), (file, topic)
+        assert not re.search(r"\bdocs/|\w\.md\b", text.replace("README.md", "")), file
+    assert {"settings", "data-folders", "lesions", "images", "results"} <= named

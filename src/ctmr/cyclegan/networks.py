@@ -1,7 +1,7 @@
 """The generators, the PatchGAN discriminator and their initialisation.
 
 Every network maps `(B, C, H, W)`; no convolution before an instance norm has a bias, which the norm would remove.
-Networks on a CPU are meant to be in channels-last layout (docs/project/performance.md).
+Networks on a CPU are meant to be in channels-last layout (`ctmr help performance`).
 """
 
 import math

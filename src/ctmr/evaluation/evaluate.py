@@ -60,7 +60,7 @@ class Evaluation:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The object of `metrics.json` (docs/how-to/measure-with-pairs.md)."""
+        """The object of `metrics.json` (`ctmr help measure-with-pairs`)."""
         return self.metrics.as_json()
 
 

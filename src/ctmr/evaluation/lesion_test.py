@@ -74,7 +74,7 @@ def lesion_table(
         progress: Called with heads done and heads to do.
 
     Returns:
-        Shares (docs/concepts/lesions.md) with their numbers and Wilson's 95 % intervals.
+        Shares (`ctmr help lesions`) with their numbers and Wilson's 95 % intervals.
 
     Raises:
         DataError: If the model was trained on other values.

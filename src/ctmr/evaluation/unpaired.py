@@ -39,7 +39,7 @@ def look_at_scans(
 
     Args:
         translator: Of the model in question.
-        data: Data folder (docs/how-to/data-folders.md).
+        data: Data folder (`ctmr help data-folders`).
         directions: What is looked at.
         reading: What to believe of scans that say too little.
         progress: Called with scans done and scans to do.

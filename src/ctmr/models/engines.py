@@ -116,7 +116,7 @@ def _padding(side: int, multiple: int, smallest: int) -> tuple[int, int]:
 
 
 def best_engine(*, exported: bool) -> Engine:
-    """The fastest engine there is (docs/project/performance.md): PyTorch on a GPU, else OpenVINO if it is installed.
+    """The fastest engine there is (`ctmr help performance`): PyTorch on a GPU, else OpenVINO if it is installed.
 
     A graph goes to ONNX Runtime, which starts sooner and needs less memory, unless the processor multiplies in bfloat16:
     that only OpenVINO does.

@@ -76,7 +76,7 @@ def train(
 
     Args:
         config: Every setting; of a resumed run only those in `RESUMABLE` may have changed.
-        data: Data folder (docs/how-to/data-folders.md) or a store made by `prepare`.
+        data: Data folder (`ctmr help data-folders`) or a store made by `prepare`.
         run: Where everything is written.
         pairs: Folder with `ct/` and `mr/`: scans of the same names are registered pairs, which are trained on too.
         anatomies: Folder of label maps of whole heads for rendered pairs; None draws them from procedural heads.
