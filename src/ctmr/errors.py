@@ -122,7 +122,7 @@ class DistributedError(CtmrError):
 
 
 class Stopped(CtmrError):
-    """Stopped by a signal, after a complete checkpoint, or, if not `saved`, where it could not be written."""
+    """Stopped by a signal after a complete checkpoint; exit code 75 if none could be written (not `saved`)."""
 
     code = "E130"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ctmr import errors
-from ctmr.config import Config
+from ctmr.config import PRESETS, Config
 from ctmr.training.run_folder import RESUMABLE
 
 _PACKAGE = Path(__file__).parents[1]
@@ -48,14 +48,30 @@ def _files() -> list[Path]:
 def settings_page() -> str:
     """Every setting with its values, its meaning, and whether a resumed run may change it."""
     lead = (
-        "`ctmr train --print-config --preset NAME` prints the settings of a preset. `--set key=value` changes one, and"
-        " `--config FILE.yaml` several. The last column says what `--resume` lets you change."
+        "`--set key=value` changes a setting, and `--config FILE.yaml` several. The last column says what `--resume` lets you"
+        " change. The values that each preset gives are [below](#values-of-the-presets)."
     )
     rows = ["| key | values | meaning | on `--resume` |", "|---|---|---|---|"]
     for key, each in _settings():
         may_change = "may change" if key in RESUMABLE else ""
         rows.append(f"| `{key}` | {_values(each)} | {each['description']} | {may_change} |")
+    rows += ["", "## Values of the presets", ""]
+    rows += ["`ctmr train --print-config --preset NAME` prints them as a file to edit.", ""]
+    rows += [f"| key | {' | '.join(PRESETS)} |", "|---" * (1 + len(PRESETS)) + "|"]
+    flat = [_flat(preset.model_dump()) for preset in PRESETS.values()]
+    rows += [f"| `{key}` | {' | '.join(each[key] for each in flat)} |" for key in flat[0]]
     return f"# Settings\n\n{lead}\n\n" + "\n".join(rows) + "\n"
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, str]:
+    """Values as YAML writes them, by the whole key."""
+    found = dict[str, str]()
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{inner}": each for inner, each in _flat(value).items()}
+        else:
+            found[key] = value if isinstance(value, str) else json.dumps(value)
+    return found
 
 
 def _settings() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -93,13 +109,18 @@ def errors_page() -> str:
         "An error is one line on standard error. It says what was expected and found, where, and what to do."
         " `--debug` adds the traceback. With `--json` the same is an object:"
     )
+    others = (
+        "Exit code 0 means that all is done. Exit code 1 (`E100`) is a fault of `ctmr` itself; the line names a file to report"
+        " it with."
+    )
     rows = ["| code | exit code | what | in Python |", "|---|---|---|---|"]
     for kind in _kinds(errors.CtmrError):
         what = (inspect.getdoc(kind) or "").splitlines()[0].rstrip(".")
         exits = "130, 143, 129 or 75" if kind is errors.Stopped else str(kind.exit_code)
         rows.append(f"| `{kind.code}` | {exits} | {what} | `ctmr.errors.{kind.__name__}` |")
     shown = json.dumps(example.as_json(), indent=2)
-    return f"# Errors\n\n{lead}\n\n```json\n{shown}\n```\n\n" + "\n".join(rows) + "\n"
+    head = f"# Errors and exit codes\n\n{lead}\n\n```json\n{shown}\n```\n\n{others}\n\n"
+    return head + "\n".join(rows) + "\n"
 
 
 def _kinds(base: type[errors.CtmrError]) -> Iterator[type[errors.CtmrError]]:
