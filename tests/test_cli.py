@@ -296,7 +296,7 @@ def test_bad_input_ends_with_3(tmp_path, tiny_run, tiny_pairs):
     skipped = run(*arguments, "--on-error", "skip")
     assert_fails(skipped, 3, "2 inputs were skipped", "bad1.png", "bad2.png")
     assert (tmp_path / "out" / "good.png").exists()
-    assert "1 scans written" in skipped.stdout
+    assert "1 scan written" in skipped.stdout
 
     deep = image(tmp_path / "deep.png", depth=16)
     arguments = ["translate", deep, tmp_path / "o.png", "--model", tiny_run, "--to", "mr"]

@@ -97,7 +97,7 @@ except SystemExit as ended:
 heavy = {{"nibabel", "pydicom", "torch", "matplotlib", "skimage", "openvino", "rich"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)
-    assert "1 scans written" in said
+    assert "1 scan written" in said
 
 
 def test_translation_of_a_nifti_volume_imports_only_what_a_volume_needs(tmp_path):
@@ -115,7 +115,7 @@ except SystemExit as ended:
 heavy = {{"ctmr.io.dicom.pixels", "torch", "matplotlib", "skimage", "openvino", "tifffile", "rich"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)
-    assert "1 scans written" in said
+    assert "1 scan written" in said
 
 
 def test_import_loads_neither_torch_nor_matplotlib_and_prints_nothing():

@@ -108,6 +108,7 @@ def translate(
     says how far to trust it.
     """
     with outcome_of(as_json, debug) as outcome:
+        from ctmr.models.devices import counted
         from ctmr.translation.translator import load_model
         from ctmr.translation.workers import Translators, runs_on
 
@@ -146,7 +147,9 @@ def translate(
                 progress=progress("translating"),
             )
         kept = f", {summary.kept} kept from before," if resume else ""
-        say(f"{summary.written} scans written to {output}{kept} in {summary.seconds:.1f} s")
+        say(
+            f"{counted(summary.written, 'scan')} written to {output}{kept} in {summary.seconds:.1f} s"
+        )
         if summary.warned:
             say(f"{len(summary.warned)} with a quality warning: {some(summary.warned)}")
         if not translator.model.card.training:
