@@ -14,18 +14,21 @@ from ctmr.cli.app import app
 from ctmr.cli.pages import errors_page, settings_page
 
 SOURCE = Path(__file__).parents[1] / "src"
+DOCS = Path(__file__).parent
 README = Path(__file__).parents[1] / "README.md"
 CHANGELOG = Path(__file__).parents[1] / "CHANGELOG.md"
 # Title, what it is, and the classes whose fields are its keys.
 FILES = (
     (
         "NAME.json",
-        "The sidecar of a translation, beside each translated scan.",
+        "It lies beside each translated scan. The pages on [pictures](../how-to/images.md#beside-a-translation) and"
+        " [volumes](../how-to/nifti.md#what-you-see) explain its keys.",
         ("results.Sidecar", "results.JudgedTranslation"),
     ),
     (
         "metrics.json",
-        "What `ctmr evaluate` writes. In a direction the figures stand among the other keys, each a `Summary`.",
+        "What `ctmr evaluate` writes. In a direction the figures stand among the other keys, each a `Summary`."
+        " [How the figures are taken](../how-to/measure-with-pairs.md#how-the-figures-are-taken) explains them.",
         (
             *(
                 "results.Metrics",
@@ -76,7 +79,7 @@ def cli_page() -> str:
 def files_page() -> str:
     """Every key of the JSON files, with its type and its meaning."""
     parts = [
-        "# Files",
+        "# JSON files",
         "The keys of what is written beside images and weights. `null` may stand where `None` does.",
     ]
     for title, lead, names in FILES:
@@ -102,7 +105,17 @@ def _keys(kind: Any) -> str:
         meaning = each.docstring.value if each.docstring else said.get(name, "")
         kind_of = str(each.annotation).replace("|", "\\|")
         rows.append(f"| `{name}` | {kind_of} | {' '.join(meaning.split())} |")
-    return sections[0].value + "\n\n" + "\n".join(rows)
+    return _linked(sections[0].value) + "\n\n" + "\n".join(rows)
+
+
+def _linked(text: str) -> str:
+    """A text of the program, in which `ctmr help TOPIC` is a link to that page."""
+    pages = {file.stem: file for file in DOCS.rglob("*.md")}
+
+    def link(found: re.Match[str]) -> str:
+        return f"[{found[0]}](../{pages[found[1]].relative_to(DOCS)})"
+
+    return re.sub(r"`ctmr help ([a-z-]+)`", link, text)
 
 
 def index_page() -> str:
