@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from ctmr.imaging.appearance import Question, Row, fit_logistic
-from ctmr.imaging.descriptors import Descriptors, describe, outline, shrunk
+from ctmr.imaging.descriptors import Descriptors, describe, outlined, shrunk
 from ctmr.synthetic.head import synthesise_head
 from ctmr.system.rng import stream
 from ctmr.types import FloatArray
@@ -66,11 +66,9 @@ def samples(seed: int) -> list[Sample]:
             True: exported(cut(mr, plane, k), mr[mask > 0], rng),
         }
         for is_mr, picture in shown.items():
-            small = shrunk(worn(picture, rng))
-            outlined = outline(small)
-            if outlined.any():
-                descriptors = describe(small, outlined)
-                found.append(Sample(descriptors, is_mr, plane, (top - k) * SPACING_MM))
+            small = outlined(shrunk(worn(picture, rng)))
+            if small.head.any():
+                found.append(Sample(describe(small), is_mr, plane, (top - k) * SPACING_MM))
     return found
 
 

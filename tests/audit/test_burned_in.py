@@ -5,7 +5,7 @@ from PIL import ImageDraw
 from scipy import ndimage
 
 from ctmr.audit.burned_in import has_colour, has_letters
-from ctmr.imaging.descriptors import inside_frame
+from ctmr.imaging.descriptors import background_of, inside_frame
 
 
 def head(side=256):
@@ -14,6 +14,14 @@ def head(side=256):
     away = np.hypot(rows / 0.75, columns / 0.6)
     picture = np.where(away < 1, np.where(away > 0.9, 230, 110), 0).astype(np.float32)
     return picture, ndimage.binary_dilation(away < 1, iterations=8)
+
+
+def frame_left_out(picture):
+    return inside_frame(picture, background_of(picture))
+
+
+def letters(picture, near):
+    return has_letters(picture, near, background_of(picture))
 
 
 def written(text, place, grey=255):
@@ -29,46 +37,46 @@ def test_frame_is_left_out(thick):
     picture[:thick] = picture[-thick:] = 200
     picture[:, :thick] = picture[:, -thick:] = 200
     inside = slice(thick, 256 - thick)
-    assert inside_frame(picture) == (inside, inside)
+    assert frame_left_out(picture) == (inside, inside)
 
 
 def test_line_along_one_edge_is_left_out():
     picture, _ = head()
     picture[:, 2] = 120
-    assert inside_frame(picture) == (slice(0, 256), slice(3, 256))
+    assert frame_left_out(picture) == (slice(0, 256), slice(3, 256))
 
 
 def test_head_at_the_edge_is_no_frame():
     picture, _ = head()
     everything = slice(0, 256)
-    assert inside_frame(picture) == (everything, everything)
+    assert frame_left_out(picture) == (everything, everything)
     cropped = picture[60:200, 70:190]
-    assert inside_frame(cropped) == (slice(0, 140), slice(0, 120))
+    assert frame_left_out(cropped) == (slice(0, 140), slice(0, 120))
 
 
 @pytest.mark.parametrize("place", [(4, 4), (190, 4), (4, 238)])
 def test_letters_beside_the_head_are_found(place):
-    assert has_letters(*written("AB 12", place))
+    assert letters(*written("AB 12", place))
 
 
 def test_no_letters_in_a_bare_picture_or_on_a_table_or_a_dot():
     picture, near = head()
-    assert not has_letters(picture, near)
+    assert not letters(picture, near)
     picture[250:253, 20:236] = 200
     picture[20:26, 20:26] = 255
-    assert not has_letters(picture, near)
-    assert not has_letters(np.zeros((64, 64), np.float32), np.zeros((64, 64), bool))
+    assert not letters(picture, near)
+    assert not letters(np.zeros((64, 64), np.float32), np.zeros((64, 64), bool))
 
 
 def test_faint_letters_are_not_bright_enough():
-    assert not has_letters(*written("AB 12", (4, 4), grey=40))
+    assert not letters(*written("AB 12", (4, 4), grey=40))
 
 
 def test_ruler_is_found_by_its_ticks():
     picture, near = head()
     picture[248, 60:200] = 255
     picture[243:248, 60:200:14] = 255
-    assert has_letters(picture, near)
+    assert letters(picture, near)
 
 
 def test_colour_is_what_differs_between_channels():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctmr.imaging.descriptors import describe, outline, shrunk
+from ctmr.imaging.descriptors import describe, outlined, shrunk
 from support.pictures import slices
 
 
@@ -16,7 +16,7 @@ def disk(centre=(64, 64), radius=48, rim=255.0, inside=100.0, thick=10, air=0.0)
 
 
 def descriptors(picture):
-    return describe(picture, outline(picture))
+    return describe(outlined(picture))
 
 
 def test_descriptors_of_a_disk_are_those_worked_by_hand():
@@ -71,7 +71,7 @@ def test_lopsided_outline_is_told():
 def test_outline_follows_the_head_and_leaves_a_thin_table_out():
     picture = disk()
     picture[122:124, 10:118] = 255
-    found = outline(picture)
+    found = outlined(picture).head
     expected = disk() > 0
     assert (found ^ expected).mean() < 0.01
 
@@ -79,24 +79,23 @@ def test_outline_follows_the_head_and_leaves_a_thin_table_out():
 def test_outline_of_a_real_head_shape_is_whole_in_both_modalities():
     for modality in ("ct", "mr"):
         for picture in slices(1, modality):
-            assert 0.3 < outline(picture).mean() < 0.8
+            assert 0.3 < outlined(picture).head.mean() < 0.8
 
 
 @pytest.mark.parametrize("grey", [0.0, 200.0])
 def test_constant_picture_has_no_outline(grey):
-    assert not outline(np.full((64, 64), grey, np.float32)).any()
+    assert not outlined(np.full((64, 64), grey, np.float32)).head.any()
 
 
 def test_speck_is_no_head():
     picture = np.zeros((100, 100), np.float32)
     picture[40:50, 40:50] = 255
-    assert not outline(picture).any()
+    assert not outlined(picture).head.any()
 
 
 def test_picture_without_head_cannot_be_described():
-    picture = np.zeros((32, 32), np.float32)
     with pytest.raises(ValueError, match="head must not be empty"):
-        describe(picture, picture > 0)
+        describe(outlined(np.zeros((32, 32), np.float32)))
 
 
 def test_shrunk_keeps_the_aspect_and_small_pictures():

@@ -11,11 +11,14 @@ from skimage.morphology import isotropic_closing
 from ctmr.evaluation.metrics.full_reference import dice, hd95
 from ctmr.imaging.head import (
     air_for_missing,
+    box_around,
     closing,
+    depth_within,
     dilation,
     find_background,
     find_head,
     head_mask,
+    largest_region,
 )
 from ctmr.imaging.volume import Volume
 from ctmr.types import BoolArray, FloatArray, Modality
@@ -326,6 +329,28 @@ def test_closing_of_a_small_mask_is_that_of_the_whole_image(shape):
         whole = ndimage.distance_transform_edt(grown, sampling=spacing) > 4
         inner = tuple(slice(12, -12) for _ in shape)
         assert np.array_equal(closing(mask, 4, spacing), whole[inner])
+
+
+@pytest.mark.parametrize("shape", [(40, 31), (17, 12, 15)])
+def test_largest_region_has_the_holes_filled_that_scipy_fills(shape):
+    tissue = np.random.default_rng(4).random(shape) < 0.6
+    filled = ndimage.binary_fill_holes(tissue)
+    labels, _ = ndimage.label(filled)
+    assert (filled & ~tissue).any()
+    largest = labels == np.bincount(labels[labels > 0]).argmax()
+    assert np.array_equal(largest_region(tissue, 0.5), largest)  # no pixel has another so near
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
+def test_depth_within_a_mask_is_the_distance_of_scipy(share):
+    mask = np.random.default_rng(6).random((30, 41)) < share
+    assert np.array_equal(depth_within(mask), ndimage.distance_transform_edt(mask))
+
+
+def test_box_around_a_mask_ends_with_the_image():
+    mask = np.zeros((9, 7, 5), bool)
+    mask[3:5, 0, 2] = mask[4, 2, 4] = True
+    assert box_around(mask) == (slice(2, 6), slice(0, 4), slice(1, 6))
 
 
 @pytest.mark.parametrize("radius", [1.0, 3.0, 4.5])

@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 from ctmr.audit.near_duplicates import fingerprint
 from ctmr.audit.scan_profile import Picture
 from ctmr.data.sources import Source
-from ctmr.imaging.descriptors import describe, outline, shrunk
+from ctmr.imaging.descriptors import describe, outlined, shrunk
 from ctmr.io.image_info import ImageInfo
 from ctmr.synthetic.head import synthesise_head
 
@@ -58,9 +58,8 @@ def write_clean_data(data):
 
 def look(pixels):
     """Descriptors and fingerprint of a picture."""
-    small = shrunk(np.asarray(pixels, np.float32))
-    head = outline(small)
-    return describe(small, head), fingerprint(small, head)
+    small = outlined(shrunk(np.asarray(pixels, np.float32)))
+    return describe(small), fingerprint(small.grey, small.head)
 
 
 def picture(label, *, digest=None, patient=None, looks=None, **other):

@@ -4,7 +4,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from ctmr.imaging.descriptors import LETTER_SHARE, Box, air_and_white
+from ctmr.imaging.descriptors import LETTER_SHARE, Box
+from ctmr.imaging.head import Background
 from ctmr.types import BoolArray, FloatArray
 
 MIN_HIGH, MAX_HIGH_SHARE = 4, 0.05  # a letter: pixels, and part of the picture's height
@@ -15,15 +16,17 @@ MIN_CHROMA = (
 MIN_COLOURED_SHARE = 0.0005  # of the picture
 
 
-def has_letters(picture: FloatArray, near: BoolArray) -> bool:
+def has_letters(picture: FloatArray, near: BoolArray, background: Background) -> bool:
     """Whether two or more bright pieces beside the head stand in a row as letters do, or are a ruler's ticks.
 
     Args:
         picture: (H, W) grey values.
         near: (H, W), the head and what lies close to it, where ears and tubes are.
+        background: Of the picture.
     """
-    air, white = air_and_white(picture)
-    there = (picture > air + LETTER_SHARE * (white - air)) & ~near
+    there = (picture > background.brighter_by(LETTER_SHARE)) & ~near
+    if not there.any():
+        return False
     labels, count = scipy.ndimage.label(there, np.ones((3, 3), np.bool_))
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     letters = []

@@ -95,7 +95,7 @@ def _pictures(sources: Sequence[Source]) -> Iterator[Picture | Unusable]:
     if len(sources) <= MIN_FOR_PROCESSES:
         pool = ThreadPoolExecutor(workers)
     else:
-        pool = ProcessPoolExecutor(workers, worker_context(), serve, (os.getpid(),))
+        pool = ProcessPoolExecutor(workers, worker_context(__name__), serve, (os.getpid(),))
     try:
         yield from pool.map(take_picture, sources, chunksize=CHUNK)
     except BrokenProcessPool as error:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import scipy
 from PIL import Image as Pillow
 
 from ctmr.audit.burned_in import has_colour, has_letters
@@ -16,6 +15,8 @@ from ctmr.data.survey import image_of_source
 from ctmr.errors import CtmrError, SafetyError
 from ctmr.imaging.descriptors import (
     Descriptors,
+    Outlined,
+    background_of,
     describe,
     inside_frame,
     shrunk,
@@ -119,15 +120,18 @@ def _of_image(source: Source) -> Picture | Unusable:
     white = 255.0 if image.depth == 8 else 65535.0
     drawn: list[Mark] = ["colour"] if colour and has_colour(image.array, white) else []
     grey = luma(image.array) if colour else image.array
-    rows, columns = inside_frame(grey)
-    inside = np.ascontiguousarray(grey[rows, columns])
+    shown, background = windowed(grey, image.encoding), background_of(grey)
+    inside = np.ascontiguousarray(grey[inside_frame(grey, background)])
     if inside.shape != grey.shape:
         drawn.append("frame")
-    small, head = small_picture(inside, image.encoding)
-    if head.any() and has_letters(
-        windowed(inside, image.encoding), _enlarged(head, inside.shape, NEAR_HEAD_PIXELS)
-    ):
-        drawn.append("letters")
+    small = small_picture(inside, image.encoding)
+    if small.head.any():
+        near, bright = _enlarged(small.head, inside.shape, NEAR_HEAD_PIXELS), inside
+        if inside.shape != grey.shape or shown is not grey:
+            bright = windowed(inside, image.encoding)
+            background = background_of(bright)
+        if has_letters(bright, near, background):
+            drawn.append("letters")
     kind = "HU" if image.unit == "HU" else "RGB" if colour else "grey"
     stored = f"{image.depth}-bit {kind}{' with transparency' if image.transparent else ''}"
     return Picture(
@@ -136,12 +140,12 @@ def _of_image(source: Source) -> Picture | Unusable:
         grey.shape,
         stored,
         source.patient,
-        *_looks(small, head),
-        _ends(inside, head),
+        *_looks(small),
+        _ends(inside, small.head),
         tuple(drawn),
         None,
         None,
-        _thumbnail(windowed(grey, image.encoding)),
+        _thumbnail(shown),
     )
 
 
@@ -169,17 +173,17 @@ def _of_volume(source: Source) -> Picture | Unusable:
     upright = canonical(volume)
     found = find_head(upright, source.modality)
     pixels = _slice(upright if found is None else found.on_air(upright), found)
-    small, head = small_picture(pixels, volume.encoding)
+    small = small_picture(pixels, volume.encoding)
     if found is None:
-        head = np.zeros_like(head)
+        small = small._replace(head=np.zeros_like(small.head))
     return Picture(
         source,
         _digest(volume.array),
         volume.array.shape,
         "volume",
         patient,
-        *_looks(small, head),
-        _ends(pixels, head),
+        *_looks(small),
+        _ends(pixels, small.head),
         drawn,
         _plane(volume),
         _part(upright, found),
@@ -216,28 +220,41 @@ def _plane(volume: Volume) -> Plane | None:
     return PLANES.get(volume.axes[thick], "sagittal")
 
 
-def _looks(small: FloatArray, head: BoolArray) -> tuple[Descriptors | None, Fingerprint | None]:
-    return (describe(small, head), fingerprint(small, head)) if head.any() else (None, None)
+def _looks(small: Outlined) -> tuple[Descriptors | None, Fingerprint | None]:
+    if not small.head.any():
+        return None, None
+    return describe(small), fingerprint(small.grey, small.head)
 
 
 def _ends(grey: FloatArray, head: BoolArray) -> tuple[float, float]:
     if not head.any():
         return 0.0, 0.0
-    values = grey[_enlarged(head, grey.shape, 0)]
-    return float((values <= grey.min()).mean()), float((values >= grey.max()).mean())
+    wide = _enlarged(head, grey.shape, 0)
+    lowest, highest, count = (
+        np.count_nonzero(each)
+        for each in ((grey <= grey.min()) & wide, (grey >= grey.max()) & wide, wide)
+    )
+    return lowest / count, highest / count
 
 
 def _enlarged(head: BoolArray, shape: tuple[int, ...], more: int) -> BoolArray:
     """The mask, grown by some of its pixels, on a finer grid."""
-    wider = scipy.ndimage.binary_dilation(head, iterations=more) if more else head
+    for _ in range(more):
+        wider = head.copy()
+        wider[1:] |= head[:-1]
+        wider[:-1] |= head[1:]
+        wider[:, 1:] |= head[:, :-1]
+        wider[:, :-1] |= head[:, 1:]
+        head = wider
     rows, columns = (
         np.arange(pixels) * few // pixels for pixels, few in zip(shape, head.shape, strict=True)
     )
-    return np.asarray(wider.take(rows, axis=0).take(columns, axis=1))
+    return np.asarray(head.take(rows, axis=0).take(columns, axis=1))
 
 
 def _digest(values: FloatArray) -> str:
-    content = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
+    # Where processors have instructions for it, as most have, SHA-256 takes a third of the time of BLAKE2.
+    content = hashlib.sha256(repr(values.shape).encode())
     content.update(np.ascontiguousarray(values).data)
     return content.hexdigest()
 

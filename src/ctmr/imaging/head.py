@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from ctmr.imaging.ct_values import AIR_HU
 from ctmr.imaging.image import Scan
 from ctmr.imaging.order import median, ordered, percentile, percentiles
-from ctmr.imaging.volume import Volume, canonical, like
+from ctmr.imaging.volume import Value, Volume, canonical, like
 from ctmr.types import BoolArray, FloatArray, Matrix, Modality
 
 # Thresholds, all of them. HU: between air and fat. Shares: of the way from the background to the brightest tissue.
@@ -46,6 +47,14 @@ class Background(NamedTuple):
     threshold: float
     is_inside: bool
     """Whether there is tissue on either side of it, as in an MR with mean 0."""
+    low: float
+    """The darkest value of the scan that counts, see `RANGE_PERCENTILES`."""
+    high: float
+    """The brightest."""
+
+    def brighter_by(self, share: float) -> float:
+        """The value so much of the way from the background to the brightest value."""
+        return self.level + share * (self.high - self.level)
 
     def tissue(self, array: FloatArray) -> BoolArray:
         """Where values are not those of the background."""
@@ -70,7 +79,7 @@ def find_background(array: FloatArray, *, hu: bool) -> Background:
     low, high = (float(value) for value in percentiles(ordered(array), RANGE_PERCENTILES))
     level, noise = _rim_level(rim, low, high)
     if hu and not _is_cut_out(array, rim, level):
-        return Background(AIR_HU, TISSUE_ABOVE_HU - AIR_HU, is_inside=False)
+        return Background(AIR_HU, TISSUE_ABOVE_HU - AIR_HU, False, low, high)
     reach = max(high - level, level - low)
     darker = np.count_nonzero(array < level - TISSUE_ABOVE_SHARE * reach) / array.size
     is_inside = bool(darker >= MIN_DARKER_SHARE)
@@ -80,7 +89,7 @@ def find_background(array: FloatArray, *, hu: bool) -> Background:
         noise = 0.0  # the background is one value, and others of the rim are tissue
     share = TISSUE_ABOVE_SHARE_INSIDE if is_inside else TISSUE_ABOVE_SHARE
     threshold = min(max(share * reach, TISSUE_ABOVE_NOISE * noise), MAX_THRESHOLD_SHARE * reach)
-    return Background(level, threshold, is_inside)
+    return Background(level, threshold, is_inside, low, high)
 
 
 def _fills(level: float, spread: float, array: FloatArray, rim: FloatArray) -> bool:
@@ -91,7 +100,7 @@ def _fills(level: float, spread: float, array: FloatArray, rim: FloatArray) -> b
     return bool(near_rim >= MIN_RIM_SHARE and near >= MIN_PICTURE_SHARE)
 
 
-def _rim(array: FloatArray) -> FloatArray:
+def _rim(array: NDArray[Value]) -> NDArray[Value]:
     """The values on the edges of an image or on the faces of a volume."""
     faces = [np.take(array, end, axis).ravel() for axis in range(array.ndim) for end in (0, -1)]
     return np.concatenate(faces)
@@ -141,34 +150,58 @@ def head_mask(
     """
     if radius is None:
         radius = max(1, round(RADIUS_SHARE * min(array.shape)))
-    return _largest_region(find_background(array, hu=hu).tissue(array), radius, spacing)
+    return largest_region(find_background(array, hu=hu).tissue(array), radius, spacing)
 
 
-def _largest_region(tissue: BoolArray, radius: float, spacing: Sequence[float] | None) -> BoolArray:
+def largest_region(
+    tissue: BoolArray, radius: float, spacing: Sequence[float] | None = None
+) -> BoolArray:
     """The largest region of tissue, closed, filled and without what is thinner than the disk or ball."""
     if not tissue.any():
         return tissue
     spacing = (1.0,) * tissue.ndim if spacing is None else spacing
-    filled = scipy.ndimage.binary_fill_holes(closing(tissue, radius, spacing))
+    # Nothing of it reaches beyond the box about the tissue; one pixel more says that it ends there.
+    box = box_around(tissue)
+    filled = _without_holes(closing(tissue[box], radius, spacing))
     opened = ~closing(~filled, radius, spacing)
     labels, count = scipy.ndimage.label(opened if opened.any() else filled)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return np.asarray(labels == 1 + sizes.argmax())
+    region = np.zeros_like(tissue)
+    region[box] = labels == 1 + sizes.argmax()
+    return region
+
+
+def _without_holes(mask: BoolArray) -> BoolArray:
+    """The mask and all that it encloses, in half the time of `scipy.ndimage.binary_fill_holes`."""
+    labels, count = scipy.ndimage.label(~mask)
+    is_filled = np.ones(count + 1, dtype=np.bool_)
+    is_filled[_rim(labels)] = False
+    is_filled[0] = True
+    return np.asarray(is_filled[labels])
+
+
+def depth_within(mask: BoolArray) -> Matrix:
+    """(H, W): pixels to the nearest one outside, in two thirds of the time of SciPy's own distances."""
+    find = scipy.ndimage.distance_transform_edt
+    down, across = find(mask, return_distances=False, return_indices=True)
+    down -= np.arange(mask.shape[0], dtype=down.dtype)[:, None]
+    across -= np.arange(mask.shape[1], dtype=across.dtype)
+    return np.asarray(np.sqrt(down * down + across * across))
 
 
 def closing(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
     """The closing of a mask by a ball; the image goes on beyond its border as it ends there."""
-    closed = np.zeros_like(mask)
-    if not mask.any():
-        return closed
-    # No closing reaches beyond the box about a mask; one pixel more says that it ends there.
-    (found,) = scipy.ndimage.find_objects(mask.astype(np.uint8))
-    box = tuple(slice(max(0, sides.start - 1), sides.stop + 1) for sides in found)
     around = [math.ceil(radius / side) + 1 for side in spacing]
-    padded = np.pad(mask[box], [(pixels, pixels) for pixels in around], mode="edge")
-    shrunk = ~dilation(~dilation(padded, radius, spacing), radius, spacing)
-    closed[box] = shrunk[tuple(slice(pixels, -pixels) for pixels in around)]
-    return closed
+    padded = np.pad(mask, [(pixels, pixels) for pixels in around], mode="edge")
+    closed = ~dilation(~dilation(padded, radius, spacing), radius, spacing)
+    return closed[tuple(slice(pixels, -pixels) for pixels in around)]
+
+
+def box_around(mask: BoolArray) -> tuple[slice, ...]:
+    """The box about a mask that is not empty, and one pixel more where there is one."""
+    axes = range(mask.ndim)
+    places = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
+    return tuple(slice(max(0, int(along[0]) - 1), int(along[-1]) + 2) for along in places)
 
 
 def dilation(mask: BoolArray, radius: float, spacing: Sequence[float]) -> BoolArray:
@@ -276,7 +309,7 @@ def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
     # Rounded, since a header holds 2 mm as 2.0000001: NIfTI and DICOM of one head give one mask.
     spacing = [round(step * mm, 3) for step, mm in zip(steps, volume.spacing_mm, strict=True)]
     background = find_background(coarse, hu=modality == "ct" and volume.unit != "grey")
-    mask = _largest_region(background.tissue(coarse), RADIUS_MM[modality], spacing)
+    mask = largest_region(background.tissue(coarse), RADIUS_MM[modality], spacing)
     areas = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
     nodes = np.minimum(
         (np.arange(volume.array.shape[2]) + steps[2] // 2) // steps[2], coarse.shape[2] - 1
@@ -297,12 +330,13 @@ def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
 def whole_volume(volume: Volume) -> HeadRegion:
     """All of a canonical volume, for one in which no head is found and that a user vouches for."""
     i, j, k = volume.array.shape
+    low = float(volume.array.min())
     area_mm2 = i * j * volume.spacing_mm[0] * volume.spacing_mm[1]
     return HeadRegion(
         coarse=np.ones(volume.array.shape, dtype=np.bool_),
         steps=(1, 1, 1),
         values=volume.array.ravel(),
-        background=Background(float(volume.array.min()), 0.0, is_inside=False),
+        background=Background(low, 0.0, False, low, float(volume.array.max())),
         top=k - 1,
         areas_mm2=np.full(k, area_mm2),
         is_found=False,

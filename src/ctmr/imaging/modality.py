@@ -14,7 +14,7 @@ from ctmr.imaging.ct_values import (
     looks_like_hu,
     looks_like_offset_hu,
 )
-from ctmr.imaging.descriptors import describe, outline, shrunk, square_slice
+from ctmr.imaging.descriptors import describe, outlined, shrunk, square_slice
 from ctmr.imaging.head import find_head
 from ctmr.imaging.volume import Volume, canonical
 from ctmr.types import NAMES, Modality
@@ -80,9 +80,8 @@ def shows_ct(volume: Volume) -> bool:
     looks = []
     for k in planes:
         if k >= 0:
-            small = shrunk(square_slice(upright, k))
-            mask = outline(small)
-            look = describe(small, mask) if mask.any() else None
+            small = outlined(shrunk(square_slice(upright, k)))
+            look = describe(small) if small.head.any() else None
             if look is not None and look.spread >= MIN_SPREAD:
                 looks.append(look)
     if len(looks) < MIN_SLICES:

@@ -171,10 +171,12 @@ def known_digests(path: Path, sidecar: Path | None = None) -> set[str]:
 
 def is_own_extra(path: Path) -> bool:
     """Whether ctmr wrote this file and it is no scan: an uncertainty map, a preview, a figure, a sidecar."""
-    record = read_sealed(path.parent / LIST_NAME) or {}
-    hashes = set(_entries(record, "files").get(path.name, ()))
+    listed = read_sealed(path.parent / LIST_NAME) or {}
+    hashes = set(_entries(listed, "files").get(path.name, ()))
     for beside in _sidecars_of(path):
-        record = read_sealed(beside) or {}
+        record = read_sealed(beside)
+        if record is None:
+            continue
         name = os.path.relpath(path, beside.parent)
         outputs = record.get("outputs")
         if isinstance(outputs, dict) and name in outputs and record.get("result") != name:
