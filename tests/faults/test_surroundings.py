@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from PIL import Image as Pillow
 
@@ -160,3 +162,38 @@ def test_memory_and_open_files_do_not_grow_with_the_number_of_images(tiny_run, t
         assert len(used) >= 2, name
         assert files_last <= files, name
         assert last - first < len(used) - 1, f"{name}: {used}"  # MB: below 1 for 1000 images
+
+
+# The peak memory of a translation whose network only copies: what is left is all that grows with the slices.
+HEAD = """
+import ctmr.models.engines as engines
+from ctmr.cli import main
+from ctmr.system.memory import peak_bytes
+engines.session_of = lambda _: lambda images: images.copy()
+try:
+    main()
+finally:
+    print(peak_bytes())
+"""
+
+
+def test_memory_of_a_translation_grows_by_less_than_0_2_mb_a_slice(tmp_path):
+    """Slices of 256x256 in int16: as they are in the file they take 0.131 MB."""
+    sides = np.meshgrid(*[np.linspace(-1, 1, 256)] * 2, [0.0], indexing="ij")
+    radius = np.hypot(sides[0] / 0.7, sides[1] / 0.85)
+    slices = np.select([radius < 0.9, radius < 1], [40, 900], -1000).astype(np.int16)
+    peaks = {}
+    for count in (60, 300):
+        path = tmp_path / f"{count}.nii"
+        affine = np.diag([0.9, 0.9, 180 / count, 1])
+        nib.save(nib.Nifti1Image(np.repeat(slices, count, axis=2), affine), path)
+        command = ("translate", path, tmp_path / f"{count}-mr.nii.gz", "--to", "mr", "--anyway")
+        done = subprocess.run(
+            [sys.executable, "-c", HEAD, *map(str, command), "--engine", "onnx"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        peaks[count] = int(done.stdout.splitlines()[-1]) / 1e6
+    assert (peaks[300] - peaks[60]) / 240 < 0.2, peaks

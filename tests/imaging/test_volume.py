@@ -9,7 +9,15 @@ import pytest
 import SimpleITK
 
 from ctmr.errors import SafetyError, UsageError
-from ctmr.imaging.volume import Forms, Volume, axial_slices, canonical, from_axial_slices, like
+from ctmr.imaging.volume import (
+    Forms,
+    Volume,
+    axial_slices,
+    canonical,
+    from_axial_slices,
+    like,
+    pieces,
+)
 
 # Every order of the axes, each way round.
 ORIENTATIONS = [
@@ -324,3 +332,27 @@ def test_missing_simpleitk_is_named_with_what_to_install(monkeypatch):
         with pytest.raises(UsageError) as caught:
             call()
         assert caught.value.fix == "pip install SimpleITK"
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">i2", "u2"])
+def test_integers_of_a_file_become_float32_when_they_are_asked_for_or_leave_the_program(dtype):
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    volume = Volume(array, np.eye(4), "mr")
+    assert volume.array is array
+    for found in (volume.in_float().array, volume.to_nibabel().get_fdata(dtype=np.float32)):
+        assert found.dtype == np.float32
+        assert np.array_equal(found, array)
+    assert volume.to_nibabel().get_data_dtype() == np.float32
+    with pytest.raises(ValueError, match="float32"):
+        Volume(array.astype("i4"), np.eye(4), "mr")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["f4", "i2", ">i2"])
+def test_pieces_are_all_values_once(monkeypatch, dtype, order):
+    monkeypatch.setattr("ctmr.imaging.volume.PIECE", 64)
+    array = np.asarray(np.arange(6 * 7 * 11).reshape(6, 7, 11), dtype, order)[::-1, :, 1:]
+    found = [piece.copy() for piece in pieces(array)]
+    assert {piece.dtype for piece in found} == {np.dtype(np.float32)}
+    assert max(map(len, found)) <= 64
+    assert sorted(np.concatenate(found)) == sorted(array.ravel())

@@ -1,5 +1,6 @@
 """What the values of a CT are: HU, or what a user vouches for where a file lost them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import scipy
 
 from ctmr.errors import UsageError
 from ctmr.imaging.image import Image, Scan
+from ctmr.imaging.volume import pieces
 from ctmr.types import BoolArray, FloatArray
 
 CT_VALUES = ("hu", "hu+1024", "grey")
@@ -79,10 +81,12 @@ def with_ct_values(scan: Scan, ct_values: str) -> Scan:
     return replace(scan, array=_air_for_rim(array), modality="ct", unit="HU")
 
 
-def looks_like_hu(array: FloatArray) -> bool:
-    """Whether the values are those of a head CT in HU, with air and bone."""
-    least, most = (float((array > hu).mean()) for hu in BONE_HU)
-    return air_share(array) >= AIR_SHARE and least >= BONE_SHARE >= most
+def looks_like_hu(array: FloatArray, offset: float = 0.0) -> bool:
+    """Whether the values, less an offset, are those of a head CT in HU, with air and bone."""
+    bone, beyond = BONE_HU
+    least = _count(array, offset, lambda hu: hu > bone) / array.size
+    most = _count(array, offset, lambda hu: hu > beyond) / array.size
+    return air_share(array, offset) >= AIR_SHARE and least >= BONE_SHARE >= most
 
 
 def looks_like_offset_hu(array: FloatArray) -> bool:
@@ -90,18 +94,23 @@ def looks_like_offset_hu(array: FloatArray) -> bool:
 
     An MR has tissue of all values between; a CT has only the edges of tissue there.
     """
-    hu = array - np.float32(OFFSET_HU)
-    if not looks_like_hu(hu):
+    if not looks_like_hu(array, OFFSET_HU):
         return False
-    tissue = hu[hu > AIR_BELOW_HU]
     low, high = SOFT_HU
-    soft = float(((tissue > low) & (tissue < high)).mean())
-    return soft >= SOFT_SHARE and float((tissue < low).mean()) <= EDGE_SHARE
+    tissue = _count(array, OFFSET_HU, lambda hu: hu > AIR_BELOW_HU)
+    soft = _count(array, OFFSET_HU, lambda hu: (hu > low) & (hu < high))
+    edge = _count(array, OFFSET_HU, lambda hu: (hu > AIR_BELOW_HU) & (hu < low))
+    return soft / tissue >= SOFT_SHARE and edge / tissue <= EDGE_SHARE
 
 
-def air_share(array: FloatArray) -> float:
-    """Share of the values at or below -500 HU."""
-    return float((array <= AIR_BELOW_HU).mean())
+def air_share(array: FloatArray, offset: float = 0.0) -> float:
+    """Share of the values, less an offset, at or below -500 HU."""
+    return _count(array, offset, lambda hu: hu <= AIR_BELOW_HU) / array.size
+
+
+def _count(array: FloatArray, offset: float, is_meant: Callable[[FloatArray], BoolArray]) -> int:
+    """Of how many values, less an offset, something holds."""
+    return sum(int(is_meant(some - np.float32(offset)).sum()) for some in pieces(array))
 
 
 def advice(array: FloatArray) -> tuple[str, str]:
@@ -124,7 +133,7 @@ def looks_cut_out(array: FloatArray) -> bool:
     rim = rim_of(array)
     if rim is None:
         return False
-    inside = array[array != rim]
+    inside = array[array != rim].astype(np.float32, copy=False)
     return bool(inside.size) and _looks_like_soft_hu(inside)
 
 

@@ -96,7 +96,8 @@ def square_slice(upright: Volume, k: int) -> FloatArray:
     image = axial_slices(upright.array[:, :, k : k + 1])[0]
     finer = min(across, down)
     size = round(image.shape[1] * across / finer), round(image.shape[0] * down / finer)
-    return np.asarray(Pillow.fromarray(image).resize(size, Pillow.Resampling.BILINEAR))
+    grey = Pillow.fromarray(image.astype(np.float32, copy=False))
+    return np.asarray(grey.resize(size, Pillow.Resampling.BILINEAR))
 
 
 class Outlined(NamedTuple):

@@ -278,7 +278,7 @@ class HeadRegion:
         if not self.background.is_inside and not (is_hu and self.background.level > AIR_HU):
             return volume
         air = AIR_HU if is_hu else float(self.values.min())
-        even = ~self.background.tissue(volume.array) | ~self.mask(volume.array.shape)
+        even = ~self.background.tissue(volume.in_float().array) | ~self.mask(volume.array.shape)
         return replace(volume, array=np.where(_from_edges(even), np.float32(air), volume.array))
 
     @cached_property
@@ -305,7 +305,7 @@ def find_head(volume: Volume, modality: Modality) -> HeadRegion | None:
     What is thinner than a head rest is cut off, and all but the largest region left out.
     """
     steps = tuple(max(1, round(NODE_MM / mm)) for mm in volume.spacing_mm)
-    coarse = np.ascontiguousarray(volume.array[:: steps[0], :: steps[1], :: steps[2]])
+    coarse = np.ascontiguousarray(volume.array[:: steps[0], :: steps[1], :: steps[2]], np.float32)
     # Rounded, since a header holds 2 mm as 2.0000001: NIfTI and DICOM of one head give one mask.
     spacing = [round(step * mm, 3) for step, mm in zip(steps, volume.spacing_mm, strict=True)]
     background = find_background(coarse, hu=modality == "ct" and volume.unit != "grey")
@@ -335,7 +335,7 @@ def whole_volume(volume: Volume) -> HeadRegion:
     return HeadRegion(
         coarse=np.ones(volume.array.shape, dtype=np.bool_),
         steps=(1, 1, 1),
-        values=volume.array.ravel(),
+        values=volume.in_float().array.ravel(),
         background=Background(low, 0.0, False, low, float(volume.array.max())),
         top=k - 1,
         areas_mm2=np.full(k, area_mm2),

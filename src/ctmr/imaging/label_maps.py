@@ -75,6 +75,6 @@ def _is_probability(some: FloatArray, low: float, high: float) -> bool:
         abs(high - end) <= 0.02 * end for end in (1.0, 100.0, 255.0)
     ):
         return False
-    share = some[some > ZERO * high] / high
+    share = some[some > ZERO * high].astype(np.float32, copy=False) / high
     top = float((share > 1 - SURE).mean())
     return top >= TOP_SHARE and top + float((share < SURE).mean()) >= SURE_SHARE

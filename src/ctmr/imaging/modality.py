@@ -61,7 +61,7 @@ def _require_mr(volume: Volume) -> None:
         found = f"the values of a CT in HU ({share:.0%} of the voxels at or below {AIR_BELOW_HU:g})"
     elif looks_like_offset_hu(volume.array):
         found = "the values of a CT in HU + 1024"
-    elif looks_cut_out(volume.array) and volume.array.min() < 0:
+    elif volume.array.min() < 0 and looks_cut_out(volume.array):
         found = "the values of a CT in HU with the head cut out"
     elif shows_ct(volume):
         found = "what looks like a CT by its bright skull"

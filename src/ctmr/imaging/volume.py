@@ -1,5 +1,6 @@
 """A scan on a regular grid in the patient's space: axes to RAS+ and back, axial slices, other libraries' images."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -19,6 +20,7 @@ Value = TypeVar("Value", bound=np.generic)
 SAME_MM = 0.01  # grids that differ by less are the same
 BRAIN_HU = (0.0, 80.0)  # the radiologist's brain window: width 80, level 40
 SHOWN_MR = (0.0, 1000.0)  # a head's values, where 1000 stands for their 99.5 percentile
+PIECE = 2**16  # values that are looked at together
 MAX_COSINE = 1e-4  # between two axes at right angles: 0.006 degrees off
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ mm -> those of DICOM and ITK, and back
 RAS = np.array(
@@ -41,7 +43,8 @@ class Volume:
     """A scan on a regular grid.
 
     Attributes:
-        array: (I, J, K) float32: HU of a CT, scanner units of an MR.
+        array: (I, J, K) float32: HU of a CT, scanner units of an MR. Integers of up to 16 bits, half as large, where a
+            caller asked for what the file holds (`read_with_series`): whatever is computed of them is in float32.
         affine: Voxel indices -> mm, (4, 4), RAS+; it may be sheared (gantry tilt).
         modality: None where nothing says what it is (a NIfTI file does not).
         forms: Both matrices of the NIfTI header it comes from.
@@ -55,7 +58,7 @@ class Volume:
     unit: Literal["HU", "grey"] | None = None
 
     def __post_init__(self) -> None:
-        if self.array.ndim != 3 or self.array.dtype != np.float32:
+        if self.array.ndim != 3 or not is_exact(self.array.dtype):
             raise ValueError(
                 f"array must be (I, J, K) float32: got {self.array.shape} {self.array.dtype}"
             )
@@ -119,7 +122,7 @@ class Volume:
         """The volume as a NIfTI image of nibabel, float32, with both matrices and the display window; its values are copied."""
         from nibabel import Nifti1Image
 
-        image = Nifti1Image(self.array.copy(), self.affine)
+        image = Nifti1Image(self.array.astype(np.float32), self.affine)
         image.header.set_xyzt_units("mm")
         if self.forms is None:
             image.set_sform(self.affine, 1)
@@ -162,11 +165,19 @@ class Volume:
         """
         sitk = _simpleitk()
         lps = LPS @ self.affine
-        image: SimpleITK.Image = sitk.GetImageFromArray(np.ascontiguousarray(self.array.T))
+        image: SimpleITK.Image = sitk.GetImageFromArray(
+            np.ascontiguousarray(self.array.T, np.float32)
+        )
         image.SetSpacing(self.spacing_mm)
         image.SetDirection((lps[:3, :3] / self.spacing_mm).ravel().tolist())
         image.SetOrigin(lps[:3, 3].tolist())
         return image
+
+    def in_float(self) -> "Volume":
+        """The volume in float32; itself if it is."""
+        if self.array.dtype == np.float32:
+            return self
+        return replace(self, array=self.array.astype(np.float32))
 
     def upright(self) -> "Volume":
         """The volume with its axial slices along K; see `canonical`."""
@@ -188,6 +199,25 @@ class Volume:
         """The volume with the values of a modality."""
         unit: Literal["grey"] | None = "grey" if encoding == "grey" else None
         return replace(self, array=array, modality=modality, unit=unit)
+
+
+def is_exact(dtype: np.dtype[Any]) -> bool:
+    """Whether it is float32, or integers of up to 16 bits, which float32 holds exactly."""
+    return dtype == np.float32 or (dtype.kind in "iu" and dtype.itemsize <= 2)
+
+
+def pieces(array: NDArray[Any]) -> Iterator[FloatArray]:
+    """The values (N,) of an array as float32, some at a time in the order of memory, so that no copy is of the whole.
+
+    Each piece holds until the next is asked for.
+    """
+    yield from np.nditer(
+        array,
+        ["buffered", "external_loop", "zerosize_ok"],
+        op_dtypes=[np.float32],
+        order="K",
+        buffersize=PIECE,
+    )
 
 
 # Functions import nibabel, which takes half a second, when a volume is there: a picture needs none.

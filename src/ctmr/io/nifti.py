@@ -8,10 +8,12 @@ import math
 import stat
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctmr.errors import DataError, OutputError, SafetyError, printable
 from ctmr.imaging.volume import Forms, Volume, axes_of, is_sheared
@@ -27,6 +29,7 @@ from ctmr.io.voxels import (
     gzipped,
     is_sound,
     require,
+    slabs_of,
     voxel_parts,
     warn_of_clear_header,
 )
@@ -155,7 +158,7 @@ def _scaling(header: "Nifti1Header") -> tuple[float, float]:
     return (1.0, 0.0) if slope == 0 or math.isnan(slope) else (slope, intercept)
 
 
-def _values(header: "Nifti1Header", data: bytearray, path: Path) -> FloatArray:
+def _values(header: "Nifti1Header", data: bytearray, path: Path) -> NDArray[Any]:
     """The scaled voxels (I, J, K)."""
     dtype = np.dtype(DTYPES[int(header["datatype"])]).newbyteorder(header.endianness)
     stored = np.frombuffer(data, dtype, offset=int(header["vox_offset"]))
@@ -278,12 +281,34 @@ def nifti_bytes(path: Path, volume: Volume, description: str, shown: Shown | Non
     Raises:
         OutputError: If the suffix is another one.
     """
+    return b"".join(nifti_parts(path, volume, description, slabs_of(volume), shown))
+
+
+def nifti_parts(
+    path: Path,
+    volume: Volume,
+    description: str,
+    slabs: Iterable[FloatArray],
+    shown: Shown | None = None,
+) -> Iterator[bytes]:
+    """The bytes of `nifti_bytes` in parts, of voxels that may come to be while they are written.
+
+    Args:
+        path: See `nifti_bytes`.
+        volume: What is written, but for its voxels, which are not looked at.
+        description: See `nifti_bytes`.
+        slabs: The voxels (I, J, n), `SLAB` slices at a time.
+        shown: See `nifti_bytes`.
+
+    Raises:
+        OutputError: If the suffix is another one.
+    """
     require(is_nifti_name(path), ".nii or .nii.gz", path.suffix, path, "rename it", OutputError)
     header = _fresh_header(volume, description, path)
     header["cal_min"], header["cal_max"] = shown or volume.display_window or (0, 0)
     start: bytes = header.binaryblock + bytes(4)  # 4 bytes: no extension
-    parts = itertools.chain([start], voxel_parts(volume))
-    return gzipped(parts) if path.name.lower().endswith(".gz") else b"".join(parts)
+    parts = itertools.chain([start], voxel_parts(volume, slabs))
+    return gzipped(parts) if path.name.lower().endswith(".gz") else parts
 
 
 def _fresh_header(volume: Volume, description: str, path: Path) -> "Nifti1Header":

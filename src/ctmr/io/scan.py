@@ -178,8 +178,18 @@ def read_with_series(
     reading: Reading = DEFAULT,
     info: ImageInfo | None = None,
     files: "SeriesFiles | None" = None,
+    as_stored: bool = False,
 ) -> "tuple[Scan, Series | None]":
-    """As `read_scan`, and the DICOM series that the scan comes from, if it does; `files` are one of several in a folder."""
+    """As `read_scan`, and the DICOM series that the scan comes from, if it does.
+
+    Args:
+        path: See `read_scan`.
+        modality: See `read_scan`.
+        reading: See `read_scan`.
+        info: See `read_scan`.
+        files: One of several series in a folder.
+        as_stored: Leave a volume file's voxels of up to 16 bits as they are (`Volume.array`), which takes half of the memory.
+    """
     require_fetched(path)
     kind, series = kind_of(path), None
     scan: Scan
@@ -191,7 +201,8 @@ def read_with_series(
         series = read_series(one or path, irregular=reading.irregular, vouched=vouched)
         scan = series.volume
     elif kind == "volume":
-        scan = read_volume_file(path, geometry=reading.geometry)
+        volume = read_volume_file(path, geometry=reading.geometry)
+        scan = volume if as_stored else volume.in_float()
     elif path.is_dir():
         raise DataError(
             "expected one scan: found a folder that is not a DICOM series",

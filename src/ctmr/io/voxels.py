@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ctmr.errors import CtmrError, DataError, SafetyError, printable
 from ctmr.imaging.head import air_for_missing
-from ctmr.imaging.volume import Volume
+from ctmr.imaging.volume import Volume, is_exact, pieces
 from ctmr.system.memory import require_memory
 from ctmr.system.parallel import one_ahead
 from ctmr.types import FloatArray, Matrix
@@ -36,7 +36,7 @@ EXPORT = "write the file again with the program that made it"
 
 _PART = 2**16  # bytes read at a time
 _LEVEL = 1  # of 0 to 3: as small as level 1 of zlib in a tenth to a quarter of its time
-_SLAB = 8  # slices that are written at a time
+SLAB = 8  # slices that are written at a time
 _GZIP = 31  # window bits of zlib: a header of gzip
 _ZLIB_OR_GZIP = 47  # window bits of zlib: it tells the two apart
 
@@ -167,19 +167,27 @@ def require_shape(shape: tuple[int, ...], itemsize: int, path: Path) -> None:
 
 def float_voxels(
     stored: NDArray[Any], path: Path, slope: float = 1.0, intercept: float = 0.0
-) -> FloatArray:
-    """Stored voxels (I, J, K), scaled, as float32; those outside the head that are not finite become air.
+) -> NDArray[Any]:
+    """Stored voxels (I, J, K), scaled, as a `Volume` has them; those outside the head that are not finite become air.
+
+    Args:
+        stored: They are overwritten if they are float32.
+        path: Of their file.
+        slope: Of the scaling.
+        intercept: Of the scaling.
 
     Raises:
         DataError: If one in the head is not finite.
     """
-    if stored.dtype.kind in "iu" and (slope, intercept) == (1.0, 0.0):
-        return stored.astype(np.float32, order="F")  # finite, and rounded once as by way of float64
-    array = np.empty(stored.shape, np.float32, order="F")
+    if stored.dtype.kind in "iu" and (slope, intercept) == (1.0, 0.0):  # they are finite
+        if is_exact(stored.dtype):
+            return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        return stored.astype(np.float32)  # rounded once as by way of float64
+    array = stored if stored.dtype == np.float32 else np.empty(stored.shape, np.float32, order="F")
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(stored.shape[2]):  # a slice at a time, for its copy in double precision
             array[..., k] = stored[..., k].astype(np.float64) * slope + intercept
-    if np.isfinite(array).all():
+    if all(np.isfinite(some).all() for some in pieces(array)):
         return array
     array, share = air_for_missing(array)
     if share:
@@ -205,22 +213,31 @@ def stored_voxels(volume: Volume) -> NDArray[np.int16] | FloatArray:
         raise ValueError(f"volume must be a CT or an MR of finite values: got {volume!r}")
     if volume.modality == "ct":
         return np.rint(volume.array).clip(-(2**15), 2**15 - 1).astype(np.int16)
-    return volume.array
+    return volume.in_float().array
 
 
-def voxel_parts(volume: Volume) -> Iterator[bytes]:
+def slabs_of(volume: Volume) -> Iterator[FloatArray]:
+    """The voxels (I, J, n), some slices at a time."""
+    for start in range(0, volume.array.shape[2], SLAB):
+        yield volume.array[:, :, start : start + SLAB]
+
+
+def voxel_parts(volume: Volume, slabs: Iterable[FloatArray]) -> Iterator[bytes]:
     """The bytes of `stored_voxels`, little-endian, I fastest, some slices at a time, so that no copy is of the whole.
+
+    Args:
+        volume: What the voxels are of; its own are not looked at.
+        slabs: (I, J, n) of it, in order.
 
     Raises:
         ValueError: See `stored_voxels`.
     """
 
-    def part(start: int) -> bytes:
-        some = replace(volume, array=volume.array[:, :, start : start + _SLAB])
-        array = stored_voxels(some)
+    def part(slab: FloatArray) -> bytes:
+        array = stored_voxels(replace(volume, array=slab))
         return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes("F")
 
-    return one_ahead(part, range(0, volume.array.shape[2], _SLAB))
+    return one_ahead(part, slabs)
 
 
 def packed(content: bytes, packing: Literal["zlib", "gzip"]) -> bytes:
@@ -233,13 +250,11 @@ def packed(content: bytes, packing: Literal["zlib", "gzip"]) -> bytes:
     return isal_zlib.compress(content, _LEVEL)
 
 
-def gzipped(parts: Iterable[bytes]) -> bytes:
-    """The parts as one gzip member, without name and time; see `packed`."""
-    packer, content = isal_zlib.compressobj(_LEVEL, wbits=_GZIP), bytearray()
-    for part in parts:
-        content += packer.compress(part)
-    content += packer.flush()
-    return bytes(content)
+def gzipped(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts as one gzip member, without name and time, packed in a thread; see `packed`."""
+    packer = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
+    yield from one_ahead(packer.compress, parts)
+    yield packer.flush()
 
 
 def affine_of_axes(axes: Matrix, first_mm: NDArray[np.float64], space: str) -> Matrix:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ctmr.errors import CtmrError, UsageError, printable, refuse_all
+from ctmr.imaging.image import Scan
 from ctmr.imaging.label_maps import NotAScan
 from ctmr.io.image_info import INFO_NAME
 from ctmr.io.listing import SHOWN
@@ -18,6 +19,7 @@ from ctmr.results import Sidecar
 from ctmr.system.files import remove_drafts, require_writable
 from ctmr.system.ownership import require_no_input, require_own
 from ctmr.system.parallel import one_ahead, threads
+from ctmr.translation.packed import Packed
 from ctmr.translation.plan import (
     PlanItem,
     check_outputs,
@@ -188,12 +190,12 @@ def _translations(
     def read(item: PlanItem) -> Loaded:
         return load(translator, item, wish)
 
-    def translations() -> Iterator[tuple[Loaded, Translation]]:
+    def translations() -> Iterator[tuple[Loaded, Translation[Scan | Packed]]]:
         for loaded in one_ahead(read, items):
             level = levels[loaded.item]
             yield loaded, translate(translator, loaded, level, wish.reading)
 
-    def put(done: tuple[Loaded, Translation]) -> Sidecar:
+    def put(done: tuple[Loaded, Translation[Scan | Packed]]) -> Sidecar:
         return write(translator, done, wish)
 
     # Images are small: while the disk has one, others are encoded.

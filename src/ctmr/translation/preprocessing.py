@@ -1,8 +1,7 @@
 """A scan to what the networks of a model see, and back: scale, channels and grey values as its card says."""
 
-import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,29 +80,51 @@ class NetworkInput:
         first: BoolArray = axial_slices(planes)[0]
         return first
 
-    def restore(self, batches: Iterable[FloatArray]) -> Scan:
-        """The translation on the grid of the scan; a batch is brought there while the next one is made.
+    @property
+    def outline(self) -> Scan:
+        """The translation but for its values, which are those of the scan."""
+        return self.scan.with_values(self.scan.array, self.encoding, self.modality)
+
+    def planes(self, batches: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        """The translation's axial slices (N, rows, columns, ...) on the grid of the scan, each brought there while the next is made.
 
         Args:
             batches: Translated slices (N, h, w, C) in [-1, 1], from the first to the last, some at a time.
+        """
+        channels = 3 if self._is_coloured else 1
+
+        def bring_back(batch: FloatArray) -> FloatArray:
+            planes = np.empty((len(batch), *self.slices.shape[1:3], channels), np.float32)
+            for image, plane in zip(batch, planes, strict=True):
+                plane[:] = self._plane(image, plane.shape)
+            return planes if self._is_coloured else planes[..., 0]
+
+        return one_ahead(bring_back, batches)
+
+    def whole(self, planes: Iterable[FloatArray]) -> Scan:
+        """The translation of which these are the slices.
 
         Returns:
             An image in colour where the scan is and no HU are wanted, at its depth where the model knows that; or a
             volume, in HU or MR units.
         """
-        coloured = self.scan.array.ndim > self.scan.grey.ndim and self.encoding != "HU"
-        planes = np.empty((*self.slices.shape[:3], 3 if coloured else 1), np.float32)
-
-        def bring_back(batch: FloatArray, into: Sequence[FloatArray]) -> None:
-            for image, plane in zip(batch, into, strict=True):
-                plane[:] = self._plane(image, plane.shape)
-
-        rest = iter(planes)
-        placed = ((batch, list(itertools.islice(rest, len(batch)))) for batch in batches)
-        for _ in one_ahead(lambda each: bring_back(*each), placed):
-            pass
-        array = self.scan.from_axial(planes if coloured else planes[..., 0])
+        slices = np.empty(
+            (*self.slices.shape[:3], *((3,) if self._is_coloured else ())), np.float32
+        )
+        done = 0
+        for some in planes:
+            slices[done : done + len(some)] = some
+            done += len(some)
+        array = self.scan.from_axial(slices)
         return self.scan.with_values(array, self.encoding, self.modality)
+
+    def restore(self, batches: Iterable[FloatArray]) -> Scan:
+        """The translation on the grid of the scan; see `planes` and `whole`."""
+        return self.whole(self.planes(batches))
+
+    @property
+    def _is_coloured(self) -> bool:
+        return self.scan.array.ndim > self.scan.grey.ndim and self.encoding != "HU"
 
     def _plane(self, image: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         """A translated slice (h, w, C) in [-1, 1] as one of the scan, of this shape (rows, columns, c)."""

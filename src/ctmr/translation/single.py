@@ -12,6 +12,7 @@ from ctmr.io.reading import Reading
 from ctmr.io.scan import info_within, read_with_series
 from ctmr.models.quality import Quality, require_like
 from ctmr.results import Sidecar
+from ctmr.translation.packed import Packed, gather_for
 from ctmr.translation.plan import PlanItem, request_of
 from ctmr.translation.translator import Translation, Translator
 from ctmr.translation.uncertainty import QualityLevel
@@ -70,18 +71,22 @@ def translated(translator: Translator, item: PlanItem, level: QualityLevel, wish
     return write(translator, (loaded, done), wish)
 
 
-def write(translator: Translator, done: tuple[Loaded, Translation], wish: Wish) -> Sidecar:
+def write(
+    translator: Translator, done: tuple[Loaded, Translation[Scan | Packed]], wish: Wish
+) -> Sidecar:
     """Write a translation and what lies beside it."""
     return write_translation(translator, *done, wish.to, wish.reading, overwrite=wish.overwrite)
 
 
 def translate(
     translator: Translator, loaded: Loaded, quality: QualityLevel, reading: Reading
-) -> Translation:
+) -> Translation[Scan | Packed]:
     """Translate one scan."""
-    started = time.perf_counter()
+    started, made = time.perf_counter(), loaded.made
     try:
-        done = translator.translation_of(loaded.made, quality)
+        is_file = loaded.series is None
+        gather = gather_for(loaded.item.target, made) if is_file else made.whole
+        done = translator.translation_of(made, quality, gather)
         if not reading.anyway:
             _require_head(loaded.scan, done.quality)
     except CtmrError as error:
@@ -102,7 +107,12 @@ def _read(
     modality = OTHER[to]
     info = info_within(item.source.parent, item.root) if item.kind == "image" else None
     scan, series = read_with_series(
-        item.source, modality=modality, reading=reading, info=info, files=item.scan.series
+        item.source,
+        modality=modality,
+        reading=reading,
+        info=info,
+        files=item.scan.series,
+        as_stored=True,
     )
     if not reading.anyway:
         require_scan(scan)

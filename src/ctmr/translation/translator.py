@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -38,22 +38,24 @@ from ctmr.types import DIRECTION_TO, OTHER, Direction, FloatArray, Modality
 BATCH = 8  # slices of a volume at a time: memory does not grow with their number
 WIDE_MM = 3.0  # axial pixels wider than this come from a reformat
 
+Result = TypeVar("Result", covariant=True)
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Translation:
+class Translation(Generic[Result]):
     """What came of one scan.
 
     Attributes:
-        scan: The translated scan, on the grid of the source.
+        scan: The translated scan, on the grid of the source; or what else was made of its slices.
         quality: What can be said of it without the truth.
         about: What the sidecar says of the way there and back: units, ranges, pixel sizes, share clipped.
         centre: The voxel (I, J, K) in the middle of the head in a volume, on the grid of `upright()`; None for an image.
         maps: With quality `full`, `cycle_error` and `disagreement` at each pixel of the source, as shares of the range.
     """
 
-    scan: Scan
+    scan: Result
     quality: Quality
     about: dict[str, Any]
     centre: tuple[int, int, int] | None = None
@@ -134,7 +136,7 @@ class Translator:
 
     def translation(
         self, scan: Scan, to: Modality, *, quality: QualityLevel, anyway: bool = False
-    ) -> Translation:
+    ) -> Translation[Scan]:
         """Translate a scan and judge the result.
 
         Args:
@@ -144,7 +146,8 @@ class Translator:
                 back. `full`: all is, and the mirrored scan is translated too; each gives a map.
             anyway: Translate what looks like another modality too; the result says so.
         """
-        return self.translation_of(self.prepared(scan, to, anyway=anyway), quality)
+        made = self.prepared(scan, to, anyway=anyway)
+        return self.translation_of(made, quality, made.whole)
 
     def prepared(self, scan: Scan, to: Modality, *, anyway: bool = False) -> NetworkInput:
         """A scan as the networks see it; see `translation`, of which it is the first half."""
@@ -152,8 +155,19 @@ class Translator:
         _warn_of_wide_pixels(made)
         return made
 
-    def translation_of(self, made: NetworkInput, quality: QualityLevel) -> Translation:
-        """Translate what is prepared and judge the result; see `translation`."""
+    def translation_of(
+        self,
+        made: NetworkInput,
+        quality: QualityLevel,
+        gather: Callable[[Iterator[FloatArray]], Result],
+    ) -> Translation[Result]:
+        """Translate what is prepared and judge the result.
+
+        Args:
+            made: The scan.
+            quality: See `translation`.
+            gather: Makes the result of its slices (`NetworkInput.planes`).
+        """
         to = made.modality
         uncertainty = Uncertainty(made, quality)
 
@@ -175,7 +189,7 @@ class Translator:
                 if self.watch is not None:
                     self.watch(places.stop, len(made.slices))
 
-        result = made.restore(translated())
+        result = gather(made.planes(translated()))
         usual = self.model.card.training.get(OTHER[to])
         return Translation(
             scan=result,

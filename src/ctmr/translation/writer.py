@@ -35,6 +35,7 @@ from ctmr.system.ownership import (
     require_own,
     sealed,
 )
+from ctmr.translation.packed import Packed
 from ctmr.translation.plan import PlanItem
 from ctmr.translation.preprocessing import NetworkInput
 from ctmr.translation.preview import preview
@@ -68,7 +69,7 @@ class Loaded:
 def write_translation(
     translator: Translator,
     loaded: Loaded,
-    done: Translation,
+    done: Translation[Scan | Packed],
     to: Modality,
     reading: Reading,
     *,
@@ -101,7 +102,10 @@ def write_translation(
             for path, content in contents.items():
                 drafts[path] = publishing.enter_context(replacing(path))
                 try:
-                    drafts[path].write_bytes(content)
+                    if isinstance(content, Packed):
+                        content.copy_to(drafts[path])
+                    else:
+                        drafts[path].write_bytes(content)
                 except OSError as error:
                     raise cannot_write(path, error, len(content)) from error
             outputs.update({item.name_of(path): digest_of(at) for path, at in drafts.items()})
@@ -125,7 +129,7 @@ def write_translation(
 def _sidecar(
     translator: Translator,
     loaded: Loaded,
-    done: Translation,
+    done: Translation[Scan | Packed],
     to: Modality,
     reading: Reading,
     outputs: Mapping[str, str | None],
@@ -156,15 +160,18 @@ def _sidecar(
     )
 
 
-def _contents(loaded: Loaded, done: Translation) -> dict[Path, bytes]:
+def _contents(loaded: Loaded, done: Translation[Scan | Packed]) -> dict[Path, bytes | Packed]:
     """The bytes of a translation that is one file, of its preview, and of maps of uncertainty on the grid of their scan."""
-    item, contents = loaded.item, dict[Path, bytes]()
-    if isinstance(done.scan, Image):
+    item, contents = loaded.item, dict[Path, bytes | Packed]()
+    if isinstance(done.scan, Packed):
+        contents[item.target] = done.scan
+    elif isinstance(done.scan, Image):
         contents[item.target] = image_bytes(item.target, done.scan)
     elif loaded.series is None:
         contents[item.target] = volume_bytes(item.target, done.scan, DESCRIPTION)
     if loaded.quality != "none":
-        contents[item.preview] = preview(loaded.scan, done.scan, done.centre)
+        result = done.scan.glance if isinstance(done.scan, Packed) else done.scan
+        contents[item.preview] = preview(loaded.scan, result, done.centre)
     for measure, share in done.maps.items():
         path = item.map_path(measure)
         if isinstance(loaded.scan, Image):

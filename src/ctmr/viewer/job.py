@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ from ctmr.io.scan import DESCRIPTION, kind_of, read_with_series
 from ctmr.models.bundle import HEAD
 from ctmr.translation.batch import translate_files
 from ctmr.translation.preprocessing import NetworkInput
-from ctmr.translation.translator import Translation, Translator, load_model
+from ctmr.translation.translator import Result, Translation, Translator, load_model
 from ctmr.translation.uncertainty import QualityLevel
 from ctmr.types import MODALITIES, OTHER, FloatArray, Modality
 from ctmr.viewer.drawing import Shown, grid_of
@@ -39,12 +39,25 @@ SERIES_NAME = "translation"  # of the folder of a translated DICOM series
 class _Watched(Translator):
     """A translator that keeps what it was given and what came of it."""
 
-    last: tuple[Scan, Translation] | None = None
+    last: tuple[Scan, Translation[Scan]] | None = None
 
-    def translation_of(self, made: NetworkInput, quality: QualityLevel) -> Translation:
+    def translation_of(
+        self,
+        made: NetworkInput,
+        quality: QualityLevel,
+        gather: Callable[[Iterator[FloatArray]], Result],
+    ) -> Translation[Result]:
         """As that of any translator."""
-        done = super().translation_of(made, quality)
-        self.last = (made.scan, done)
+        kept = list[FloatArray]()
+
+        def keep(planes: Iterator[FloatArray]) -> Iterator[FloatArray]:
+            for some in planes:
+                kept.append(some)
+                yield some
+
+        done = super().translation_of(made, quality, lambda planes: gather(keep(planes)))
+        whole = Translation(made.whole(kept), done.quality, done.about, done.centre, done.maps)
+        self.last = (made.scan, whole)
         return done
 
 
@@ -141,8 +154,8 @@ class Job:
         if translator.last is None:
             raise DataError("expected a translation: found none", fix="drop the scan again")
         scan, done = translator.last
-        if isinstance(scan, Volume) and scan.modality is None:  # a volume file does not say it
-            scan = replace(scan, modality=OTHER[to])
+        if isinstance(scan, Volume):  # a file does not say its modality
+            scan = replace(scan.in_float(), modality=scan.modality or OTHER[to])
         self._say(progress={"done": 1, "total": 1, "left": 0, "drawing": True})
         sides = {"source": Shown(scan, OTHER[to]), "translation": Shown(done.scan, to)}
         for measure, share in done.maps.items():
@@ -185,7 +198,7 @@ class _Pace:
         self._say(progress={"done": done, "total": total, "left": left})
 
 
-def _write_files(view: Path, out: Path, scan: Scan, done: Translation) -> dict[str, str]:
+def _write_files(view: Path, out: Path, scan: Scan, done: Translation[Scan]) -> dict[str, str]:
     """Write what the page offers beside what the command wrote: name -> path below the job's folder."""
     sidecar = _sidecar_path(out)
     result = sidecar.parent / _sidecar(out)["result"]
