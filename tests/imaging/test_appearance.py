@@ -34,6 +34,15 @@ def test_no_picture_has_no_answer():
     assert log_odds("mr", []).shape == (0,)
 
 
+@pytest.mark.parametrize("times", [3, 50, 201])
+def test_equal_pictures_have_equal_odds_to_the_last_bit(times):
+    looks = CT[:10] + MR[:10] + MR[10:11] * times
+    said_mr = np.arange(len(looks)) >= 10
+    clusters = np.minimum(np.arange(len(looks)), 20)
+    assert len({*log_odds("mr", looks)[20:]}) == 1
+    assert len({*log_odds_mr(looks, said_mr, clusters)[20:]}) == 1
+
+
 def test_ct_among_mr_is_found_though_it_is_learnt_from():
     said_mr = np.array([False] * 36 + [True] * 4 + [True] * 40)
     scores = log_odds_mr(CT + MR, said_mr, np.arange(80))

@@ -61,7 +61,16 @@ def table() -> dict[str, Row]:
 def log_odds(question: Question, looks: Sequence[Descriptors]) -> Doubles:
     """(N,): above 0 where the answer is more likely yes than no, by the table alone."""
     row = table()[question]
-    return np.asarray(row.terms(looks) @ row.weights)
+    return _scores(row.terms(looks), row.weights)
+
+
+def _scores(terms: Doubles, weights: Doubles) -> Doubles:
+    """(N, M) and (M,) -> (N,), equal for equal rows.
+
+    Not by BLAS: it adds the last rows in another order than the first, and on so small a table its threads wait for
+    each other longer than they work.
+    """
+    return np.asarray(np.einsum("nm,m->n", terms, weights))
 
 
 def log_odds_mr(
@@ -84,7 +93,7 @@ def log_odds_mr(
     row = table()["mr"]
     terms, labels = row.terms(looks), said_mr.astype(np.float64)
     against = np.where(said_mr, -1, 1)  # log-odds x this: against the folder
-    scores: Doubles = terms @ row.weights
+    scores = _scores(terms, row.weights)
     names, place = np.unique(clusters, return_inverse=True)
     folds = (stream("audit", "folds").permutation(len(names)) % FOLDS)[place]
     teaches = scores * against < MAX_ODDS_AGAINST[0]
@@ -93,7 +102,7 @@ def log_odds_mr(
         for fold in range(FOLDS):
             left_out, taught = folds == fold, (folds != fold) & teaches
             weights = _learnt(terms[taught], labels[taught], row.weights)
-            scores[left_out] = terms[left_out] @ weights
+            scores[left_out] = _scores(terms[left_out], weights)
         teaches = scores * against < MAX_ODDS_AGAINST[1]
     return scores
 
@@ -115,9 +124,8 @@ def fit_logistic(terms: Doubles, labels: Doubles, start: Doubles, ridge: float) 
         ridge: Above 0.
     """
 
-    # Not by BLAS: its threads wait for each other longer than they work on so small a table.
     def loss(weights: Doubles) -> tuple[float, Doubles]:
-        scores, away = np.einsum("nm,m->n", terms, weights), weights - start
+        scores, away = _scores(terms, weights), weights - start
         value = np.logaddexp(0, scores).sum() - labels @ scores + ridge / 2 * away @ away
         chance = 0.5 * (1 + np.tanh(scores / 2))
         return float(value), np.einsum("nm,n->m", terms, chance - labels) + ridge * away
