@@ -195,9 +195,9 @@ def written_by(strace: str, its: Command, place: Path) -> tuple[list[str], list[
     assert done.returncode in its.ends, done.stderr
     files, folders = set[str](), set[str]()
     for line in trace.read_text(errors="replace").splitlines():
-        if " = -1 " in line or (
-            "openat(" in line and not re.search("O_WRONLY|O_RDWR|O_CREAT", line)
-        ):
+        if " = -1 " in line or "O_TMPFILE" in line:  # failed, or a file without a name
+            continue
+        if "openat(" in line and not re.search("O_WRONLY|O_RDWR|O_CREAT", line):
             continue
         for path in map(Path, re.findall(r'"([^"]+)"', line)[-1:]):
             if path.is_relative_to(place) and not DRAWN.search(str(path)):
