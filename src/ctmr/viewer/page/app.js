@@ -44,11 +44,16 @@ function showError(error, leftOut) {
   if (ways.length) $("options").open = true;
 }
 
-async function take(files, name) {
-  if (!files.length) return;
+function clear() {
+  current = null;
   showError(null);
   closeViewer();
   for (const part of ["order", "result", "progress"]) $(part).hidden = true;
+}
+
+async function take(files, name) {
+  if (!files.length) return;
+  clear();
   const added = await json(change("POST", "/jobs"));
   if (added.error) return showError(added.error);
   current = added.id;
@@ -71,7 +76,10 @@ async function follow(id) {
   for (;;) {
     const job = await json(fetch(`/jobs/${id}`));
     if (current !== id) return;
-    if (!job.state) return showError(job.error);
+    if (!job.state) {
+      $("progress").hidden = true;
+      return showError(job.error);
+    }
     show(job);
     if (!["looking", "waiting", "running"].includes(job.state)) break;
     await new Promise((done) => setTimeout(done, 250));
@@ -154,7 +162,8 @@ async function order(quality = "fast") {
   closeViewer();
   const job = await json(change("POST", `/jobs/${current}/translate`, JSON.stringify(asked)));
   if (job.error && !job.state) return showError(job.error);
-  $("cancel").focus();
+  show(job);
+  $("cancel").focus(); // which is shown now
   await follow(current);
 }
 
@@ -223,8 +232,8 @@ async function openViewer(job) {
   for (const pane of ["translation", "blend"]) screenOf(pane).replaceChildren(text("div", "SYNTHETIC", "mark"));
   screenOf("source").replaceChildren();
   const moved = (place) => showPlace(view, place);
-  if (view.slices) viewer = new SliceViewer(job.id, view, moved);
-  else viewer = await VolumeViewer.open(job.id, view, moved);
+  if (hasNiivue && view.kind === "volume") viewer = await VolumeViewer.open(job.id, view, moved);
+  else viewer = new SliceViewer(job.id, view, moved);
   viewer.job = job.id;
   viewer.about = view;
   for (const side of ["source", "translation"]) {
@@ -360,12 +369,7 @@ async function listScans() {
     remove.setAttribute("aria-label", `Delete ${names.get(job.id) ?? "scan"}`);
     remove.addEventListener("click", async () => {
       await change("DELETE", `/jobs/${job.id}`);
-      if (current === job.id) {
-        current = null;
-        closeViewer();
-        showError(null);
-        for (const part of ["order", "result", "progress"]) $(part).hidden = true;
-      }
+      if (current === job.id) clear();
       listScans();
     });
     item.append(open, remove);
@@ -438,6 +442,7 @@ function listen() {
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
     document.body.classList.remove("over");
+    if (event.dataTransfer.types.includes("Files")) clear(); // a folder takes a while to be listed
     const name = event.dataTransfer.items[0]?.webkitGetAsEntry?.()?.name ?? event.dataTransfer.files[0]?.name;
     take(await dropped(event.dataTransfer), name ?? "Scan");
   });
