@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,3 +64,35 @@ def pixels(page: Any, pane: str) -> np.ndarray[Any, Any]:
     """What a pane shows, (rows, columns, 3)."""
     content = page.locator(f"#pane-{pane} .screen").screenshot()
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def steady(page: Any, pane: str, *, unlike: np.ndarray[Any, Any] | None = None) -> Any:
+    """What a pane shows once two pictures in a row agree, and, where asked for, differ from an earlier one."""
+    until, before = time.monotonic() + 20, pixels(page, pane)
+    while time.monotonic() < until:
+        page.wait_for_timeout(100)
+        now = pixels(page, pane)
+        if np.array_equal(before, now) and not (unlike is not None and np.array_equal(unlike, now)):
+            return now
+        before = now
+    raise AssertionError(f"pane {pane} does not become steady, or stays as it was")
+
+
+def drop(page: Any, *paths: Path) -> None:
+    """Let files or folders fall onto the page, as from the windows of a file manager."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 400, "y": 300, "data": data}
+        session.send("Input.dispatchDragEvent", event)
+    session.detach()
+
+
+def downloads(page: Any) -> dict[str, Path]:
+    """What the links of a result give: label -> a file."""
+    found = {}
+    for link in page.locator("#downloads a").all():
+        with page.expect_download() as started:
+            link.click()
+        found[link.text_content()] = Path(started.value.path())
+    return found

@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from ctmr.cli.app import app
+from support.command import by_command, timeless
 from support.view import Client, view
 
 
@@ -27,24 +27,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(place: Path) -> Iterator[Client]:
     with view(temporary=place) as client:
         yield client
-
-
-def by_command(tmp_path: Path, to: str, *, series: bool = False) -> Path:
-    """What the command writes for `scan/`, with the server's names."""
-    (tmp_path / "out").mkdir()
-    source = "scan" if series else str(next((tmp_path / "scan").iterdir()).relative_to(tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        target = "out/translation" if series else "out"
-        result = CliRunner().invoke(app, ["translate", source, target, "--to", to])
-    assert result.exit_code == 0, result.output
-    return tmp_path / "out"
-
-
-def timeless(content: bytes) -> Any:
-    """A sidecar without what differs between two runs."""
-    sidecar = json.loads(content)
-    return {key: value for key, value in sidecar.items() if key not in ("seconds", "seal")}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
-"""The page in chromium, without WebGL: drop, keys, windows, letters, refusals, hostile names."""
+"""The page in chromium, without WebGL: drop, keys, windows, maps, letters, refusals, hostile names."""
 
+import shutil
+import time
+import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +12,9 @@ import numpy as np
 import pytest
 
 from ctmr import Volume, write_scan
-from support.browser import AXE, need, page_of, pixels
+from ctmr.viewer.limits import MAX_BYTES, MAX_FILES
+from support.browser import AXE, downloads, drop, need, page_of, pixels, steady
+from support.command import by_command, timeless
 from support.view import Client, view
 
 HOSTILE = ["<img src=x onerror=alert(1)>.png", "\u202egnp.tac.png", "a" * 240 + ".png"]
@@ -30,6 +35,12 @@ def page(served: Client) -> Iterator[Any]:
 def choose(page: Any, *paths: Path) -> None:
     page.set_input_files("#files", [str(path) for path in paths])
     page.wait_for_selector("#go:visible, #error:visible", timeout=60_000)
+
+
+def fall(page: Any, path: Path) -> None:
+    """Drop it, and wait until the page asks what to do with it."""
+    drop(page, path)
+    page.wait_for_selector(f"#order:has(#found:text-is('{path.name}')) #go:focus", timeout=60_000)
 
 
 def translate(page: Any) -> None:
@@ -97,6 +108,125 @@ def test_refusal_names_the_way_out_in_the_words_of_the_command(page: Any, scans:
     page.click("#go")
     page.wait_for_selector("#result:visible", timeout=60_000)
     assert "SYNTHETIC CT" in page.text_content("#pane-translation figcaption")
+
+
+def server_names(dropped: Path, folder: Path) -> None:
+    """Lay what was dropped into `folder/scan`, called as the server calls it."""
+    (folder / "scan").mkdir()
+    if dropped.suffix == ".zip":
+        with zipfile.ZipFile(dropped) as archive:
+            for n, member in enumerate(archive.infolist(), 1):
+                (folder / "scan" / f"{n:04}.dcm").write_bytes(archive.read(member))
+        return
+    files = sorted(
+        (path for path in dropped.rglob("*") if path.is_file()), key=lambda one: one.name
+    )
+    for n, path in enumerate(files or [dropped], 1):
+        end = ".dcm" if files else "." + path.name.partition(".")[2]
+        shutil.copy(path, folder / "scan" / f"{n:04}{end}")
+
+
+def require_same(page: Any, out: Path) -> None:
+    """Compare what the page offers with what the command has written, byte for byte."""
+    found = {label: path.read_bytes() for label, path in downloads(page).items()}
+    (preview,) = out.rglob("*.preview.png")
+    assert found.pop("Preview") == preview.read_bytes()
+    sidecar = preview.with_name(preview.name.replace(".preview.png", ".json"))
+    assert timeless(found.pop("JSON")) == timeless(sidecar.read_bytes())
+    result = sidecar.with_name(timeless(sidecar.read_bytes())["result"])
+    if result.is_dir():
+        (out / "found.zip").write_bytes(found.pop("Translation"))
+        with zipfile.ZipFile(out / "found.zip") as archive:
+            packed = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        assert packed == {path.name: path.read_bytes() for path in result.iterdir()}
+        assert found.pop("NIfTI")[:2] == b"\x1f\x8b"
+    else:
+        assert found.pop("Translation") == result.read_bytes()
+    assert found == {}
+
+
+@pytest.mark.parametrize("name", ["sixty", "dicom.zip", "slice.png", "mr.nii.gz"])
+def test_what_is_dropped_comes_out_as_the_command_writes_it(
+    page: Any, scans: Path, tmp_path: Path, name: str
+) -> None:
+    fall(page, scans / name)
+    translate(page)
+    assert "SYNTHETIC CT" in page.text_content("#pane-translation figcaption")
+    server_names(scans / name, tmp_path)
+    require_same(page, by_command(tmp_path, "ct"))
+
+
+def test_map_lies_over_the_source_as_far_as_the_slider_says(page: Any) -> None:
+    assert page.text_content("#found") == "mr.nii.gz"  # of the test above
+    assert page.locator("#over option").count() == 1
+    page.click("#full")
+    page.wait_for_selector("#over option[value=cycle_error]", state="attached", timeout=60_000)
+    page.select_option("#over", "cycle_error")
+    assert "UNCERTAINTY" in page.text_content("#pane-blend figcaption")
+    assert "cycle error" in page.text_content("#values")
+    shares = []
+    for percent in ("0", "50", "100"):
+        page.fill("#opacity", percent)
+        shown = steady(page, "blend")[:-60]  # without the mark below
+        shares.append((shown[..., 0] - shown[..., 1]).clip(min=0).mean())  # red, and not white
+    assert shares[0] < 0.1
+    assert shares[0] + 0.2 < shares[1] < shares[2] - 0.2
+
+
+def test_map_that_does_not_rank_the_error_is_hidden(page: Any) -> None:
+    def worse(route: Any) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        for model in told["models"]:
+            model["correlations"] = {"mr-to-ct": {"cycle_error": {"spearman": -0.1}}}
+        route.fulfill(response=answer, json=told)
+
+    page.route("**/models", worse)
+    page.reload()
+    page.click("#scans li:first-child button")  # the one above
+    page.wait_for_selector("#over option[value=disagreement]", state="attached")
+    assert page.locator("#over option[value=cycle_error]").count() == 0
+    assert "does not rank the true error is hidden" in page.text_content("#view-note")
+    page.unroute("**/models")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+
+
+def test_one_of_several_series_is_chosen(page: Any, scans: Path, tmp_path: Path) -> None:
+    fall(page, scans / "two")
+    assert page.locator("#series option").count() == 3
+    (value,) = [
+        option.get_attribute("value")
+        for option in page.locator("#series option").all()
+        if "  CT  " in option.text_content()
+    ]
+    page.select_option("#series", value)
+    page.select_option("#to", "mr")
+    page.focus("#go")
+    translate(page)
+    assert "SOURCE CT" in page.text_content("#pane-source figcaption")
+    server_names(scans / "two", tmp_path)
+    require_same(page, by_command(tmp_path, "mr", "--series", value))
+
+
+def test_more_than_the_limit_is_refused_before_it_is_sent(page: Any, tmp_path: Path) -> None:
+    with (tmp_path / "huge.nii").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no space
+    drop(page, tmp_path / "huge.nii")
+    page.wait_for_selector("#error:visible")
+    said = f"expected at most {MAX_BYTES} bytes and {MAX_FILES} files: found {MAX_BYTES + 1} and 1"
+    assert said in page.text_content("#error")
+
+
+def test_cancel_ends_a_translation_within_two_seconds(page: Any, scans: Path) -> None:
+    fall(page, scans / "sixty")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#cancel:focus")
+    started = time.monotonic()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#say:text-is('Cancelled')", timeout=2000)
+    assert time.monotonic() - started < 2
+    assert page.is_visible("#go")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

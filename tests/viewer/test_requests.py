@@ -108,6 +108,15 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
+@pytest.mark.parametrize("name", ["scan", "server.lock", "0001.dcm", "0" * 31, "0" * 33, "g" * 32])
+def test_file_has_128_bits_for_its_name(served: Client, name: str) -> None:
+    job = served.ask("POST", "/jobs", b"").json["id"]
+    png = b"\x89PNG\r\n\x1a\n" + bytes(40)
+    assert served.ask("PUT", f"/jobs/{job}/files/{name}", png).status == 404
+    assert served.ask("PUT", f"/jobs/{job}/files/{JOB}", png).status == 200
+    served.ask("DELETE", f"/jobs/{job}")
+
+
 HEADERS: list[tuple[str, int, dict[str, str | None]]] = [
     ("another host", 421, {"Host": "evil.example"}),
     ("another port", 421, {"Host": "127.0.0.1:1"}),

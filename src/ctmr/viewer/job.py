@@ -8,6 +8,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ctmr.errors import CtmrError, DataError, SafetyError
+from ctmr.imaging.ct_values import looks_like_hu
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume
@@ -34,12 +36,23 @@ from ctmr.viewer.unpack import unpack
 
 BALL = (48, 48, 12)
 SERIES_NAME = "translation"  # of the folder of a translated DICOM series
+SOURCE = "source.nii"
 
 
 class _Watched(Translator):
-    """A translator that keeps what it was given and what came of it."""
+    """A translator that readies for the page what it is given and what comes of it, in a thread, while it goes on.
 
+    Attributes:
+        beside: The thread.
+        view: Folder for the source as the page loads it.
+        last: What it was given, and what came of it.
+        sides: Both, and maps, as the page shows them.
+    """
+
+    beside: Executor
+    view: Path
     last: tuple[Scan, Translation[Scan]] | None = None
+    sides: dict[str, Future[Shown]]
 
     def translation_of(
         self,
@@ -48,6 +61,10 @@ class _Watched(Translator):
         gather: Callable[[Iterator[FloatArray]], Result],
     ) -> Translation[Result]:
         """As that of any translator."""
+        scan, to = made.scan, made.modality
+        if isinstance(scan, Volume):  # a file does not say its modality
+            scan = replace(scan.in_float(), modality=scan.modality or OTHER[to])
+        self.sides = {"source": self.beside.submit(_source, self.view, scan, OTHER[to])}
         kept = list[FloatArray]()
 
         def keep(planes: Iterator[FloatArray]) -> Iterator[FloatArray]:
@@ -57,13 +74,27 @@ class _Watched(Translator):
 
         done = super().translation_of(made, quality, lambda planes: gather(keep(planes)))
         whole = Translation(made.whole(kept), done.quality, done.about, done.centre, done.maps)
-        self.last = (made.scan, whole)
+        self.last = (scan, whole)
+        self.sides["translation"] = self.beside.submit(Shown, whole.scan, to)
+        for measure, share in done.maps.items():
+            shown = _map(scan, share)
+            self.sides[measure] = self.beside.submit(Shown, shown, to, unit="share of the range")
         return done
+
+
+def _source(view: Path, scan: Scan, modality: Modality) -> Shown:
+    """Write a volume as NiiVue loads it, and say how it is shown."""
+    if isinstance(scan, Volume):
+        content = nifti_bytes(view / SOURCE, scan, "source, as ctmr view has read it")
+        (view / SOURCE).write_bytes(content)
+    return Shown(scan, modality)
 
 
 def _watched(model: str) -> _Watched:
     made = load_model(model)
-    return _Watched(made.model, engine=made.engine, precision=made.precision)
+    watched = _Watched(made.model, engine=made.engine, precision=made.precision)
+    watched.beside = ThreadPoolExecutor(1)
+    return watched
 
 
 class Job:
@@ -122,14 +153,15 @@ class Job:
 
     def _modality(self, scan: Scan) -> Modality | None:
         """What it is by its header or its values; None where nothing tells."""
-        if isinstance(scan, Volume) and scan.modality is not None:
-            return scan.modality
+        if isinstance(scan, Volume):
+            if scan.modality is not None or looks_like_hu(scan.array):
+                return scan.modality or "ct"
+            with contextlib.suppress(CtmrError):
+                return as_modality(scan, "mr").modality
+            return None
         for modality in MODALITIES:
             with contextlib.suppress(CtmrError):
-                if isinstance(scan, Volume):
-                    as_modality(scan, modality)
-                else:
-                    self._translators[HEAD].check(scan, OTHER[modality])
+                self._translators[HEAD].check(scan, OTHER[modality])
                 return modality
         return None
 
@@ -141,7 +173,7 @@ class Job:
         if model not in self._translators:
             self._translators[model] = _watched(model)
         translator = self._translators[model]
-        translator.watch = _Pace(self._say)
+        translator.watch, translator.view = _Pace(self._say), view
         series = source == folder / "scan"
         translate_files(
             translator,
@@ -154,12 +186,8 @@ class Job:
         if translator.last is None:
             raise DataError("expected a translation: found none", fix="drop the scan again")
         scan, done = translator.last
-        if isinstance(scan, Volume):  # a file does not say its modality
-            scan = replace(scan.in_float(), modality=scan.modality or OTHER[to])
         self._say(progress={"done": 1, "total": 1, "left": 0, "drawing": True})
-        sides = {"source": Shown(scan, OTHER[to]), "translation": Shown(done.scan, to)}
-        for measure, share in done.maps.items():
-            sides[measure] = Shown(_map(scan, share), to, unit="share of the range")
+        sides = {name: shown.result() for name, shown in translator.sides.items()}
         about: dict[str, Any] = {
             "kind": "image" if isinstance(scan, Image) else "volume",
             "panes": {name: shown.about for name, shown in sides.items()},
@@ -204,10 +232,7 @@ def _write_files(view: Path, out: Path, scan: Scan, done: Translation[Scan]) -> 
     result = sidecar.parent / _sidecar(out)["result"]
     files = {"sidecar": sidecar, "preview": sidecar.with_name(sidecar.stem + ".preview.png")}
     if isinstance(scan, Volume) and isinstance(done.scan, Volume):
-        files["source-volume"] = view / "source.nii"
-        files["source-volume"].write_bytes(
-            nifti_bytes(view / "source.nii", scan, "source, as ctmr view has read it")
-        )
+        files["source-volume"] = view / SOURCE
         files["volume"] = result
         if result.is_dir() or not result.name.endswith((".nii", ".nii.gz")):
             files["volume"] = view / "translation.nii.gz"

@@ -1,6 +1,7 @@
 """One file, sent as the body of a PUT: counted while it streams, named by us, told by its first bytes."""
 
 import asyncio
+import contextlib
 import errno
 from pathlib import Path
 from typing import IO
@@ -10,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from ctmr.viewer.guard import refusal
 from ctmr.viewer.jobs import Job
-from ctmr.viewer.limits import IDLE_S, MAX_BYTES, MAX_FILES, TOTAL_S
+from ctmr.viewer.limits import IDLE_S, LINGER_S, MAX_BYTES, MAX_FILES, TOTAL_S
 from ctmr.viewer.sniff import suffix_of
 
 _TOO_LARGE = f"expected at most {MAX_BYTES} bytes and {MAX_FILES} files"
@@ -40,12 +41,14 @@ async def receive(request: Request, job: Job) -> Response:
                 await _stream(request, job, name, file)
         return await asyncio.to_thread(_take, job, draft, name)
     except _Refused as error:
+        await _let_go(request)
         return error.answer
     except ClientDisconnect:
         return Response(status_code=400)
     except TimeoutError:
         return refusal(408, f"nothing came for {IDLE_S:g} s, or not all", "drop it again", "E300")
     except OSError as error:
+        await _let_go(request)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         what = f"cannot keep it ({error.strerror})"
         return refusal(507 if full else 503, what, "free space in the temporary folder", "E400")
@@ -71,6 +74,16 @@ async def _stream(request: Request, job: Job, name: str, file: IO[bytes]) -> Non
             raise _Refused(413, _TOO_LARGE, "drop one series or one volume")
         job.files[name] += len(part)
         await asyncio.to_thread(file.write, part) if len(part) > 2**16 else file.write(part)
+
+
+async def _let_go(request: Request) -> None:
+    """Read on for a moment: a connection that is closed on a sender takes the answer along."""
+    with contextlib.suppress(
+        TimeoutError, ClientDisconnect, RuntimeError
+    ):  # the last: it was the end
+        async with asyncio.timeout(LINGER_S):
+            async for _ in request.stream():
+                pass
 
 
 def _take(job: Job, draft: Path, name: str) -> Response:

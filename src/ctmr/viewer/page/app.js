@@ -30,6 +30,13 @@ function text(tag, content, className) {
   return made;
 }
 
+// A paragraph in which no option of the command is cut in two.
+function withOptions(content) {
+  const made = document.createElement("p");
+  made.append(...content.split(/(--[a-z-]+)/).map((part) => (part.startsWith("--") ? text("code", part) : part)));
+  return made;
+}
+
 const say = (content) => ($("say").textContent = content);
 
 function showError(error, leftOut) {
@@ -38,17 +45,22 @@ function showError(error, leftOut) {
   if (!error) return;
   const file = error.file ? `${error.file}: ` : "";
   $("error").append(text("strong", error.exit === 8 || error.exit === 3 ? "Refused" : "Failed"));
-  $("error").append(text("p", `${file}${error.what}.`), text("p", `Fix: ${error.fix}.`), text("small", error.code));
+  $("error").append(text("p", `${file}${error.what}.`), withOptions(`Fix: ${error.fix}.`), text("small", error.code));
   if (leftOut) $("error").append(text("p", `${leftOut} other files were left out`));
   const ways = Object.keys(ANYWAY).filter((option) => error.fix.includes(option));
   if (ways.length) $("options").open = true;
 }
 
-async function take(files, name) {
-  if (!files.length) return;
+function clear() {
+  current = null;
   showError(null);
   closeViewer();
   for (const part of ["order", "result", "progress"]) $(part).hidden = true;
+}
+
+async function take(files, name) {
+  if (!files.length) return;
+  clear();
   const added = await json(change("POST", "/jobs"));
   if (added.error) return showError(added.error);
   current = added.id;
@@ -62,7 +74,8 @@ async function take(files, name) {
     return showError({ code: "E300", what, fix: "drop a scan", exit: 3 });
   }
   say("Looking at the scan");
-  await change("POST", `/jobs/${added.id}/look`);
+  const looking = await json(change("POST", `/jobs/${added.id}/look`));
+  if (!looking.state) return showError(looking.error);
   await follow(added.id);
 }
 
@@ -71,7 +84,10 @@ async function follow(id) {
   for (;;) {
     const job = await json(fetch(`/jobs/${id}`));
     if (current !== id) return;
-    if (!job.state) return showError(job.error);
+    if (!job.state) {
+      $("progress").hidden = true;
+      return showError(job.error);
+    }
     show(job);
     if (!["looking", "waiting", "running"].includes(job.state)) break;
     await new Promise((done) => setTimeout(done, 250));
@@ -154,7 +170,8 @@ async function order(quality = "fast") {
   closeViewer();
   const job = await json(change("POST", `/jobs/${current}/translate`, JSON.stringify(asked)));
   if (job.error && !job.state) return showError(job.error);
-  $("cancel").focus();
+  show(job);
+  $("cancel").focus(); // which is shown now
   await follow(current);
 }
 
@@ -223,13 +240,13 @@ async function openViewer(job) {
   for (const pane of ["translation", "blend"]) screenOf(pane).replaceChildren(text("div", "SYNTHETIC", "mark"));
   screenOf("source").replaceChildren();
   const moved = (place) => showPlace(view, place);
-  if (view.slices) viewer = new SliceViewer(job.id, view, moved);
-  else viewer = await VolumeViewer.open(job.id, view, moved);
+  if (hasNiivue && view.kind === "volume") viewer = await VolumeViewer.open(job.id, view, moved);
+  else viewer = new SliceViewer(job.id, view, moved);
   viewer.job = job.id;
   viewer.about = view;
   for (const side of ["source", "translation"]) {
     const { hu, window } = view.panes[side];
-    setWindow(side, hu ? PRESETS.brain : window);
+    if (!hu) setWindow(side, window);
   }
   const buttons = (names, act) => names.map((name, n) => {
     const made = text("button", name);
@@ -240,6 +257,7 @@ async function openViewer(job) {
   $("planes").replaceChildren(...buttons(viewer.planes(), setPlane));
   const ct = Object.values(view.panes).some((about) => about.hu);
   $("presets").replaceChildren(...(ct ? buttons(Object.keys(PRESETS), preset) : []));
+  if (ct) preset("brain");
   setPlane(viewer.planes()[0]);
   viewer.move(viewer.at);
 }
@@ -259,6 +277,7 @@ function setPlane(plane) {
   chosen.plane = plane;
   for (const button of $("planes").children) button.setAttribute("aria-pressed", button.textContent === plane);
   $("slice-label").hidden = plane === "image" || plane === "3-D";
+  $("pane-blend").hidden = plane === "3-D"; // the one would hide the other
   viewer.setPlane(plane);
   showSlider();
 }
@@ -319,7 +338,8 @@ function showPlace(view, { at, mm, values }) {
 }
 
 async function screenshot(stem) {
-  const pictures = PANES.map((pane) => [pane, viewer.picturesOf(pane)]);
+  const seen = PANES.filter((pane) => !$(`pane-${pane}`).hidden);
+  const pictures = seen.map((pane) => [pane, viewer.picturesOf(pane)]);
   const width = pictures.reduce((sum, [, each]) => sum + each.width, 0);
   const height = Math.max(...pictures.map(([, each]) => each.height));
   const canvas = Object.assign(document.createElement("canvas"), { width, height: height + 88 });
@@ -360,12 +380,7 @@ async function listScans() {
     remove.setAttribute("aria-label", `Delete ${names.get(job.id) ?? "scan"}`);
     remove.addEventListener("click", async () => {
       await change("DELETE", `/jobs/${job.id}`);
-      if (current === job.id) {
-        current = null;
-        closeViewer();
-        showError(null);
-        for (const part of ["order", "result", "progress"]) $(part).hidden = true;
-      }
+      if (current === job.id) clear();
       listScans();
     });
     item.append(open, remove);
@@ -433,14 +448,16 @@ function listen() {
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     document.body.classList.add("over");
-  });
-  document.addEventListener("dragleave", () => document.body.classList.remove("over"));
-  document.addEventListener("drop", async (event) => {
+  }, true);
+  document.addEventListener("dragleave", () => document.body.classList.remove("over"), true);
+  document.addEventListener("drop", async (event) => { // before NiiVue, which lets none through
     event.preventDefault();
+    event.stopPropagation();
     document.body.classList.remove("over");
+    if (event.dataTransfer.types.includes("Files")) clear(); // a folder takes a while to be listed
     const name = event.dataTransfer.items[0]?.webkitGetAsEntry?.()?.name ?? event.dataTransfer.files[0]?.name;
     take(await dropped(event.dataTransfer), name ?? "Scan");
-  });
+  }, true);
   for (const id of ["files", "folder"]) {
     $(id).addEventListener("change", () => {
       const files = [...$(id).files].sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -59,12 +59,13 @@ class Run {
     this.about.textContent = parts.join(", ");
     this.about.className = `state-${summary.state}`;
     if (evaluation) {
+      const shown = ([name, v]) => `${name.replaceAll("_", " ")} ${+v.toPrecision(3)}`;
       const figures = Object.entries(evaluation.directions).map(([direction, found]) =>
-        `${direction}: ${Object.entries(found).map(([name, v]) => `${name} ${+v.toPrecision(3)}`).join(", ")}`);
-      this.about.append(this.text("small", ` Evaluation at step ${evaluation.step}: ${figures.join("; ")}`));
+        this.text("small", `${direction}: ${Object.entries(found).map(shown).join(", ")}`));
+      this.about.append(this.text("small", `Evaluation at step ${evaluation.step}`), ...figures);
     }
     if (report) {
-      const link = this.text("a", " Report");
+      const link = this.text("a", "Report");
       Object.assign(link, { href: `/runs/${this.id}/report`, target: "_blank", rel: "noopener" });
       this.about.append(link);
     }

@@ -19,10 +19,10 @@ export class VolumeViewer {
       screenOf(pane).prepend(canvas);
       const made = new Niivue({
         isRadiologicalConvention: true, sagittalNoseLeft: true, backColor: [0, 0, 0, 1], show3Dcrosshair: true,
-        crosshairColor: [0.24, 0.6, 1, 0.7], crosshairWidth: 0.6, dragAndDropEnabled: false,
-        isNearestInterpolation: true,
-        multiplanarShowRender: SHOW_RENDER.NEVER, logLevel: "error", fontColor: [1, 1, 1, 1],
-        showAllOrientationMarkers: true, fontMinPx: 18,
+        crosshairColor: [0.24, 0.6, 1, 0.7], crosshairWidth: 0.7, crosshairWidthUnit: "percent",
+        dragAndDropEnabled: false, isNearestInterpolation: true, multiplanarShowRender: SHOW_RENDER.NEVER,
+        multiplanarPadPixels: 28, logLevel: "error", fontColor: [1, 1, 1, 1], showAllOrientationMarkers: true,
+        fontMinPx: 18,
       });
       await made.attachToCanvas(canvas);
       viewer.panes[pane] = made;
@@ -80,6 +80,7 @@ export class VolumeViewer {
     }
     made.volumes[1].opacity = opacity;
     made.updateGLVolume();
+    this.panes.source.createOnLocationChange(); // tells the value of what lies over it
   }
 
   move(at) {
