@@ -49,6 +49,14 @@ def translate(page: Any) -> None:
     page.wait_for_selector("#values:not(:empty)", timeout=60_000)
 
 
+@pytest.fixture
+def shown(page: Any, scans: Path) -> Any:
+    """The page with a CT and its translation, whichever test came before."""
+    choose(page, scans / "ct.nii.gz")
+    translate(page)
+    return page
+
+
 def test_keyboard_alone_leads_from_a_volume_to_its_download(
     page: Any, served: Client, scans: Path
 ) -> None:
@@ -75,22 +83,22 @@ def test_keyboard_alone_leads_from_a_volume_to_its_download(
     assert page.get_attribute("#values", "data-mm").count(" ") == 2
 
 
-def test_windows_give_the_grey_levels_that_hands_compute(page: Any) -> None:
+def test_windows_give_the_grey_levels_that_hands_compute(shown: Any) -> None:
     """Air, -1000 HU, is black in each window but wide: (-1000 + 1024) / 4095 of 255 is 1.5."""
-    page.keyboard.press("4")
-    page.wait_for_selector("#presets button[aria-pressed=true]:text-is('wide')")
-    page.wait_for_timeout(300)
-    assert pixels(page, "source")[:6, 20:60].mean() <= 2
-    page.keyboard.press("3")
-    page.wait_for_timeout(300)
-    assert "window 2000, level 500 HU" in page.text_content("#pane-source figcaption")
+    shown.keyboard.press("4")
+    shown.wait_for_selector("#presets button[aria-pressed=true]:text-is('wide')")
+    shown.wait_for_timeout(300)
+    assert pixels(shown, "source")[:6, 20:60].mean() <= 2
+    shown.keyboard.press("3")
+    shown.wait_for_timeout(300)
+    assert "window 2000, level 500 HU" in shown.text_content("#pane-source figcaption")
 
 
-def test_banner_stands_on_the_page_and_in_the_screenshot(page: Any) -> None:
-    assert "SYNTHETIC" in page.text_content("#banner")
-    assert page.is_visible("#banner")
-    with page.expect_download() as started:
-        page.click("text=Screenshot")
+def test_banner_stands_on_the_page_and_in_the_screenshot(shown: Any) -> None:
+    assert "SYNTHETIC" in shown.text_content("#banner")
+    assert shown.is_visible("#banner")
+    with shown.expect_download() as started:
+        shown.click("text=Screenshot")
     from PIL import Image
 
     shot = np.asarray(Image.open(started.value.path()).convert("RGB")).astype(int)
@@ -98,16 +106,16 @@ def test_banner_stands_on_the_page_and_in_the_screenshot(page: Any) -> None:
     assert shot[5:40, :600].std() > 20  # words
 
 
-def test_refusal_names_the_way_out_in_the_words_of_the_command(page: Any, scans: Path) -> None:
-    page.select_option("#to", "ct")
-    page.click("#go")
-    page.wait_for_selector("#error:visible", timeout=60_000)
-    assert "expected MR: found the values of a CT in HU" in page.text_content("#error")
-    assert page.is_visible("#anyway")
-    page.check("#anyway")
-    page.click("#go")
-    page.wait_for_selector("#result:visible", timeout=60_000)
-    assert "SYNTHETIC CT" in page.text_content("#pane-translation figcaption")
+def test_refusal_names_the_way_out_in_the_words_of_the_command(shown: Any) -> None:
+    shown.select_option("#to", "ct")
+    shown.click("#go")
+    shown.wait_for_selector("#error:visible", timeout=60_000)
+    assert "expected MR: found the values of a CT in HU" in shown.text_content("#error")
+    assert shown.is_visible("#anyway")
+    shown.check("#anyway")
+    shown.click("#go")
+    shown.wait_for_selector("#result:visible", timeout=60_000)
+    assert "SYNTHETIC CT" in shown.text_content("#pane-translation figcaption")
 
 
 def server_names(dropped: Path, folder: Path) -> None:
