@@ -114,6 +114,33 @@ def test_files_of_others_that_are_called_like_a_draft_stay(data, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.parametrize("left", [["plan", "00000.marks"], ["plan"], []])
+def test_draft_of_a_process_killed_after_its_store_was_in_place_is_cleared(data, tmp_path, left):
+    draft = stop(data, tmp_path / "store", 12)
+    kept = {name: (draft / name).read_bytes() for name in left}
+    prepare(data, CONFIG, tmp_path / "store")
+    draft.mkdir()
+    for name, content in kept.items():
+        (draft / name).write_bytes(content)
+    draft.with_suffix(".lock").touch()
+    prepare(data, CONFIG, tmp_path / "store")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "store"]
+
+
+def test_plan_of_a_draft_is_removed_last(data, tmp_path, monkeypatch):
+    draft, seen = stop(data, tmp_path / "store", 12), []
+    rmtree = shutil.rmtree
+
+    def watched(path, **more):
+        if Path(path) == draft:
+            seen.append(sorted(entry.name for entry in draft.iterdir()))
+        rmtree(path, **more)
+
+    monkeypatch.setattr("ctmr.data.drafts.shutil.rmtree", watched)
+    prepare(data, CONFIG, tmp_path / "store")
+    assert seen == [["plan"]]
+
+
 def test_full_disk_leaves_no_store(data, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ctmr.errors import DataError
@@ -25,7 +25,7 @@ def draft_of(place: Path, fingerprint: str) -> Iterator[Path]:
         OSError: If it cannot be made.
     """
     make_folder(place.parent)
-    draft = place.with_name(f".{place.name}.{fingerprint[:16]}.partial")
+    draft = _draft(place, fingerprint)
     with _turn(draft.with_suffix(".lock")) as alone:
         if not alone or _is_of_others(draft):  # no locks here: a draft that nobody else can have
             draft = draft.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
@@ -33,9 +33,35 @@ def draft_of(place: Path, fingerprint: str) -> Iterator[Path]:
             yield draft
         except BaseException as error:
             if isinstance(error, DataError) or not any(draft.glob("*.marks")):
-                shutil.rmtree(draft, ignore_errors=True)
+                _remove(draft)
             raise
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
+
+
+def clear_draft(place: Path, fingerprint: str) -> None:
+    """Remove what a process left that was killed between the end of a store and the end of its draft."""
+    draft = _draft(place, fingerprint)
+    if draft.exists() or draft.with_suffix(".lock").exists():
+        with (
+            suppress(OSError),
+            draft_of(place, fingerprint),
+        ):  # a store can be read where nobody writes
+            pass
+
+
+def _draft(place: Path, fingerprint: str) -> Path:
+    return place.with_name(f".{place.name}.{fingerprint[:16]}.partial")
+
+
+def _remove(draft: Path) -> None:
+    """Remove a draft, its `plan` last: by it the rest is known as a draft if this process is killed meanwhile."""
+    with suppress(OSError):
+        for path in draft.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "plan":
+                path.unlink()
+    shutil.rmtree(draft, ignore_errors=True)
 
 
 def _is_of_others(draft: Path) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from ctmr.config import DataConfig
 from ctmr.data.convert import convert, is_earlier
 from ctmr.data.copies import ANATOMIES, PAIRS, VAL, Copies, copied_files, hashes_of, kept
-from ctmr.data.drafts import draft_of
+from ctmr.data.drafts import clear_draft, draft_of
 from ctmr.data.folders import require_sources
 from ctmr.data.manifest import FORMAT, MANIFEST_NAME
 from ctmr.data.planning import plan
@@ -106,6 +106,8 @@ def prepare(
     if prepared is None:
         sources = sources or require_sources(data, config.patient_pattern, reading)
         prepared = _make(wanted, sources, config, reading, progress=progress)
+    else:
+        clear_draft(wanted.place, fingerprint)
     seen.remember(fingerprint)
     _warn_of_overlap(prepared)
     logger.info("%r", prepared)
