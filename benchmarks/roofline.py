@@ -28,10 +28,12 @@ from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.cyclegan.networks import Generator, initialise
 from ctmr.errors import UsageError
 from ctmr.models.engines import NEEDS, Precision, require_engine
-from ctmr.models.torch_engine import network_by
+from ctmr.models.torch_engine import choose_precision, network_by
 from ctmr.system.rng import torch_stream
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
+NATIVE = PRECISIONS if choose_precision("auto", "cpu") == "bfloat16" else PRECISIONS[:1]
+"""Those that this processor does not emulate."""
 RUNS = 30  # of the convolution whose best is the peak
 # By how Linux names them. Without the first two, bfloat16 is emulated.
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}

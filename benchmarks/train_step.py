@@ -23,7 +23,7 @@ from ctmr.training.distributed import Runtime
 from parity import reference_options
 from roofline import (
     GENERATORS,
-    PRECISIONS,
+    NATIVE,
     convolution_peak,
     convolution_seconds,
     flops,
@@ -63,7 +63,7 @@ def main() -> None:
         if options.reference is not None:
             programs[REFERENCE] = reference_command(options, Path(scratch))
         for line in options.lines.split(","):
-            for precision in PRECISIONS:
+            for precision in NATIVE:
                 size = ("--size", str(options.size)) if options.size else ()
                 steps = ("--steps", str(options.steps))
                 command = (sys.executable, __file__, "--one", line, precision, *steps, *size)
@@ -72,7 +72,7 @@ def main() -> None:
     same = "9-blocks, float32"
     if REFERENCE in found and same in found:  # the same networks: the same arithmetic
         found[REFERENCE].printed["gflop"] = found[same].printed["gflop"]
-    peaks: dict[str, float] = {name: convolution_peak(name) for name in PRECISIONS}
+    peaks: dict[str, float] = {name: convolution_peak(name) for name in NATIVE}
     print(processor())
     print(
         f"{options.rounds} rounds of {options.steps} steps, {torch.get_num_threads()} threads;",

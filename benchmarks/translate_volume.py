@@ -2,7 +2,7 @@
 
     python benchmarks/translate_volume.py --work FOLDER [--preset default] [--slices 180] [--rounds 5] [--json]
     python benchmarks/translate_volume.py --work FOLDER --reference PATH --reference-python PYTHON
-    python benchmarks/translate_volume.py --work FOLDER --bundled
+    python benchmarks/translate_volume.py --work FOLDER --bundled [--reference PATH --reference-python PYTHON]
 
 One synthetic head of 256x256 pixels a slice, CT to MR, NIfTI in and out, by a model that had one step of training: the time
 does not depend on its weights. The reference's test.py translates the same slices as PNG files by its 9 blocks. FOLDER
@@ -24,13 +24,13 @@ from ctmr.cyclegan.cyclegan import generator_of
 from ctmr.errors import UsageError
 from ctmr.imaging.volume import Volume, axial_slices
 from ctmr.io.nifti import read_nifti, write_nifti
-from ctmr.models.engines import NEEDS, require_engine
+from ctmr.models.engines import NEEDS, Engine, missing, require_engine
 from ctmr.models.torch_engine import choose_precision
 from ctmr.synthetic.data_folder import write_heads
 from ctmr.synthetic.head import synthesise_head
 from ctmr.training.train import train
 from ctmr.translation.translator import load_model
-from roofline import PRECISIONS, convolution_peak, flops
+from roofline import NATIVE, convolution_peak, flops
 from turns import Command, as_json, in_turn, print_table
 
 REFERENCE = "reference, 9 blocks, test.py"
@@ -57,20 +57,21 @@ def main() -> None:
     parser.add_argument(
         "--bundled",
         action="store_true",
-        help="only the model in the package by ONNX Runtime, with its network and with one that copies",
+        help="only the model in the package, with its network and with one that copies",
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if (options.reference is None) != (options.reference_python is None):
         parser.error("--reference and --reference-python belong together")
     if options.bundled:
-        found = in_turn(bundled_commands(options), options.rounds)
+        ours = bundled_commands(options)
+        if options.rounds > 1:
+            in_turn(ours, 1)
+        found = in_turn(reference_line(options) | ours, options.rounds)
         print_table("whole process", found, next(iter(found)), peaks={})
         return
     head, run = write_head(options), train_once(options)
-    programs: dict[str, Command] = {}
-    if options.reference is not None:
-        programs[REFERENCE] = reference_command(options)
+    programs = reference_line(options)
     output = options.work / "out.nii.gz"
     command = (
         Path(sys.executable).with_name("ctmr"),
@@ -84,7 +85,7 @@ def main() -> None:
     )
     precisions: dict[str, str] = {}
     for engine in (name for name in NEEDS if name in options.engines.split(",")):
-        for precision in PRECISIONS:
+        for precision in NATIVE:
             try:
                 require_engine(engine, precision)
             except UsageError:
@@ -98,7 +99,7 @@ def main() -> None:
     arithmetic = gflop(options, run)
     for name, kind in precisions.items():
         found[name].printed = {"gflop": arithmetic, "precision": kind}
-    peaks: dict[str, float] = {name: convolution_peak(name) for name in PRECISIONS}
+    peaks: dict[str, float] = {name: convolution_peak(name) for name in NATIVE}
     print(
         f"{options.slices} slices, {options.rounds} rounds, {torch.get_num_threads()} threads;",
         end=" ",
@@ -110,7 +111,7 @@ def main() -> None:
 
 
 def bundled_commands(options: argparse.Namespace) -> dict[str, Command]:
-    """The head by the model in the package: as it is, all of it but the network, and one slice."""
+    """The head by the model in the package: as it is and one slice, by each engine, and all but the network."""
     head = write_head(options)
     volume = read_nifti(head)
     middle = options.slices // 2
@@ -118,12 +119,14 @@ def bundled_commands(options: argparse.Namespace) -> dict[str, Command]:
     write_nifti(options.work / "slice.nii.gz", one, "synthetic head")
     start: Command = (sys.executable, "-c", "from ctmr.cli import main; main()", "translate")
     copies: Command = (sys.executable, "-c", COPIES, "translate")
-    end: Command = (options.work / "out.nii.gz", "--to", "mr", "--engine", "onnx", "--anyway")
-    return {
-        "head, onnx": (*start, head, *end),
-        "all but its network": (*copies, head, *end),
-        "one slice": (*start, options.work / "slice.nii.gz", *end),
-    }
+    end: Command = (options.work / "out.nii.gz", "--to", "mr", "--anyway", "--engine")
+    lines: dict[str, Command] = {}
+    engines: tuple[Engine, ...] = ("openvino", "onnx")
+    for engine in engines:
+        if not missing(engine):
+            lines[f"head, {engine}"] = (*start, head, *end, engine)
+            lines[f"one slice, {engine}"] = (*start, options.work / "slice.nii.gz", *end, engine)
+    return lines | {"all but its network": (*copies, head, *end, "onnx")}
 
 
 def write_head(options: argparse.Namespace) -> Path:
@@ -167,8 +170,10 @@ def gflop(options: argparse.Namespace, run: Path) -> float:
     return slices * flops(lambda: generator(torch.zeros(shape))) / 1e9
 
 
-def reference_command(options: argparse.Namespace) -> Command:
-    """The reference's own script on the PNG slices, with a generator of random weights."""
+def reference_line(options: argparse.Namespace) -> dict[str, Command]:
+    """The reference's own script on the PNG slices, with a generator of random weights; nothing without a clone."""
+    if options.reference is None:
+        return {}
     name, size = "timing", str(options.size)
     folder = options.work / "reference" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,13 +195,14 @@ def reference_command(options: argparse.Namespace) -> Command:
     )
     script = "import os, runpy, sys; os.chdir(sys.argv[1]); sys.path.insert(0, sys.argv[1]);"
     script += " del sys.argv[1]; runpy.run_path('test.py', run_name='__main__')"
-    return (
+    command = (
         *(options.reference_python, "-c", script, options.reference.resolve(), "--model", "test"),
         *("--name", name, "--checkpoints_dir", (options.work / "reference").resolve(), *NETWORK),
         *("--dataroot", (options.work / "slices").resolve(), "--num_test", "100000"),
         *("--load_size", size, "--crop_size", size),
         *("--results_dir", (options.work / "results").resolve()),
     )
+    return {REFERENCE: command}
 
 
 if __name__ == "__main__":

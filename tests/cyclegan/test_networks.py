@@ -9,6 +9,7 @@ from ctmr.cyclegan.networks import (
     BasicBlock,
     Bottleneck,
     Discriminator,
+    GroupNorm,
     InstanceNorm,
     ReflectionPad,
     build_generator,
@@ -333,3 +334,23 @@ def test_instance_norm_is_that_of_torch_with_its_gradient(shape, layout):
     for own, theirs in zip(*found, strict=True):
         torch.testing.assert_close(own, theirs, atol=1e-10, rtol=0)
     assert torch.allclose(found[0][0].mean(dim=(2, 3)), torch.zeros(()).double(), atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_in_bfloat16_rounds_the_result_of_float64_and_its_gradient(layout):
+    x = (3 * random_images(2, 8, 6, 7) + 1).bfloat16().to(memory_format=layout).requires_grad_()
+    weights = random_images(2, 8, 6, 7, seed=1).bfloat16()
+    norm = GroupNorm(4, 8)
+    answer = norm(x)
+    (answer * weights).sum().backward()
+    exact = x.detach().double().requires_grad_()
+    groups = exact.reshape(2, 4, -1)  # by hand
+    spread = (groups.var(dim=2, correction=0, keepdim=True) + norm.eps).sqrt()
+    hand = ((groups - groups.mean(dim=2, keepdim=True)) / spread).view(2, 8, 6, 7)
+    (hand * weights.double()).sum().backward()
+    assert answer.dtype == torch.bfloat16
+    assert answer.is_contiguous(memory_format=layout)
+    assert norm.weight.grad.dtype == torch.float32
+    # Half of the last place of a value between 2 and 4 is 2^-7; both roundings of the gradient are below that.
+    assert (answer.double() - hand).abs().max() <= 2**-7
+    assert (x.grad.double() - exact.grad).abs().max() <= 2**-7

@@ -160,7 +160,7 @@ def test_memory_and_open_files_do_not_grow_with_the_number_of_images(tiny_run, t
     for name, used in json.loads(done.stdout).items():
         (first, files), (last, files_last) = used[0], used[-1]
         assert len(used) >= 2, name
-        assert files_last <= files, name
+        assert files_last <= files + 2, name  # each of two threads may hold one at that moment
         assert last - first < len(used) - 1, f"{name}: {used}"  # MB: below 1 for 1000 images
 
 

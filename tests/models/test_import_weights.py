@@ -309,7 +309,7 @@ def test_window_of_the_pictures_makes_hu_known(pair, tmp_path, tiny_data):
     assert hu.intensities["ct"]["HU"].values == (0.0, 80.0)
     for name, ends in grey.training["ct"].ranges.items():
         assert hu.training["ct"].ranges[name] == pytest.approx(ends, abs=2e-3)
-    translator = load_model(tmp_path / "hu", engine="torch")
+    translator = load_model(tmp_path / "hu", engine="torch", precision="float32")
     picture = Image(smooth_head(36, 36).round(), "grey", 8)
     in_hu = Image(picture.array * np.float32(80 / 255), "HU", 16)
     first, second = (translator.translate(scan, "mr").array for scan in (picture, in_hu))

@@ -57,6 +57,15 @@ class InstanceNorm(nn.InstanceNorm2d):
         return together.permute(0, 3, 1, 2)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm (Wu and He 2018); in bfloat16 on a CPU by way of float32, where PyTorch's is three times as fast."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            return super().forward(x.float()).to(x.dtype)
+        return super().forward(x)
+
+
 class ReflectedBlock(nn.Module):
     """Residual block of Zhu et al. 2017: two reflection-padded 3x3 convolutions, no activation after the sum."""
 
@@ -258,7 +267,7 @@ def _twice(inputs: int, outputs: int) -> nn.Module:
     for wide in (inputs, outputs):
         layers += [
             nn.Conv2d(wide, outputs, 3, padding=1, bias=False),
-            nn.GroupNorm(math.gcd(8, outputs), outputs),
+            GroupNorm(math.gcd(8, outputs), outputs),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
