@@ -84,3 +84,21 @@ def test_sender_who_stops_is_not_waited_for(
     limits.setattr(f"ctmr.viewer.uploads.{limit}", 0.05)
     assert put(job, "b" * 32, PNG, ends=False).status_code == 408
     assert (files(job), job.files) == ([], {})
+
+
+@pytest.mark.parametrize("state", ["full", "there already", "too long"])
+def test_refused_sender_may_send_all_before_the_answer(job: Job, state: str) -> None:
+    """Else a connection that is closed on him takes the answer along."""
+    name, parts, taken = "b" * 32, 50, list[int]()
+    job.files = {f"{n:032x}": 1 for n in range(MAX_FILES)} if state == "full" else job.files
+    job.files = {name: 1} if state == "there already" else job.files
+
+    async def more() -> dict[str, object]:
+        await asyncio.sleep(0.02)  # one second in all, longer than nothing may come
+        taken.append(1)
+        return {"type": "http.request", "body": PNG, "more_body": len(taken) < parts}
+
+    headers = [(b"content-length", b"9" * 20)] if state == "too long" else []
+    scope = {"type": "http", "method": "PUT", "headers": headers, "path_params": {"file": name}}
+    status = asyncio.run(receive(Request(scope, more), job)).status_code
+    assert (status, len(taken)) == (409 if state == "there already" else 413, parts)

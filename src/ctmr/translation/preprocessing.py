@@ -108,13 +108,19 @@ class NetworkInput:
             An image in colour where the scan is and no HU are wanted, at its depth where the model knows that; or a
             volume, in HU or MR units.
         """
-        slices = np.empty(
-            (*self.slices.shape[:3], *((3,) if self._is_coloured else ())), np.float32
-        )
-        done = 0
+        slices, done = self.room(), 0
         for some in planes:
             slices[done : done + len(some)] = some
             done += len(some)
+        return self.scan_of(slices)
+
+    def room(self) -> FloatArray:
+        """(K, rows, columns), or with 3 colours behind, for all slices of a translation."""
+        colours = (3,) if self._is_coloured else ()
+        return np.empty((*self.slices.shape[:3], *colours), np.float32)
+
+    def scan_of(self, slices: FloatArray) -> Scan:
+        """The translation whose slices are these, as `room` has them; see `whole`."""
         array = self.scan.from_axial(slices)
         return self.scan.with_values(array, self.encoding, self.modality)
 

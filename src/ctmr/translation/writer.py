@@ -103,7 +103,7 @@ def write_translation(
                 drafts[path] = publishing.enter_context(replacing(path))
                 try:
                     if isinstance(content, Packed):
-                        content.copy_to(drafts[path])
+                        content.put_at(drafts[path])
                     else:
                         drafts[path].write_bytes(content)
                 except OSError as error:

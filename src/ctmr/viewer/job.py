@@ -21,9 +21,10 @@ from ctmr.imaging.ct_values import looks_like_hu
 from ctmr.imaging.image import Image, Scan
 from ctmr.imaging.modality import as_modality
 from ctmr.imaging.volume import Volume
-from ctmr.io.nifti import nifti_bytes
+from ctmr.io.nifti import nifti_bytes, nifti_parts
 from ctmr.io.reading import Reading
 from ctmr.io.scan import DESCRIPTION, kind_of, read_with_series
+from ctmr.io.voxels import slabs_of
 from ctmr.models.bundle import HEAD
 from ctmr.translation.batch import translate_files
 from ctmr.translation.preprocessing import NetworkInput
@@ -65,17 +66,19 @@ class _Watched(Translator):
         if isinstance(scan, Volume):  # a file does not say its modality
             scan = replace(scan.in_float(), modality=scan.modality or OTHER[to])
         self.sides = {"source": self.beside.submit(_source, self.view, scan, OTHER[to])}
-        kept = list[FloatArray]()
+        slices = made.room()
 
         def keep(planes: Iterator[FloatArray]) -> Iterator[FloatArray]:
+            kept = 0
             for some in planes:
-                kept.append(some)
+                slices[kept : kept + len(some)] = some
+                kept += len(some)
                 yield some
 
         done = super().translation_of(made, quality, lambda planes: gather(keep(planes)))
-        whole = Translation(made.whole(kept), done.quality, done.about, done.centre, done.maps)
-        self.last = (scan, whole)
-        self.sides["translation"] = self.beside.submit(Shown, whole.scan, to)
+        whole = made.scan_of(slices)
+        self.last = (scan, Translation(whole, done.quality, done.about, done.centre, done.maps))
+        self.sides["translation"] = self.beside.submit(Shown, whole, to)
         for measure, share in done.maps.items():
             shown = _map(scan, share)
             self.sides[measure] = self.beside.submit(Shown, shown, to, unit="share of the range")
@@ -85,8 +88,9 @@ class _Watched(Translator):
 def _source(view: Path, scan: Scan, modality: Modality) -> Shown:
     """Write a volume as NiiVue loads it, and say how it is shown."""
     if isinstance(scan, Volume):
-        content = nifti_bytes(view / SOURCE, scan, "source, as ctmr view has read it")
-        (view / SOURCE).write_bytes(content)
+        path, text = view / SOURCE, "source, as ctmr view has read it"
+        with path.open("wb") as file:
+            file.writelines(nifti_parts(path, scan, text, slabs_of(scan)))
     return Shown(scan, modality)
 
 

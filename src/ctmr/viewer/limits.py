@@ -12,7 +12,8 @@ MAX_RATIO = 200  # of the bytes of a member to those it takes in its archive
 FREE_RATIO_BYTES = 2**20  # below which no ratio is looked at
 IDLE_S = 15.0  # without a byte
 TOTAL_S = 300.0  # of one upload
-LINGER_S = 0.5  # in which the rest of a refused upload is read
+LINGER_S = 10.0  # in which the rest of a refused upload is read,
+LINGER_IDLE_S = 0.5  # unless so long nothing comes
 
 MAX_ADDRESS_BYTES = 4 * 2**30
 MAX_CPU_S = 4 * 3600

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from ctmr.viewer.guard import refusal
 from ctmr.viewer.jobs import Job
-from ctmr.viewer.limits import IDLE_S, LINGER_S, MAX_BYTES, MAX_FILES, TOTAL_S
+from ctmr.viewer.limits import IDLE_S, LINGER_IDLE_S, LINGER_S, MAX_BYTES, MAX_FILES, TOTAL_S
 from ctmr.viewer.sniff import suffix_of
 
 _TOO_LARGE = f"expected at most {MAX_BYTES} bytes and {MAX_FILES} files"
@@ -29,9 +29,11 @@ async def receive(request: Request, job: Job) -> Response:
     """Take the file into the job's folder, as `scan/0001.dcm` and so on, or leave nothing of it."""
     name = request.path_params["file"]
     if name in job.files or job.state != "new":
+        await _let_go(request)
         return refusal(409, "this file is there already", "drop it again")
     length = request.headers.get("content-length", "0")
     if len(job.files) >= MAX_FILES or not length.isdecimal() or _left(job) < int(length):
+        await _let_go(request)
         return refusal(413, _TOO_LARGE, "drop one series or one volume")
     job.files[name] = 0
     draft = job.folder / name
@@ -77,13 +79,16 @@ async def _stream(request: Request, job: Job, name: str, file: IO[bytes]) -> Non
 
 
 async def _let_go(request: Request) -> None:
-    """Read on for a moment: a connection that is closed on a sender takes the answer along."""
+    """Read on as long as it comes: a connection that is closed on a sender takes the answer along."""
+    parts = request.stream()
     with contextlib.suppress(
         TimeoutError, ClientDisconnect, RuntimeError
     ):  # the last: it was the end
         async with asyncio.timeout(LINGER_S):
-            async for _ in request.stream():
-                pass
+            part: bytes | None = b""
+            while part is not None:
+                async with asyncio.timeout(LINGER_IDLE_S):
+                    part = await anext(parts, None)
 
 
 def _take(job: Job, draft: Path, name: str) -> Response:
