@@ -25,6 +25,11 @@ import pytest
 from ctmr.errors import CtmrError
 from ctmr.system.files import read_log
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's `&`, which children inherit
+
 CLI = "from ctmr.cli import main; main()"
 BUG = 99  # exit code of a child whose error is not one of ctmr
 KILL = "signal=SIGKILL"

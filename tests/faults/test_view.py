@@ -406,7 +406,7 @@ def test_watched_training_ends_as_an_unwatched_one_and_its_curves_grow(
 
 @pytest.fixture(scope="module")
 def drawn(served: Client, scans: Path) -> Iterator[Any]:
-    """A page with WebGL that shows the MR and its translation; the last tests, as one driver runs at a time."""
+    """A page with WebGL that shows the MR and its translation."""
     with page_of(served, webgl=True) as page:
         drop(page, scans / "mr.nii.gz")
         page.wait_for_selector("#go:focus", timeout=60_000)

@@ -31,14 +31,31 @@ def need(there: object, what: str) -> None:
         pytest.skip(f"{what} is missing: make viewer, apt-get install chromium")
 
 
+_drivers = list[Any]()
+
+
+@contextmanager
+def _driver() -> Iterator[Any]:
+    """What starts browsers: a process can have but one, so that pages which are open at a time share it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if _drivers:
+        yield _drivers[0]
+        return
+    with playwright.sync_playwright() as driver:
+        _drivers.append(driver)
+        try:
+            yield driver
+        finally:
+            _drivers.clear()
+
+
 @contextmanager
 def page_of(client: Client, *, webgl: bool = False, **options: Any) -> Iterator[Any]:
     """A page that has entered; at its end nothing was asked of anyone but the server, and no script has failed."""
     need(CHROMIUM, "chromium")
     if webgl:
         need((PAGE / NIIVUE).is_file(), "NiiVue")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
+    with _driver() as driver:
         words = ["--no-sandbox", *(WITH_WEBGL if webgl else WITHOUT_WEBGL)]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=words)
         try:
