@@ -25,10 +25,9 @@ import pytest
 from ctmr.errors import CtmrError
 from ctmr.system.files import read_log
 
+# A shell's `&` lets a process ignore SIGINT, and its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's `&`, which children inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLI = "from ctmr.cli import main; main()"
 BUG = 99  # exit code of a child whose error is not one of ctmr

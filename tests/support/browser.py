@@ -1,5 +1,6 @@
 """The chromium of the machine, at the page of a running server; a test is skipped, with a reason, where it is not there."""
 
+import importlib.util
 import io
 import os
 import shutil
@@ -37,11 +38,13 @@ _drivers = list[Any]()
 @contextmanager
 def _driver() -> Iterator[Any]:
     """What starts browsers: a process can have but one, so that pages which are open at a time share it."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if _drivers:
         yield _drivers[0]
         return
-    with playwright.sync_playwright() as driver:
+    need(importlib.util.find_spec("playwright"), "playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         _drivers.append(driver)
         try:
             yield driver

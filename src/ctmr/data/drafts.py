@@ -42,10 +42,8 @@ def clear_draft(place: Path, fingerprint: str) -> None:
     """Remove what a process left that was killed between the end of a store and the end of its draft."""
     draft = _draft(place, fingerprint)
     if draft.exists() or draft.with_suffix(".lock").exists():
-        with (
-            suppress(OSError),
-            draft_of(place, fingerprint),
-        ):  # a store can be read where nobody writes
+        # A store may lie where nobody may write.
+        with suppress(OSError), draft_of(place, fingerprint):
             pass
 
 

@@ -2,11 +2,7 @@
 
 import contextlib
 import functools
-import os
-import secrets
 import shutil
-import stat
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,8 +12,7 @@ from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import Volume
 from ctmr.io.nifti import is_nifti_name, nifti_parts
 from ctmr.io.scan import DESCRIPTION
-from ctmr.system.disks import lock
-from ctmr.system.files import cannot_write, persistently
+from ctmr.system.files import cannot_write, name_file, nameless_file, persistently
 from ctmr.translation.preprocessing import NetworkInput
 from ctmr.translation.preview import Glance
 from ctmr.types import FloatArray
@@ -45,29 +40,11 @@ class Packed:
         Raises:
             OSError: If they cannot be written.
         """
-        if self._named(place):
+        if name_file(self._content, place):
             return
         self._content.seek(0)
         with place.open("wb") as file:
             shutil.copyfileobj(self._content, file)
-
-    def _named(self, place: Path) -> bool:
-        """Give the bytes the name of a draft; whether that is possible here."""
-        if os.link not in os.supports_dir_fd:
-            return False
-        descriptor = self._content.fileno()
-        name = place.with_name(f".{secrets.token_hex(8)}.tmp")  # as drafts are called and held
-        try:
-            lock(descriptor, wait=True)
-            os.fchmod(descriptor, stat.S_IMODE(place.stat().st_mode))
-            # Only with some `src_dir_fd` Python follows the link in /proc; that name being absolute, it counts for nothing.
-            os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor)
-            name.replace(place)
-        except OSError:
-            with contextlib.suppress(OSError):
-                name.unlink(missing_ok=True)
-            return False
-        return True
 
 
 def gather_for(target: Path, made: NetworkInput) -> Callable[[Iterator[FloatArray]], Scan | Packed]:
@@ -102,22 +79,13 @@ def unnamed_file(parts: Iterable[bytes], path: Path) -> BinaryIO:
     folder = next(above for above in path.absolute().parents if above.is_dir())
     with contextlib.ExitStack() as failing:
         try:
-            file = failing.enter_context(_nameless(folder))
+            file = failing.enter_context(nameless_file(folder))
         except OSError as error:
             raise cannot_write(path, error) from error
         for part in parts:
             persistently(functools.partial(_write_at, file, file.tell(), part, path))
         failing.pop_all()
     return file
-
-
-def _nameless(folder: Path) -> BinaryIO:
-    """A file that may be given a name later, where the system has such; else one that may not."""
-    if hasattr(os, "O_TMPFILE"):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
-            return open(descriptor, "r+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0, dir=folder)
 
 
 def _write_at(file: BinaryIO, place: int, part: bytes, path: Path) -> None:
