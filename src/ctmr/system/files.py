@@ -10,11 +10,10 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ctmr.errors import OutputError
 from ctmr.system.disks import lock, sync
@@ -138,38 +137,6 @@ def _draft(place: Path, make: Callable[[Path], None]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def nameless_file(folder: Path) -> BinaryIO:
-    """A file on the disk of a folder, gone once it is closed; where the system can, `name_file` may keep it.
-
-    Raises:
-        OSError: If it cannot be made.
-    """
-    if hasattr(os, "O_TMPFILE"):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
-            return open(descriptor, "r+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0, dir=folder)
-
-
-def name_file(file: BinaryIO, place: Path) -> bool:
-    """Put a `nameless_file` in the place of a draft; False, and nothing is changed, where that is not possible."""
-    if os.link not in os.supports_dir_fd:
-        return False
-    descriptor = file.fileno()
-    name = place.with_name(f".{secrets.token_hex(8)}.tmp")  # as drafts are called, and held
-    try:
-        lock(descriptor, wait=True)
-        os.fchmod(descriptor, stat.S_IMODE(place.stat().st_mode))
-        # Only with some `src_dir_fd` Python follows the link in /proc; that name being absolute, it counts for nothing.
-        os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor)
-        name.replace(place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            name.unlink(missing_ok=True)
-        return False
-    return True
 
 
 def _touch(place: Path) -> None:

@@ -12,7 +12,8 @@ from ctmr.imaging.image import Scan
 from ctmr.imaging.volume import Volume
 from ctmr.io.nifti import is_nifti_name, nifti_parts
 from ctmr.io.scan import DESCRIPTION
-from ctmr.system.files import cannot_write, name_file, nameless_file, persistently
+from ctmr.system.files import cannot_write, persistently
+from ctmr.system.nameless import name_file, nameless_file
 from ctmr.translation.preprocessing import NetworkInput
 from ctmr.translation.preview import Glance
 from ctmr.types import FloatArray
